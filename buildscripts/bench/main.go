@@ -1,0 +1,106 @@
+// Command bench measures the product: tables for people, then one line "ratio NAME VALUE GOAL" for each figure that has a
+// goal; higher is better.
+//
+// It owns the order of the measurements and their printing. It promises that every ratio compares two things of the same
+// run on the same machine, or a rate with its stated limit, and that it leaves neither processes nor files behind, also when
+// it is interrupted. It never ends with an error because a figure misses its goal: a slow machine is not a defect.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"slices"
+	"strings"
+	"syscall"
+
+	"github.com/linekeeper/linekeeper/agent/buffer/bufferbench"
+	"github.com/linekeeper/linekeeper/hub/ingest/ingestbench"
+)
+
+func main() {
+	only := flag.String("only", "", "parts to measure, separated by commas: "+strings.Join(partNames(), ", ")+"; all when empty")
+	binaries := flag.String("binaries", "", "folder with plantagent and synchub to measure; built from this tree when empty")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx, *only, *binaries); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+// part is one measurement; dir is an empty folder of its own.
+type part struct {
+	name, title string
+	measure     func(ctx context.Context, dir, binaries string) error
+}
+
+var parts = []part{
+	{"buffer", "Agent buffer: durable intake against a plain log with the same syncs", func(ctx context.Context, dir, _ string) error {
+		intake, err := bufferbench.Compare(ctx, dir, 5)
+		if err == nil {
+			bufferbench.Print(os.Stdout, intake)
+		}
+		return err
+	}},
+	{"ingest", "Hub ingest: deduplicated, committed and acknowledged over TLS, against a bare idempotent insert", func(ctx context.Context, dir, _ string) error {
+		ingest, err := ingestbench.Run(ctx, ingestbench.Options{Dir: dir})
+		if err == nil {
+			ingest.Print(os.Stdout)
+		}
+		return err
+	}},
+	{"line", "Whole line: MQTT QoS 1 through Mosquitto to the hub's acknowledgement, every message durable on the way", wholeLine},
+}
+
+func partNames() (names []string) {
+	for _, p := range parts {
+		names = append(names, p.name)
+	}
+	return names
+}
+
+func run(ctx context.Context, only, binaries string) error {
+	chosen := partNames()
+	if only != "" {
+		chosen = strings.Split(only, ",")
+	}
+	for _, name := range chosen {
+		if !slices.Contains(partNames(), name) {
+			return fmt.Errorf("there is no part %q: choose from %s", name, strings.Join(partNames(), ", "))
+		}
+	}
+	for _, p := range parts {
+		if !slices.Contains(chosen, p.name) {
+			continue
+		}
+		fmt.Printf("%s (machine's load %s)\n", p.title, load())
+		if err := inFolder(ctx, p, binaries); err != nil {
+			return fmt.Errorf("%s: %w", p.name, err)
+		}
+		fmt.Println()
+	}
+	return nil
+}
+
+func inFolder(ctx context.Context, p part, binaries string) error {
+	dir, err := os.MkdirTemp("", "linekeeper-bench-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	return p.measure(ctx, dir, binaries)
+}
+
+// load is how many processes wanted a processor in the last minute, where the system tells.
+func load() string {
+	raw, err := os.ReadFile("/proc/loadavg")
+	if err != nil {
+		return "unknown"
+	}
+	one, _, _ := strings.Cut(string(raw), " ")
+	return one
+}

@@ -1,0 +1,212 @@
+// Package layers holds the rule of who may know whom, as a test.
+//
+// It owns the table of layers. It promises that an import which points upward or sideways is named, with the reason. It
+// holds no product code.
+package layers
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"os/exec"
+	"path"
+	"sort"
+	"strings"
+	"testing"
+
+	"github.com/linekeeper/linekeeper/buildscripts/realparts"
+)
+
+const module = "github.com/linekeeper/linekeeper/"
+
+// side keeps agent and hub apart: they share proto and nothing else.
+type side string
+
+const (
+	shared side = "shared"
+	agents side = "agent"
+	hubs   side = "hub"
+	tools  side = "tools"
+)
+
+type place struct {
+	pattern string
+	side    side
+	layer   int
+	why     string
+}
+
+// table is read from the top; the first pattern that matches a package decides.
+var table = []place{
+	{"proto/*", shared, 0, "the wire knows nobody"},
+	{"proto/linekeeper/v1", shared, 0, "the wire knows nobody"},
+
+	{"agent/signal", agents, 0, "the vocabulary of drivers knows nobody"},
+	{"agent/status", agents, 0, "the vocabulary of the page knows nobody"},
+	{"agent/buffer", agents, 0, "the buffer stores bytes and knows no facts"},
+	{"agent/buffer/bufferbench", agents, 1, "measures the buffer"},
+	{"agent/translate", agents, 1, "pure rules"},
+	{"agent/inbox", agents, 1, ""},
+	{"agent/uplink", agents, 1, ""},
+	{"agent/localui", agents, 1, ""},
+	{"drivers/*", agents, 1, "a driver knows agent/signal only"},
+	{"agent", agents, 3, "assembles the agent"},
+
+	{"hub/object", hubs, 1, "the vocabulary of the hub knows a fact's key and nobody else"},
+	{"hub/wire", hubs, 2, "the way between wire and vocabulary"},
+	{"hub/connector", hubs, 2, "the contract toward outside systems"},
+	{"hub/tally", hubs, 2, "pure sums"},
+	{"hub/store", hubs, 3, ""},
+	{"hub/connector/connectortest", hubs, 3, "the suite every connector passes"},
+	{"hub/connector/sandbox/erp", hubs, 3, "an ERP, not a part of the hub"},
+	{"hub/connector/*", hubs, 3, "a connector knows hub/connector and hub/object only"},
+	{"hub/ingest", hubs, 4, ""},
+	{"hub/ingest/ingestbench", hubs, 5, "measures the ingest"},
+	{"hub/posting", hubs, 4, ""},
+	{"hub/dispatch", hubs, 4, ""},
+	{"hub/fleet", hubs, 4, ""},
+	{"hub/api", hubs, 4, ""},
+	{"hub/console", hubs, 5, "the console uses what the API offers everybody"},
+	{"hub", hubs, 6, "assembles the hub"},
+
+	{"cmd/config", tools, 7, "reads configuration files for the commands"},
+	{"cmd/demo/plant/uaserver", tools, 7, "the demo machines' OPC UA server"},
+	{"cmd/demo/plant", tools, 8, "the demo's machines and MES"},
+	{"cmd/*", tools, 9, "commands"},
+	{"buildscripts/realparts", tools, 8, "starts real servers for tests"},
+	{"buildscripts/*", tools, 9, "builds and checks"},
+	{"packaging/*", tools, 9, "packages"},
+}
+
+func find(pkg string) (place, bool) {
+	for _, p := range table {
+		if ok, _ := path.Match(p.pattern, pkg); ok {
+			return p, true
+		}
+	}
+	return place{}, false
+}
+
+// narrow lists the packages that may see only a few others, whatever their layer.
+var narrow = []struct {
+	pattern string
+	allowed []string
+	why     string
+}{
+	{"drivers/*", []string{"agent/signal"}, "a driver sees agent/signal only, so that it can be written without knowing the agent"},
+	{"hub/connector/*", []string{"hub/connector", "hub/object", "proto/factkey"}, "a connector sees hub/connector and hub/object only"},
+	{"hub/console", []string{"hub/api"}, "the console calls only what the API offers everybody"},
+	{"agent/translate", []string{"agent/signal", "proto/*", "proto/linekeeper/v1"}, "translate is pure: no buffer, no network"},
+	{"hub/tally", []string{"hub/object", "proto/factkey"}, "tally is pure"},
+}
+
+// pure lists packages that must not touch clock, net or files, and what gives them away.
+var pure = map[string][]string{
+	"agent/translate": {"net", "os", "net/http", "database/sql"},
+	"hub/object":      {"net", "os", "net/http", "database/sql"},
+	"hub/tally":       {"net", "os", "net/http", "database/sql"},
+}
+
+type listed struct {
+	ImportPath string
+	Imports    []string
+	Doc        string
+	GoFiles    []string
+}
+
+func list(t *testing.T) []listed {
+	t.Helper()
+	cmd := exec.Command("go", "list", "-json=ImportPath,Imports,Doc,GoFiles", "./...")
+	cmd.Dir = realparts.Root()
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("list packages: %v", err)
+	}
+	var all []listed
+	for d := json.NewDecoder(strings.NewReader(string(out))); ; {
+		var p listed
+		if err := d.Decode(&p); errors.Is(err, io.EOF) {
+			return all
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, p)
+	}
+}
+
+func TestImportsPointOnlyDownward(t *testing.T) {
+	for _, p := range list(t) {
+		name := strings.TrimPrefix(p.ImportPath, module)
+		from, ok := find(name)
+		if !ok {
+			t.Errorf("package %s has no place in the table of layers: add it there with its reason", name)
+			continue
+		}
+		for _, imp := range p.Imports {
+			for _, no := range pure[name] {
+				if imp == no {
+					t.Errorf("%s imports %s: it must touch no clock, net or file", name, imp)
+				}
+			}
+			if !strings.HasPrefix(imp, module) {
+				continue
+			}
+			target := strings.TrimPrefix(imp, module)
+			to, ok := find(target)
+			if !ok {
+				continue // reported for the package itself
+			}
+			switch {
+			case from.side == agents && to.side == hubs, from.side == hubs && to.side == agents:
+				t.Errorf("%s imports %s: agent and hub share proto and nothing else", name, target)
+			case to.layer >= from.layer:
+				t.Errorf("%s (layer %d) imports %s (layer %d): imports point to lower layers, never upward or sideways", name, from.layer, target, to.layer)
+			}
+			for _, n := range narrow {
+				if ok, _ := path.Match(n.pattern, name); ok && !allowed(n.allowed, target) && name != "hub/connector/connectortest" {
+					t.Errorf("%s imports %s: %s", name, target, n.why)
+				}
+			}
+		}
+	}
+}
+
+func allowed(patterns []string, target string) bool {
+	for _, p := range patterns {
+		if ok, _ := path.Match(p, target); ok {
+			return true
+		}
+	}
+	return false
+}
+
+func TestEveryPackageSaysWhatItOwns(t *testing.T) {
+	for _, p := range list(t) {
+		if len(p.GoFiles) > 0 && len(strings.TrimSpace(p.Doc)) < 40 {
+			t.Errorf("package %s has no package comment that says what it owns, promises and never does", strings.TrimPrefix(p.ImportPath, module))
+		}
+	}
+}
+
+// The rule is worth something only if it can fail.
+func TestTheTableTellsUpwardFromDownward(t *testing.T) {
+	var names []string
+	for _, n := range []string{"drivers/opcua", "hub/connector/tryton", "agent", "hub", "cmd/plantagent"} {
+		if p, ok := find(n); ok {
+			names = append(names, n)
+			_ = p
+		}
+	}
+	sort.Strings(names)
+	if len(names) != 5 {
+		t.Fatalf("only %v have a place", names)
+	}
+	d, _ := find("drivers/opcua")
+	a, _ := find("agent")
+	if d.layer >= a.layer {
+		t.Error("a driver must stand below the agent that assembles it")
+	}
+	if c, _ := find("hub/connector/connectortest"); c.layer != 3 || c.pattern != "hub/connector/connectortest" {
+		t.Errorf("hub/connector/connectortest matched %q", c.pattern)
+	}
+}
