@@ -1,0 +1,280 @@
+package buffer
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"os"
+)
+
+// bbolt trusts its pages: a damaged one can send it into endless recursion or to a panic in a goroutine of its own, and
+// neither can be recovered from. So a file that this process has not written itself is walked here first, by reading, not
+// by mapping it, and with every number checked before it is used. What passes is a tree that bbolt can walk.
+
+const (
+	pageHeaderSize = 16
+	elementSize    = 16 // of a branch and of a leaf
+	bucketHeader   = 16
+	metaSize       = 64
+	metaMagic      = 0xED0CDAED
+	metaVersion    = 2
+	branchPage     = 0x01
+	leafPage       = 0x02
+	bucketLeaf     = 0x01
+	maxDepth       = 32
+)
+
+var native = binary.NativeEndian
+
+// pageFile reads the pages of a bbolt file.
+type pageFile struct {
+	f        *os.File
+	pageSize int
+	root     uint64
+	end      uint64 // pages from here on are not in use
+	seen     map[uint64]bool
+}
+
+// checkPages walks all pages that the newest valid meta page of the file refers to.
+func checkPages(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	p := &pageFile{f: f, seen: map[uint64]bool{}}
+	if err := p.readMeta(); err != nil {
+		return damaged(err)
+	}
+	if err := p.checkTree(p.root); err != nil {
+		return damaged(err)
+	}
+	return nil
+}
+
+// metaPage is one of the two pages that say where the tree is.
+type metaPage struct {
+	offset   int64
+	raw      []byte
+	pageSize int
+	root     uint64
+	end      uint64
+	txid     uint64
+}
+
+// readMeta takes the newer meta page that is whole.
+func (p *pageFile) readMeta() error {
+	var newest *metaPage
+	for _, m := range readMetas(p.f) {
+		if newest == nil || m.txid > newest.txid {
+			newest = m
+		}
+	}
+	if newest == nil {
+		return errors.New("no whole meta page")
+	}
+	p.pageSize, p.root, p.end = newest.pageSize, newest.root, newest.end
+	return nil
+}
+
+// readMetas returns the meta pages that are whole. The second one's place depends on the page size, which only the first
+// one tells when it is whole, so all plausible sizes are tried.
+func readMetas(f *os.File) []*metaPage {
+	var found []*metaPage
+	if m := readMeta(f, 0); m != nil {
+		found = append(found, m)
+	}
+	for size := int64(512); size <= 1<<20; size *= 2 {
+		if m := readMeta(f, size); m != nil && m.pageSize == int(size) {
+			found = append(found, m)
+		}
+	}
+	return found
+}
+
+func readMeta(f *os.File, offset int64) *metaPage {
+	raw := make([]byte, pageHeaderSize+metaSize)
+	if _, err := f.ReadAt(raw, offset); err != nil {
+		return nil
+	}
+	m := raw[pageHeaderSize:]
+	sum := fnv.New64a()
+	sum.Write(m[:56])
+	if native.Uint32(m) != metaMagic || native.Uint32(m[4:]) != metaVersion || native.Uint64(m[56:]) != sum.Sum64() {
+		return nil
+	}
+	size := int(native.Uint32(m[8:]))
+	if size < 512 || size > 1<<20 {
+		return nil
+	}
+	return &metaPage{
+		offset: offset, raw: raw, pageSize: size,
+		root: native.Uint64(m[16:]), end: native.Uint64(m[40:]), txid: native.Uint64(m[48:]),
+	}
+}
+
+// metaPages returns both meta pages of a file; it is an error when not both are whole.
+func metaPages(path string) (older, newer *metaPage, err error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer func() { _ = f.Close() }()
+	metas := readMetas(f)
+	if len(metas) != 2 || metas[0].pageSize != metas[1].pageSize {
+		return nil, nil, errors.New("there is no commit to go back to")
+	}
+	if metas[0].txid > metas[1].txid {
+		return metas[1], metas[0], nil
+	}
+	return metas[0], metas[1], nil
+}
+
+// overwrite changes a few bytes of a file, durably.
+func overwrite(path string, offset int64, bytes []byte) error {
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteAt(bytes, offset)
+	if err == nil {
+		err = f.Sync()
+	}
+	if closeErr := f.Close(); err == nil {
+		err = closeErr
+	}
+	return err
+}
+
+// page reads a page with its overflow and checks its header.
+func (p *pageFile) page(id uint64) ([]byte, error) {
+	if id < 2 || id >= p.end {
+		return nil, fmt.Errorf("page %d is outside of the file's %d pages", id, p.end)
+	}
+	head := make([]byte, p.pageSize)
+	if _, err := p.f.ReadAt(head, int64(id)*int64(p.pageSize)); err != nil {
+		return nil, fmt.Errorf("read page %d: %w", id, err)
+	}
+	overflow := uint64(native.Uint32(head[12:]))
+	if native.Uint64(head) != id || overflow >= p.end-id {
+		return nil, fmt.Errorf("page %d calls itself %d with %d more", id, native.Uint64(head), overflow)
+	}
+	for i := id; i <= id+overflow; i++ {
+		if p.seen[i] {
+			return nil, fmt.Errorf("page %d is used twice", i)
+		}
+		p.seen[i] = true
+	}
+	if overflow == 0 {
+		return head, nil
+	}
+	whole := make([]byte, (overflow+1)*uint64(p.pageSize))
+	if _, err := p.f.ReadAt(whole, int64(id)*int64(p.pageSize)); err != nil {
+		return nil, fmt.Errorf("read page %d and %d more: %w", id, overflow, err)
+	}
+	return whole, nil
+}
+
+// checkTree walks a bucket's tree from its root page.
+func (p *pageFile) checkTree(root uint64) error {
+	w := treeWalk{p: p}
+	return w.page(root, 0)
+}
+
+// treeWalk is one walk through the tree of one bucket, whose keys must ascend from page to page.
+type treeWalk struct {
+	p    *pageFile
+	prev []byte
+}
+
+func (w *treeWalk) page(id uint64, depth int) error {
+	if depth > maxDepth {
+		return fmt.Errorf("page %d lies %d deep", id, depth)
+	}
+	page, err := w.p.page(id)
+	if err != nil {
+		return err
+	}
+	if err := w.elements(page, depth); err != nil {
+		return fmt.Errorf("page %d: %w", id, err)
+	}
+	return nil
+}
+
+func (w *treeWalk) elements(page []byte, depth int) error {
+	flags, count := native.Uint16(page[8:]), int(native.Uint16(page[10:]))
+	if pageHeaderSize+count*elementSize > len(page) {
+		return fmt.Errorf("%d elements in %d bytes", count, len(page))
+	}
+	for i := range count {
+		at := pageHeaderSize + i*elementSize
+		var err error
+		switch flags {
+		case branchPage:
+			err = w.branch(page[at:], depth)
+		case leafPage:
+			err = w.leaf(page[at:])
+		default:
+			err = fmt.Errorf("flags %#x", flags)
+		}
+		if err != nil {
+			return fmt.Errorf("element %d: %w", i, err)
+		}
+	}
+	if flags == branchPage && count == 0 {
+		return errors.New("branch without children")
+	}
+	return nil
+}
+
+func (w *treeWalk) branch(e []byte, depth int) error {
+	if _, err := slice(e, native.Uint32(e), native.Uint32(e[4:])); err != nil {
+		return err
+	}
+	return w.page(native.Uint64(e[8:]), depth+1)
+}
+
+func (w *treeWalk) leaf(e []byte) error {
+	pos, ksize, vsize := native.Uint32(e[4:]), native.Uint32(e[8:]), native.Uint32(e[12:])
+	key, err := slice(e, pos, ksize)
+	if err != nil {
+		return err
+	}
+	value, err := slice(e[uint64(pos)+uint64(ksize):], 0, vsize)
+	if err != nil {
+		return err
+	}
+	if w.prev != nil && bytes.Compare(w.prev, key) >= 0 {
+		return fmt.Errorf("key %x after %x", key, w.prev)
+	}
+	w.prev = append(w.prev[:0], key...)
+	if native.Uint32(e)&bucketLeaf != 0 {
+		return w.bucket(value)
+	}
+	return nil
+}
+
+// bucket walks a bucket inside a leaf: it has a tree of its own, or one page inline.
+func (w *treeWalk) bucket(v []byte) error {
+	if len(v) < bucketHeader {
+		return fmt.Errorf("bucket of %d bytes", len(v))
+	}
+	if root := native.Uint64(v); root != 0 {
+		return w.p.checkTree(root)
+	}
+	inline := v[bucketHeader:]
+	if len(inline) < pageHeaderSize || native.Uint16(inline[8:]) != leafPage {
+		return errors.New("inline bucket is not a leaf")
+	}
+	inner := treeWalk{p: w.p}
+	return inner.elements(inline, 0)
+}
+
+func slice(b []byte, pos, size uint32) ([]byte, error) {
+	if uint64(pos)+uint64(size) > uint64(len(b)) {
+		return nil, fmt.Errorf("%d bytes at %d reach over the page's end", size, pos)
+	}
+	return b[pos : pos+size], nil
+}

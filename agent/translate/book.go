@@ -1,0 +1,210 @@
+package translate
+
+import (
+	"fmt"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/linekeeper/linekeeper/proto/factkey"
+	pb "github.com/linekeeper/linekeeper/proto/linekeeper/v1"
+)
+
+// row returns the ledger's line of k, to be changed: it is written back at the end of the call.
+func (w *work) row(k rowKey) *row {
+	if r, ok := w.rows[k]; ok {
+		return r
+	}
+	r := &row{}
+	if b := w.st.State(k.String()); len(b) > 0 {
+		var err error
+		if r, err = decodeRow(b); err != nil {
+			panic(fmt.Sprintf("read own state: %v", err))
+		}
+	}
+	r.day = w.now.Unix() / 86400
+	if w.rows == nil {
+		w.rows = map[rowKey]*row{}
+	}
+	w.rows[k] = r
+	w.rowOrder = append(w.rowOrder, k)
+	return r
+}
+
+// book makes a draft a fact: ledger, order states, encoding. A record that came before makes nothing.
+func (w *work) book(d *draft) *fault {
+	if d.position != "" {
+		before, same := w.seen(d.rule.source, d.key, d.hash)
+		if before && !same {
+			return &fault{"conflict", d.position, fmt.Sprintf("a record with the same identity and other content was taken before (fact %s)", d.key),
+				"give a changed record a new id or row version at its source; a correction is a reversal and a new record"}
+		}
+		if before {
+			return nil
+		}
+	}
+	switch d.rule.fact {
+	case factConfirmation:
+		w.bookConfirmation(d)
+	case factConsumption:
+		w.bookConsumption(d)
+	case factQuality:
+		w.bookQuality(d)
+	case factOrderState:
+		w.bookOrderState(d)
+	}
+	return nil
+}
+
+// settle books a quantity of a record in the ledger and returns its text for the fact; "" for none. text is the quantity as
+// the source wrote it, which travels as it is where nothing has to be rounded.
+func (w *work) settle(d *draft, kind string, q amount, text string) string {
+	if q.isZero() {
+		return ""
+	}
+	r := w.row(rowKey{d.rule.source, d.text[fOrder], d.text[fOperation], d.text[fItem], kind, d.text[fUnit]})
+	if q.big == nil && q.places <= d.rule.places && r.rest.IsZero() {
+		r.record(q)
+		return text
+	}
+	exact := q.decimal()
+	r.counted = r.counted.Add(exact)
+	return r.settle(exact, d.rule.places).String()
+}
+
+func (w *work) bookConfirmation(d *draft) {
+	e := w.enc.confirmation()
+	e.Yield, e.Scrap, e.Rework = w.settle(d, kindYield, d.yield, d.text[fYield]), w.settle(d, kindScrap, d.scrap, d.text[fScrap]), w.settle(d, kindRework, d.rework, d.text[fRework])
+	e.OrderNo, e.Operation, e.Item, e.Unit = d.text[fOrder], d.text[fOperation], d.text[fItem], d.text[fUnit]
+	e.ScrapReason, e.Final, e.Lot, e.Person, e.Shift = d.text[fScrapReason], d.final, d.text[fLot], d.text[fPerson], d.text[fShift]
+	e.StartedAt, e.FinishedAt = w.enc.time(&w.enc.started, d.started), w.enc.time(&w.enc.finished, d.finished)
+	e.CounterRange = nil
+	w.emit(d.header(), confirmed(e), e.OrderNo, nil)
+}
+
+// confirmed is a confirmation in words.
+func confirmed(e *pb.ProductionConfirmation) string {
+	what, add := "", func(q, kind string) string { return q + " " + spoken(e.Unit) + " " + kind }
+	for _, p := range [...]struct{ q, kind string }{{e.Yield, kindYield}, {e.Scrap, kindScrap}, {e.Rework, kindRework}} {
+		switch {
+		case p.q == "":
+		case what == "":
+			what = add(p.q, p.kind)
+		default:
+			what += ", " + add(p.q, p.kind)
+		}
+	}
+	if what == "" {
+		what = "0 " + spoken(e.Unit)
+	}
+	if e.Item != "" {
+		what += " of " + e.Item
+	}
+	return what
+}
+
+func (w *work) bookConsumption(d *draft) {
+	e := w.enc.consumption()
+	kind := kindConsumed
+	e.Movement = pb.MaterialConsumption_MOVEMENT_ISSUE
+	if d.returned {
+		kind, e.Movement = kindReturned, pb.MaterialConsumption_MOVEMENT_RETURN
+	}
+	w.enc.quantity.Value, w.enc.quantity.Unit = w.settle(d, kind, d.yield, d.text[fQuantity]), d.text[fUnit]
+	if w.enc.quantity.Value == "" {
+		w.enc.quantity.Value = "0"
+	}
+	e.OrderNo, e.Operation, e.Item, e.Quantity = d.text[fOrder], d.text[fOperation], d.text[fItem], &w.enc.quantity
+	e.Lot, e.Reservation, e.CounterRange = d.text[fLot], d.text[fReservation], nil
+	w.emit(d.header(), w.enc.quantity.Value+" "+spoken(d.text[fUnit])+" of "+e.Item+" "+kind, e.OrderNo, nil)
+}
+
+func (w *work) bookQuality(d *draft) {
+	e := w.enc.qualityStatus()
+	e.OrderNo, e.Item, e.Lot, e.Serial = d.text[fOrder], d.text[fItem], d.text[fLot], d.text[fSerial]
+	e.Status, e.Disposition, e.Reason, e.Quantity = d.text[fStatus], d.text[fDisposition], d.text[fReason], nil
+	if d.text[fQuantity] != "" {
+		w.enc.quantity.Value, w.enc.quantity.Unit = d.yield.decimal().RoundBank(d.rule.places).String(), d.text[fUnit]
+		e.Quantity = &w.enc.quantity
+	}
+	about := e.Lot
+	fallback(&about, e.Serial)
+	fallback(&about, e.Item)
+	w.emit(d.header(), "quality "+e.Status+" of "+about, e.OrderNo, nil)
+}
+
+// head is what a fact's header is filled from.
+type head struct {
+	key                               factkey.Key
+	source, rule, equipment, position string
+	occurred                          time.Time
+}
+
+func (d *draft) header() head {
+	return head{d.key, d.rule.source, d.rule.name, d.text[fEquipment], d.position, d.occurred}
+}
+
+// emit encodes the content that the encoder holds under a header and adds it to the result.
+func (w *work) emit(h head, what, orderNo string, state *pb.OrderState) {
+	e := &w.enc
+	e.key = h.key
+	e.fact.Key, e.fact.Header = e.key[:], &e.header
+	e.header.Plant, e.header.Source, e.header.Rule = w.t.plant, h.source, h.rule
+	e.header.OccurredAt, e.header.RecordedAt = e.time(&e.occurred, h.occurred), e.time(&e.recorded, w.now)
+	e.header.TimeZone, e.header.Equipment, e.header.Position = w.t.zoneName, h.equipment, h.position
+	body, err := proto.Marshal(&e.fact)
+	if err != nil {
+		// Every text was checked to be UTF-8, so there is nothing that an input could do to get here.
+		panic(fmt.Sprintf("encode fact %q: %v", h.position, err))
+	}
+	w.res.Facts = append(w.res.Facts, Fact{Key: h.key, Body: body, OrderNo: orderNo, What: what, OrderState: state})
+}
+
+// encoder holds one message of each kind, filled anew for each fact, so that a record costs no tree of small objects.
+type encoder struct {
+	key                                   factkey.Key
+	fact                                  pb.Fact
+	header                                pb.Header
+	occurred, recorded, started, finished timestamppb.Timestamp
+	quantity                              pb.Quantity
+	counter                               pb.CounterRange
+
+	confirmationIn pb.Fact_ProductionConfirmation
+	consumptionIn  pb.Fact_MaterialConsumption
+	qualityIn      pb.Fact_QualityStatus
+}
+
+func (e *encoder) confirmation() *pb.ProductionConfirmation {
+	if e.confirmationIn.ProductionConfirmation == nil {
+		e.confirmationIn.ProductionConfirmation = &pb.ProductionConfirmation{}
+	}
+	e.fact.Content = &e.confirmationIn
+	return e.confirmationIn.ProductionConfirmation
+}
+
+func (e *encoder) consumption() *pb.MaterialConsumption {
+	if e.consumptionIn.MaterialConsumption == nil {
+		e.consumptionIn.MaterialConsumption = &pb.MaterialConsumption{}
+	}
+	e.fact.Content = &e.consumptionIn
+	return e.consumptionIn.MaterialConsumption
+}
+
+func (e *encoder) qualityStatus() *pb.QualityStatus {
+	if e.qualityIn.QualityStatus == nil {
+		e.qualityIn.QualityStatus = &pb.QualityStatus{}
+	}
+	e.fact.Content = &e.qualityIn
+	return e.qualityIn.QualityStatus
+}
+
+func (e *encoder) time(into *timestamppb.Timestamp, t time.Time) *timestamppb.Timestamp {
+	if t.IsZero() {
+		return nil
+	}
+	into.Seconds, into.Nanos = t.Unix(), int32(t.Nanosecond())
+	return into
+}
+
+func stamp(t time.Time) *timestamppb.Timestamp { return timestamppb.New(t) }

@@ -1,0 +1,590 @@
+package translate
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/shopspring/decimal"
+
+	"github.com/linekeeper/linekeeper/agent/signal"
+	"github.com/linekeeper/linekeeper/proto/factkey"
+	pb "github.com/linekeeper/linekeeper/proto/linekeeper/v1"
+)
+
+// counter is what is remembered of one counted tag.
+type counter struct {
+	Source string `json:"s,omitempty"` // empty: never seen
+	Tag    string `json:"t,omitempty"`
+	// Line and Epoch together name the epoch: "<Line>.<Epoch>". A line begins with the time of its start, so that a later
+	// line is greater.
+	Line  string `json:"l,omitempty"`
+	Epoch int    `json:"e,omitempty"`
+	// At is the position within the epoch up to which everything is counted; Raw is what the PLC showed there.
+	At  decimal.Decimal `json:"a"`
+	Raw decimal.Decimal `json:"r"`
+	// Seen and Clock are when that was, by the agent's and by the source's clock; zero: it is not known.
+	Seen  time.Time `json:"n"`
+	Clock time.Time `json:"c"`
+	Boot  string    `json:"b,omitempty"`
+	// Fresh marks a first epoch that began with nothing remembered, at Base: the hub may know better (ResumeFrom).
+	Fresh bool            `json:"f,omitempty"`
+	Base  decimal.Decimal `json:"z"`
+	// Told says that a fact of this epoch was made.
+	Told bool `json:"d,omitempty"`
+	// Low is the lowest value seen below Raw while nothing is counted.
+	Low *decimal.Decimal `json:"w,omitempty"`
+	// Bad says that the value's quality is not Good at present.
+	Bad bool `json:"q,omitempty"`
+	// Cut is the source's time at which the counter last went down, and High the highest value before that (and before it
+	// went down shortly earlier): what comes again from before is recognised by these.
+	Cut  time.Time       `json:"x"`
+	High decimal.Decimal `json:"h"`
+	// Before is the epoch before, until the second value after a reset: the reset may have been a misread.
+	Before *past `json:"p,omitempty"`
+	Open   *open `json:"o,omitempty"`
+}
+
+type past struct {
+	Epoch int             `json:"e"`
+	At    decimal.Decimal `json:"a"`
+	Raw   decimal.Decimal `json:"r"`
+	Told  bool            `json:"d,omitempty"`
+}
+
+// open is what is counted and not yet confirmed, and what it is booked on.
+type open struct {
+	Booked booked          `json:"k"`
+	From   decimal.Decimal `json:"f"`
+	Qty    decimal.Decimal `json:"q"`
+	// Since is the agent's time of the first count; First and Last are the source's times of the first and last.
+	Since time.Time `json:"s"`
+	First time.Time `json:"1"`
+	Last  time.Time `json:"2"`
+}
+
+// booked is what a count is booked on; a change of it closes what is open.
+type booked struct {
+	Rule      string `json:"r"`
+	Counts    string `json:"c"`
+	Order     string `json:"o,omitempty"`
+	Operation string `json:"p,omitempty"`
+	Item      string `json:"i,omitempty"`
+	Unit      string `json:"u"`
+	Equipment string `json:"e,omitempty"`
+	Center    string `json:"w,omitempty"`
+	Places    int32  `json:"d"`
+}
+
+func (c *counter) epoch() string { return c.Line + "." + strconv.Itoa(c.Epoch) }
+
+func (b *booked) row(source string) rowKey {
+	return rowKey{source, b.Order, b.Operation, b.Item, b.Counts, b.Unit}
+}
+
+func (w *work) counter(r *rule) *cell[counter] {
+	return w.counters.get(w.st, r.source+sep+r.tag)
+}
+
+// bookOn says what a count of r is booked on at present.
+func (w *work) bookOn(r *rule) booked {
+	run := w.running(r.center)
+	b := booked{
+		Rule: r.name, Counts: r.counts, Order: run.Order, Operation: run.Operation, Item: r.item, Unit: r.unit,
+		Equipment: r.equipment, Center: r.center, Places: r.places,
+	}
+	fallback(&b.Item, run.Item)
+	return b
+}
+
+// reading of a counter: its value and boot mark, checked.
+type sample struct {
+	raw         decimal.Decimal
+	boot        string
+	seen, clock time.Time // by the agent's and by the source's clock, which may be zero
+	at          time.Time // when it happened
+}
+
+func (w *work) sample(r *rule, s *signal.Signal) (sample, *fault) {
+	w.scope = scope{sig: s, source: r.source}
+	sm := sample{seen: s.ReceivedTime, at: w.timeOf(s)}
+	if sm.seen.IsZero() {
+		sm.seen = w.now
+	}
+	if plausible(s.SourceTime) {
+		sm.clock = s.SourceTime
+	}
+	v, item := s.Value, s.Tag
+	if r.value != nil {
+		var err error
+		item = r.value.src
+		if v, err = r.value.eval(&w.scope); err != nil {
+			return sm, ruleFailed(r, "value", err)
+		}
+	}
+	if r.occurred != nil {
+		t, err := r.occurred.eval(&w.scope)
+		if err != nil {
+			return sm, ruleFailed(r, "occurred_at", err)
+		}
+		at, ok := readTime(t, w.t.zone)
+		if !ok {
+			return sm, &fault{"bad_time", r.occurred.src, fmt.Sprintf("%s is %s, not a time", r.occurred.src, describe(t)), "write times as 2026-03-01T12:00:00+01:00"}
+		}
+		sm.clock, sm.at = at, at
+	}
+	if r.boot != nil {
+		b, err := r.boot.eval(&w.scope)
+		if err != nil {
+			return sm, ruleFailed(r, "boot", err)
+		}
+		sm.boot = plain(b)
+	}
+	var f *fault
+	sm.raw, f = readCount(r, item, v)
+	return sm, f
+}
+
+func readCount(r *rule, item string, v any) (decimal.Decimal, *fault) {
+	n, ok := v.(signal.Number)
+	if !ok {
+		return decimal.Decimal{}, &fault{"wrong_type", item, fmt.Sprintf("counter %q is %s, not a number", item, describe(v)), "point the tag at a numeric counter, or say with value: where the number is"}
+	}
+	d, err := parse(string(n))
+	switch {
+	case errors.Is(err, errTooLarge):
+		return d, &fault{"too_large", item, fmt.Sprintf("counter %q is %q, which %v", item, excerptText(string(n)), err), "check the type of the tag"}
+	case err != nil:
+		return d, &fault{"wrong_type", item, fmt.Sprintf("counter %q is %q, not a number", item, excerptText(string(n))), "check the program of the PLC: the counter has no valid value"}
+	case d.IsNegative():
+		return d, &fault{"negative_count", item, fmt.Sprintf("counter %q is %s; a counter is never below zero", item, d), "check the type of the tag (a 16-bit counter read as signed?)"}
+	case whole(r.unit) && !d.IsInteger():
+		return d, &fault{"not_whole", item, fmt.Sprintf("counter %q is %s, but it counts %s", item, d, spoken(r.unit)), "point the tag at a whole-numbered counter, or correct the unit of the rule"}
+	case r.modulus.IsPositive() && d.GreaterThanOrEqual(r.modulus):
+		return d, &fault{"over_modulus", item, fmt.Sprintf("counter %q is %s, but rule %q says that it rolls over at %s", item, d, r.name, r.modulus), "correct the modulus of the rule"}
+	case -d.Exponent() > maxDecimals:
+		d = d.RoundBank(maxDecimals)
+	}
+	return d, nil
+}
+
+// count applies a counter rule to one signal.
+func (w *work) count(r *rule, s *signal.Signal) {
+	cell := w.counter(r)
+	c := &cell.v
+	if s.Quality != signal.Good {
+		w.badQuality(r, s, cell)
+		return
+	}
+	sm, f := w.sample(r, s)
+	if f != nil {
+		w.reject(r.source, s, r.name, f.problem())
+		return
+	}
+	if c.Bad {
+		c.Bad, cell.dirty = false, true
+		w.res.Problems = append(w.res.Problems, SourceProblem{Source: r.source, Key: r.tag})
+	}
+	if w.apply(r, s, c, sm) {
+		cell.dirty = true
+	}
+}
+
+// badQuality keeps a value that must not be counted visible: as a reading, and once per episode as a problem.
+func (w *work) badQuality(r *rule, s *signal.Signal, cell *cell[counter]) {
+	w.reading(r, s)
+	if cell.v.Bad {
+		return
+	}
+	cell.v.Bad, cell.dirty = true, true
+	p := signal.Problem{
+		Code: "bad_quality", Item: s.Tag, Reason: fmt.Sprintf("counter %q has quality %s (%s); nothing is counted until it is good again, and then from the last good value on", s.Tag, s.Quality, s.Status),
+		NextStep: "mend the sensor or the connection at the source",
+	}
+	w.note(r, s, p.Code, p.Reason, p.NextStep)
+	w.res.Problems = append(w.res.Problems, SourceProblem{Source: r.source, Key: r.tag, Problem: &p})
+}
+
+type verdict uint8
+
+const (
+	isFirst verdict = iota
+	isSame
+	isForward // also over a rollover
+	isReset
+	isMisread // the reset before was none
+	isCorrection
+	isAmbiguous
+	isJump
+	isStillLow
+	isOld
+)
+
+// judge says what a value means after what was seen before, and by how much the counter moved.
+func (r *rule) judge(c *counter, sm sample) (verdict, decimal.Decimal) {
+	if c.Line == "" {
+		return isFirst, decimal.Decimal{}
+	}
+	step := sm.raw.Sub(c.Raw)
+	rebooted := c.Boot != "" && sm.boot != "" && sm.boot != c.Boot
+	if c.old(sm, rebooted) {
+		return isOld, step
+	}
+	if rebooted {
+		return isReset, sm.raw
+	}
+	switch step.Sign() {
+	case 0:
+		return isSame, step
+	case 1:
+		return r.judgeForward(c, sm, step)
+	}
+	if r.modulus.IsPositive() {
+		over := step.Add(r.modulus)
+		if most, limited := r.most(c, sm); limited && over.LessThanOrEqual(most) || !limited && over.Mul(two).LessThanOrEqual(r.modulus) {
+			return isForward, over
+		}
+	}
+	if most, limited := r.most(c, sm); limited && sm.raw.LessThanOrEqual(most) || !limited && sm.raw.Mul(two).LessThanOrEqual(c.Raw) {
+		return isReset, sm.raw
+	}
+	return r.judgeBackward(c, sm, step)
+}
+
+var two, sixteen = decimal.NewFromInt(2), decimal.NewFromInt(16)
+
+func (r *rule) judgeForward(c *counter, sm sample, step decimal.Decimal) (verdict, decimal.Decimal) {
+	most, limited := r.most(c, sm)
+	far := !limited && r.modulus.IsPositive() && step.Sub(r.modulus).Neg().Mul(sixteen).LessThan(r.modulus)
+	if far || limited && step.GreaterThan(most) {
+		// Nearly once round, or too fast: this may be a small step back over the rollover.
+		if back := step.Sub(r.modulus); r.modulus.IsPositive() && c.openFrom(back) {
+			return isCorrection, back
+		}
+	}
+	if far {
+		return r.judgeBackward(c, sm, step.Sub(r.modulus))
+	}
+	if !limited || step.LessThanOrEqual(most) {
+		return isForward, step
+	}
+	if b := c.Before; b != nil && !c.Told {
+		if back := sm.raw.Sub(b.Raw); !back.IsNegative() && back.LessThanOrEqual(most) {
+			return isMisread, back
+		}
+	}
+	return isJump, step
+}
+
+func (r *rule) judgeBackward(c *counter, sm sample, step decimal.Decimal) (verdict, decimal.Decimal) {
+	if c.openFrom(step) {
+		return isCorrection, step
+	}
+	if c.Low != nil && !sm.raw.LessThan(*c.Low) {
+		return isStillLow, step
+	}
+	return isAmbiguous, step
+}
+
+// recent is how far back in the source's time a value is taken for one that comes again after a restart. One that lies
+// further back comes from a clock that was set.
+const recent = time.Hour
+
+// old tells a value that was counted before and comes again: it is older than the last one, and lower, or from before the
+// counter last went down.
+func (c *counter) old(sm sample, rebooted bool) bool {
+	if sm.clock.IsZero() || !sm.clock.Before(c.Clock) || c.Clock.Sub(sm.clock) > recent {
+		return false
+	}
+	return rebooted || sm.raw.LessThan(c.Raw) || sm.clock.Before(c.Cut) && !sm.raw.GreaterThan(c.High)
+}
+
+// cut notes that the counter went down, by rollover, reset or correction: higher values from before are old ones.
+func (c *counter) cut(sm sample) {
+	if c.High = decimal.Max(c.High, c.Raw); sm.clock.Sub(c.Cut) > recent {
+		c.High = c.Raw
+	}
+	c.Cut = sm.clock.UTC()
+}
+
+// openFrom tells whether a step back stays within what is open.
+func (c *counter) openFrom(step decimal.Decimal) bool {
+	return c.Open != nil && !c.At.Add(step).LessThan(c.Open.From)
+}
+
+// most is how far the counter can have come since it was seen last, a second of grace included; limited is false when
+// nothing limits it. Of the two clocks the more generous counts: either may have stood still.
+func (r *rule) most(c *counter, sm sample) (d decimal.Decimal, limited bool) {
+	if !r.maxPerSecond.IsPositive() || c.Seen.IsZero() {
+		return d, false
+	}
+	elapsed := max(sm.seen.Sub(c.Seen), 0)
+	if !c.Clock.IsZero() && !sm.clock.IsZero() {
+		elapsed = max(elapsed, sm.clock.Sub(c.Clock))
+	}
+	return r.maxPerSecond.Mul(decimal.New(int64((elapsed+time.Second)/time.Millisecond), -3)), true
+}
+
+// apply counts one value and says whether the counter changed.
+func (w *work) apply(r *rule, s *signal.Signal, c *counter, sm sample) bool {
+	v, step := r.judge(c, sm)
+	switch v {
+	case isFirst:
+		w.first(r, c, sm)
+	case isSame:
+		return r.same(c, sm)
+	case isForward:
+		c.Low, c.Before = nil, nil
+		w.forward(r, c, sm, step)
+	case isReset:
+		w.reset(r, s, c, sm)
+	case isMisread:
+		w.misread(r, s, c, sm, step)
+	case isCorrection:
+		w.correct(r, s, c, step)
+	case isStillLow:
+		return false
+	case isOld:
+		w.note(r, s, "counter_old_value", fmt.Sprintf("counter %q is %s with a time before that of the %s already counted; it is left out", s.Tag, sm.raw, c.Raw),
+			"nothing to do after a restart, when messages come a second time; otherwise check the clock of the source")
+		return false
+	case isAmbiguous, isJump:
+		w.refuseStep(r, s, c, sm, v)
+		return true
+	}
+	if sm.raw.LessThan(c.Raw) {
+		c.cut(sm)
+	}
+	c.Raw, c.Seen, c.Clock = sm.raw, sm.seen.UTC(), sm.clock.UTC()
+	if sm.boot != "" {
+		c.Boot = sm.boot
+	}
+	return true
+}
+
+// same notes that the counter stood still. The time matters only where a speed is judged.
+func (r *rule) same(c *counter, sm sample) bool {
+	changed := c.Low != nil || sm.boot != "" && sm.boot != c.Boot
+	c.Low = nil
+	if sm.boot != "" {
+		c.Boot = sm.boot
+	}
+	if r.maxPerSecond.IsPositive() {
+		c.Seen, c.Clock, changed = sm.seen.UTC(), sm.clock.UTC(), true
+	}
+	return changed
+}
+
+// newLine names a line of epochs: when it began, and four random characters.
+func (w *work) newLine() string {
+	return w.now.UTC().Format("20060102T150405-") + w.t.newKey().String()[:4]
+}
+
+func (w *work) first(r *rule, c *counter, sm sample) {
+	*c = counter{Source: r.source, Tag: r.tag, Line: w.newLine(), Epoch: 1, At: sm.raw, Base: sm.raw, Fresh: true}
+	if r.fromZero && sm.raw.IsPositive() {
+		c.At, c.Base, c.Fresh = decimal.Decimal{}, decimal.Decimal{}, false
+		w.forward(r, c, sm, sm.raw)
+	}
+}
+
+// forward counts step.
+func (w *work) forward(r *rule, c *counter, sm sample, step decimal.Decimal) {
+	on, at := w.bookOn(r), sm.at
+	if o := c.Open; o != nil && o.Booked != on {
+		w.rebook(r, c, on)
+	}
+	if c.Open == nil {
+		c.Open = &open{Booked: on, From: c.At, Since: w.now.UTC(), First: at.UTC()}
+		w.due(w.now.Add(r.every))
+	}
+	qty := step.Mul(r.factor)
+	c.At = c.At.Add(step)
+	c.Open.Qty, c.Open.Last = c.Open.Qty.Add(qty), at.UTC()
+	row := w.row(on.row(r.source))
+	row.counted = row.counted.Add(qty)
+	if r.closeAt.IsPositive() && c.Open.Qty.GreaterThanOrEqual(r.closeAt) && !(r.assignNext && on.Order == "") {
+		w.close(c)
+	}
+}
+
+// rebook makes room for counts that are booked on something else: what is open is confirmed, or, where it waited for an
+// order, goes to the order that came.
+func (w *work) rebook(r *rule, c *counter, on booked) {
+	o := c.Open
+	if !r.assignNext || o.Booked.Order != "" || on.Order == "" || o.Booked.Rule != on.Rule || o.Booked.Unit != on.Unit || o.Booked.Counts != on.Counts {
+		w.close(c)
+		return
+	}
+	from, to := w.row(o.Booked.row(c.Source)), w.row(on.row(c.Source))
+	from.counted, to.counted = from.counted.Sub(o.Qty), to.counted.Add(o.Qty)
+	o.Booked, o.Since = on, w.now.UTC()
+	w.due(w.now.Add(r.every))
+}
+
+// endRun closes what is open on the order that ends.
+func (w *work) endRun(r *rule, next running) {
+	cell := w.counter(r)
+	o := cell.v.Open
+	if o == nil || o.Booked.Order == "" && r.assignNext || next.Order == "" && !r.closeAtEnd {
+		return
+	}
+	w.close(&cell.v)
+	cell.dirty = true
+}
+
+// adoptOpen gives counts that waited for an order to the one that runs now.
+func (w *work) adoptOpen(center string) {
+	for _, r := range w.t.byCenter[center] {
+		cell := w.counter(r)
+		on := w.bookOn(r)
+		if o := cell.v.Open; o != nil && r.assignNext && o.Booked.Order == "" && on.Order != "" {
+			w.rebook(r, &cell.v, on)
+			cell.dirty = true
+		}
+	}
+}
+
+// reset begins a new epoch.
+func (w *work) reset(r *rule, s *signal.Signal, c *counter, sm sample) {
+	w.close(c)
+	certain := c.Boot != "" && sm.boot != "" && sm.boot != c.Boot
+	before := &past{Epoch: c.Epoch, At: c.At, Raw: c.Raw, Told: c.Told}
+	c.Epoch++
+	c.Fresh, c.Told, c.Low = false, false, nil
+	if r.hold && !certain {
+		c.At, c.Before = sm.raw, nil
+		w.reject(r.source, s, r.name, signal.Problem{
+			Code: "counter_reset", Item: s.Tag, Reason: fmt.Sprintf("counter %q went from %s to %s; up to %s may be uncounted, and counting goes on from %s", s.Tag, c.Raw, sm.raw, sm.raw, sm.raw),
+			NextStep: "count what was made since the reset and book it by hand, or set reset: restart",
+		})
+		return
+	}
+	w.note(r, s, "counter_reset", fmt.Sprintf("counter %q was set back from %s to %s; the %s since then are counted", s.Tag, c.Raw, sm.raw, sm.raw),
+		"nothing to do if the counter was set to zero; use a counter that nobody resets if you can")
+	c.At = decimal.Decimal{}
+	if sm.raw.IsPositive() {
+		w.forward(r, c, sm, sm.raw)
+	}
+	if !certain {
+		c.Before = before
+	}
+}
+
+// misread takes a reset back that was none.
+func (w *work) misread(r *rule, s *signal.Signal, c *counter, sm sample, step decimal.Decimal) {
+	if o := c.Open; o != nil {
+		row := w.row(o.Booked.row(c.Source))
+		row.counted = row.counted.Sub(o.Qty)
+		c.Open = nil
+	}
+	b := c.Before
+	w.note(r, s, "counter_misread", fmt.Sprintf("counter %q read %s once between %s and %s; that value is taken for a misread, and counting goes on from %s", s.Tag, c.Raw, b.Raw, sm.raw, b.Raw),
+		"check the counts around this time if the counter really was set back")
+	c.Epoch, c.At, c.Told, c.Before, c.Low = b.Epoch, b.At, b.Told, nil, nil
+	if step.IsPositive() {
+		w.forward(r, c, sm, step)
+	}
+}
+
+// correct takes parts off that were counted and not yet confirmed.
+func (w *work) correct(r *rule, s *signal.Signal, c *counter, step decimal.Decimal) {
+	o := c.Open
+	less := step.Mul(r.factor)
+	row := w.row(o.Booked.row(c.Source))
+	row.counted, o.Qty, c.At, c.Before = row.counted.Add(less), o.Qty.Add(less), c.At.Add(step), nil
+	c.Low = nil
+	w.note(r, s, "counter_decrement", fmt.Sprintf("counter %q went back by %s; that is taken off the counts that are not yet confirmed", s.Tag, step.Neg()),
+		"nothing to do if parts were taken off the counter on purpose")
+}
+
+func (w *work) refuseStep(r *rule, s *signal.Signal, c *counter, sm sample, v verdict) {
+	if v == isJump {
+		w.reject(r.source, s, r.name, signal.Problem{
+			Code: "counter_jump", Item: s.Tag, Reason: fmt.Sprintf("counter %q went from %s to %s, faster than max_per_second %s allows; it is not counted until enough time has passed", s.Tag, c.Raw, sm.raw, r.maxPerSecond),
+			NextStep: "check the counter; raise max_per_second of the rule if the machine is that fast",
+		})
+		return
+	}
+	c.Low = &sm.raw
+	w.reject(r.source, s, r.name, signal.Problem{
+		Code: "counter_decrement", Item: s.Tag, Reason: fmt.Sprintf("counter %q went back from %s to %s, below what is confirmed; nothing is counted until it passes %s again", s.Tag, c.Raw, sm.raw, c.Raw),
+		NextStep: "if the counter was set to this value by hand, correct the booked quantity by hand; use a counter that nobody sets",
+	})
+}
+
+// close makes a confirmation (or a consumption) of what is open.
+func (w *work) close(c *counter) {
+	o := c.Open
+	if o == nil {
+		return
+	}
+	c.Open = nil
+	if o.Qty.IsZero() {
+		return
+	}
+	c.Told = true
+	w.confirm(c, o, c.epoch(), o.From, c.At)
+}
+
+// confirm emits the counts of the range (from, to] of an epoch.
+func (w *work) confirm(c *counter, o *open, epoch string, from, to decimal.Decimal) {
+	b := &o.Booked
+	qty := w.row(b.row(c.Source)).settle(o.Qty, b.Places).String()
+	position := factkey.Position("counter", w.t.plant, c.Source, c.Tag, epoch, to.String())
+	h := head{factkey.Of(position), c.Source, b.Rule, b.Equipment, position, o.Last}
+	w.enc.counter.Tag, w.enc.counter.Epoch, w.enc.counter.From, w.enc.counter.To = c.Tag, epoch, from.String(), to.String()
+	if b.Counts == kindConsumed {
+		e := w.enc.consumption()
+		w.enc.quantity.Value, w.enc.quantity.Unit = qty, b.Unit
+		e.OrderNo, e.Operation, e.Item, e.Quantity = b.Order, b.Operation, b.Item, &w.enc.quantity
+		e.Lot, e.Reservation, e.Movement = "", "", pb.MaterialConsumption_MOVEMENT_ISSUE
+		e.CounterRange = &w.enc.counter
+		w.emit(h, qty+" "+spoken(b.Unit)+" of "+b.Item+" consumed", b.Order, nil)
+		return
+	}
+	e := w.enc.confirmation()
+	e.Yield, e.Scrap, e.Rework = "", "", ""
+	switch b.Counts {
+	case kindYield:
+		e.Yield = qty
+	case kindScrap:
+		e.Scrap = qty
+	case kindRework:
+		e.Rework = qty
+	}
+	e.OrderNo, e.Operation, e.Item, e.Unit = b.Order, b.Operation, b.Item, b.Unit
+	e.ScrapReason, e.Final, e.Lot, e.Person, e.Shift = "", false, "", "", ""
+	e.StartedAt, e.FinishedAt = w.enc.time(&w.enc.started, o.First), w.enc.time(&w.enc.finished, o.Last)
+	e.CounterRange = &w.enc.counter
+	w.emit(h, confirmed(e), b.Order, nil)
+}
+
+// tickCounter closes what is due by time, and what no rule counts any more.
+func (w *work) tickCounter(cell *cell[counter]) {
+	c := &cell.v
+	o := c.Open
+	if o == nil {
+		return
+	}
+	var r *rule
+	if i := slices.IndexFunc(w.t.byTag[c.Source][c.Tag], func(r *rule) bool { return r.kind == kindCounter }); i >= 0 {
+		r = w.t.byTag[c.Source][c.Tag][i]
+	}
+	if r != nil && r.assignNext && o.Booked.Order == "" {
+		return
+	}
+	if r != nil {
+		if w.now.Before(o.Since) { // the clock was set back
+			o.Since, cell.dirty = w.now.UTC(), true
+		}
+		if due := o.Since.Add(r.every); due.After(w.now) {
+			w.due(due)
+			return
+		}
+	}
+	w.close(c)
+	cell.dirty = true
+}

@@ -1,0 +1,115 @@
+package translate
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/linekeeper/linekeeper/agent/signal"
+	"github.com/linekeeper/linekeeper/proto/factkey"
+	pb "github.com/linekeeper/linekeeper/proto/linekeeper/v1"
+)
+
+const (
+	// mergeFor is how long further exceptions of one (source, tag, code) are only counted after one became a fact.
+	mergeFor = time.Minute
+	// maxExcerpt is how many bytes of an input travel with an exception.
+	maxExcerpt = 1024
+)
+
+// reject puts an input aside and tells of it. Of inputs that are equal byte for byte within a minute one is kept.
+func (w *work) reject(source string, s *signal.Signal, rule string, p signal.Problem) {
+	payload := s.Payload
+	if payload == nil {
+		payload = []byte(plain(s.Value))
+	}
+	key, again := w.except(source, s, rule, p, payload)
+	if again {
+		return
+	}
+	w.res.Quarantined = append(w.res.Quarantined, Quarantined{
+		Key: key, Source: source, Tag: s.Tag, Topic: s.Topic, Rule: rule, Code: p.Code, Item: p.Item, Reason: p.Reason,
+		NextStep: p.NextStep, Payload: payload, At: w.now,
+	})
+}
+
+// note tells of something without putting an input aside: nothing of it is left to be replayed.
+func (w *work) note(r *rule, s *signal.Signal, code, reason, next string) {
+	w.except(r.source, s, r.name, signal.Problem{Code: code, Item: s.Tag, Reason: reason, NextStep: next}, []byte(plain(s.Value)))
+}
+
+// except makes the exception's fact, at most one per (source, tag, code) and minute. again says that the very same input was
+// told of within that minute.
+func (w *work) except(source string, s *signal.Signal, rule string, p signal.Problem, payload []byte) (key factkey.Key, again bool) {
+	hash := fnvStart
+	for _, b := range payload {
+		hash = fnvByte(hash, b)
+	}
+	item := p.Item
+	if s.Topic != "" && !strings.Contains(item, s.Topic) {
+		item = strings.TrimSpace(item + " (" + s.Topic + ")")
+	}
+	c := w.merges.get(w.st, source+sep+s.Tag+sep+p.Code)
+	m := &c.v
+	c.dirty = true
+	if age := w.now.Sub(m.At); len(m.Key) == len(key) && age >= 0 && age < mergeFor {
+		again = m.Hash == hash && m.Item == item
+		m.N++
+		m.Hash, m.Rule, m.Item, m.Reason, m.NextStep = hash, rule, item, p.Reason, p.NextStep
+		w.due(m.At.Add(mergeFor))
+		return factkey.Key(m.Key), again
+	}
+	key = w.t.newKey()
+	*m = merge{At: w.now, Key: key[:], N: m.N, Hash: hash, Rule: rule, Item: item, Reason: p.Reason, NextStep: p.NextStep}
+	w.tell(source, p.Code, m, w.timeOf(s), payload)
+	return key, false
+}
+
+// tell encodes the exception that m describes.
+func (w *work) tell(source, code string, m *merge, at time.Time, payload []byte) {
+	reason := m.Reason
+	if m.N > 0 {
+		reason = fmt.Sprintf("%s (and %d more like it)", reason, m.N)
+	}
+	m.N = 0
+	w.enc.fact.Content = &pb.Fact_SourceException{SourceException: &pb.SourceException{
+		Code: utf8Text(code), Item: utf8Text(m.Item), Reason: utf8Text(reason), NextStep: utf8Text(m.NextStep),
+		PayloadExcerpt: payload[:min(len(payload), maxExcerpt)],
+	}}
+	w.emit(head{key: factkey.Key(m.Key), source: source, rule: m.Rule, occurred: at}, "exception "+code+": "+excerptText(m.Item), "", nil)
+}
+
+func utf8Text(s string) string { return strings.ToValidUTF8(s, "\uFFFD") }
+
+// tickMerge reports what was only counted, when its minute is over.
+func (w *work) tickMerge(key string) {
+	c := w.merges.get(w.st, key)
+	m := &c.v
+	if m.N == 0 {
+		return
+	}
+	if age := w.now.Sub(m.At); age >= 0 && age < mergeFor {
+		w.due(m.At.Add(mergeFor))
+		return
+	}
+	source, rest, _ := strings.Cut(key, sep)
+	_, code, _ := strings.Cut(rest, sep)
+	k := w.t.newKey()
+	m.N-- // the last one is the one told
+	m.Key, m.At = k[:], w.now
+	w.tell(source, code, m, w.now, nil)
+	c.dirty = true
+}
+
+// ignored tells once per tag that no rule takes it; from then on it is ignored.
+func (w *work) ignored(source string, s *signal.Signal) {
+	key := prefixIgnored + source + sep + s.Tag
+	if len(w.st.State(key)) > 0 {
+		return
+	}
+	w.st.SetState(key, []byte{'1'})
+	w.reject(source, s, "", signal.Problem{
+		Code: "no_rule", Item: s.Tag, Reason: fmt.Sprintf("no rule takes tag %q of source %q; it is ignored from now on", s.Tag, source),
+		NextStep: "add a rule for the tag (rule: reading keeps it as telemetry), or remove it from the source",
+	})
+}

@@ -1,0 +1,77 @@
+package translate
+
+import (
+	"sort"
+	"strings"
+	"time"
+
+	pb "github.com/linekeeper/linekeeper/proto/linekeeper/v1"
+)
+
+const (
+	// keepOver is how long an order that is over, and its lines of the ledger, are remembered; keepIdle is that for an order
+	// of which nothing was heard.
+	keepOver = 7 * 24 * time.Hour
+	keepIdle = 90 * 24 * time.Hour
+)
+
+// Ledger returns what was counted at each source and what of it is stored in facts, per order, operation, item, kind and
+// unit. The difference is what no confirmation has closed yet.
+func (t *Translator) Ledger(st State) []*pb.LedgerRow {
+	var out []*pb.LedgerRow
+	st.EachState(prefixLedger, func(key string, v []byte) {
+		k, ok := parseRowKey(key)
+		r, err := decodeRow(v)
+		if !ok || err != nil {
+			return // not ours: book would have refused to write it
+		}
+		out = append(out, &pb.LedgerRow{
+			Source: k.source, OrderNo: k.order, Operation: k.operation, Item: k.item, Kind: k.kind, Unit: k.unit,
+			Counted: r.counted.String(), Stored: r.stored.String(),
+		})
+	})
+	sort.Slice(out, func(i, j int) bool { return rowText(out[i]) < rowText(out[j]) })
+	return out
+}
+
+func rowText(r *pb.LedgerRow) string {
+	return strings.Join([]string{r.Source, r.OrderNo, r.Operation, r.Item, r.Kind, r.Unit}, sep)
+}
+
+// prune forgets, at most once an hour, orders that are over or idle for long, their lines of the ledger, and exceptions
+// that nobody repeats.
+func (w *work) prune() {
+	if last := readTimeState(w.st, keyPruned); w.now.Sub(last) < time.Hour && !w.now.Before(last) {
+		return
+	}
+	writeTimeState(w.st, keyPruned, w.now)
+	for _, key := range keysUnder(w.st, prefixLedger) {
+		w.pruneRow(prefixLedger + key)
+	}
+	for _, no := range keysUnder(w.st, prefixOrder) {
+		o := w.order(no)
+		if age := w.now.Sub(o.v.Touched); !o.dirty && (age > keepIdle || age > keepOver && o.v.over()) {
+			w.st.SetState(prefixOrder+no, nil)
+		}
+	}
+	for _, key := range keysUnder(w.st, prefixMerge) {
+		if m := w.merges.get(w.st, key); !m.dirty && m.v.N == 0 && w.now.Sub(m.v.At) > keepOver {
+			w.st.SetState(prefixMerge+key, nil)
+		}
+	}
+}
+
+func (w *work) pruneRow(key string) {
+	k, ok := parseRowKey(key)
+	if _, used := w.rows[k]; used || !ok {
+		return
+	}
+	r, err := decodeRow(w.st.State(key))
+	if err != nil || !r.counted.Equal(r.stored.Add(r.rest)) {
+		return
+	}
+	age := w.now.Sub(time.Unix((r.day+1)*86400, 0)) // from the end of that day
+	if age > keepIdle || age > keepOver && w.order(k.order).v.over() {
+		w.st.SetState(key, nil)
+	}
+}

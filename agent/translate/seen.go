@@ -1,0 +1,169 @@
+package translate
+
+import (
+	"bytes"
+	"encoding/binary"
+	"sort"
+
+	"github.com/linekeeper/linekeeper/proto/factkey"
+)
+
+// The memory of keys of one source, newest first: an open block in the order of arrival, a middle block sorted by key, and a
+// ring of sorted blocks. A record costs a write of the small open block only; that is merged into the middle when it is full,
+// and the middle moves into the ring. 16,384 to 18,560 of the last keys are remembered.
+//
+// An entry is the 10 bytes of a key that hub and ERP know it by, and 6 bytes of the content's hash.
+const (
+	entrySize  = 16
+	keyPart    = 10
+	openSize   = 128 * entrySize
+	middleSize = 2048 * entrySize
+	ringBlocks = 8
+)
+
+// memo is the memory of one source during a call.
+type memo struct {
+	name         string // of the state keys
+	open, middle []byte
+	ring         [ringBlocks][]byte
+	next         byte // the block of the ring that is overwritten next
+	dirtyOpen    bool
+	dirtyMiddle  bool
+	dirtyRing    [ringBlocks]bool
+}
+
+func (w *work) memo(source string) *memo {
+	if m := w.memos[source]; m != nil {
+		return m
+	}
+	m := &memo{name: prefixSeen + source + sep}
+	m.open = append(make([]byte, 0, openSize), w.st.State(m.name+"o")...)
+	m.middle = w.st.State(m.name + "m")
+	for i := range m.ring {
+		m.ring[i] = w.st.State(m.name + string(rune('0'+i)))
+	}
+	if n := w.st.State(m.name + "n"); len(n) == 1 {
+		m.next = n[0] % ringBlocks
+	}
+	if w.memos == nil {
+		w.memos = map[string]*memo{}
+	}
+	w.memos[source] = m
+	return m
+}
+
+// seen tells whether a key was booked lately, and with the same content; if not, it is remembered.
+func (w *work) seen(source string, key factkey.Key, hash uint64) (before, same bool) {
+	m := w.memo(source)
+	var e [entrySize]byte
+	copy(e[:keyPart], key[:])
+	var h [8]byte
+	binary.BigEndian.PutUint64(h[:], hash)
+	copy(e[keyPart:], h[:])
+	if found := m.find(e[:keyPart]); found != nil {
+		return true, bytes.Equal(found, e[keyPart:])
+	}
+	m.add(e[:])
+	return false, false
+}
+
+// find returns the content's part of a key's entry, nil when the key is not remembered.
+func (m *memo) find(key []byte) []byte {
+	head := binary.BigEndian.Uint64(key)
+	for i := 0; i < len(m.open); i += entrySize {
+		if e := m.open[i : i+entrySize]; binary.BigEndian.Uint64(e) == head && bytes.Equal(e[:keyPart], key) {
+			return e[keyPart:]
+		}
+	}
+	if found := findSorted(m.middle, key); found != nil {
+		return found
+	}
+	for _, block := range m.ring {
+		if found := findSorted(block, key); found != nil {
+			return found
+		}
+	}
+	return nil
+}
+
+// findSorted looks through a sorted block by the first 8 bytes of its keys: every record is looked for in every block, and
+// comparing numbers takes a third of the time.
+func findSorted(block, key []byte) []byte {
+	head := binary.BigEndian.Uint64(key)
+	low, high := 0, len(block)/entrySize
+	for low < high {
+		middle := int(uint(low+high) / 2)
+		if binary.BigEndian.Uint64(block[middle*entrySize:]) < head {
+			low = middle + 1
+		} else {
+			high = middle
+		}
+	}
+	for ; low < len(block)/entrySize; low++ {
+		e := block[low*entrySize : (low+1)*entrySize]
+		if binary.BigEndian.Uint64(e) != head {
+			return nil
+		}
+		if bytes.Equal(e[:keyPart], key) {
+			return e[keyPart:]
+		}
+	}
+	return nil
+}
+
+func (m *memo) add(entry []byte) {
+	if len(m.open) >= openSize {
+		m.merge()
+	}
+	m.open, m.dirtyOpen = append(m.open, entry...), true
+}
+
+// merge moves the open block into the middle one, and a full middle one into the ring.
+func (m *memo) merge() {
+	if len(m.middle) >= middleSize {
+		m.ring[m.next], m.dirtyRing[m.next] = m.middle, true
+		m.next = (m.next + 1) % ringBlocks
+		m.middle = nil
+	}
+	sort.Sort(entries(m.open))
+	sorted := make([]byte, 0, len(m.middle)+len(m.open))
+	old, young := m.middle, m.open
+	for len(old) > 0 && len(young) > 0 {
+		from := &old
+		if bytes.Compare(young[:keyPart], old[:keyPart]) < 0 {
+			from = &young
+		}
+		sorted, *from = append(sorted, (*from)[:entrySize]...), (*from)[entrySize:]
+	}
+	sorted = append(append(sorted, old...), young...)
+	m.middle, m.dirtyMiddle, m.open = sorted, true, m.open[:0]
+}
+
+// entries sorts a block by key.
+type entries []byte
+
+func (e entries) Len() int           { return len(e) / entrySize }
+func (e entries) Less(i, j int) bool { return bytes.Compare(e.at(i)[:keyPart], e.at(j)[:keyPart]) < 0 }
+func (e entries) at(i int) []byte    { return e[i*entrySize : (i+1)*entrySize] }
+
+func (e entries) Swap(i, j int) {
+	var t [entrySize]byte
+	copy(t[:], e.at(i))
+	copy(e.at(i), e.at(j))
+	copy(e.at(j), t[:])
+}
+
+func (m *memo) flush(st State) {
+	if m.dirtyOpen {
+		st.SetState(m.name+"o", m.open)
+	}
+	if m.dirtyMiddle {
+		st.SetState(m.name+"m", m.middle)
+	}
+	for i, dirty := range m.dirtyRing {
+		if dirty {
+			st.SetState(m.name+string(rune('0'+i)), m.ring[i])
+			st.SetState(m.name+"n", []byte{m.next})
+		}
+	}
+}

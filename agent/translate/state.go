@@ -1,0 +1,232 @@
+package translate
+
+import (
+	"encoding/json"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/shopspring/decimal"
+)
+
+// State is where the translator keeps what it must remember, inside the transaction that makes a batch durable. Keys begin
+// with "t/". State returns nil for an absent key, and its bytes are only read before the next SetState. SetState with a nil
+// value removes the key, an empty one need not. EachState calls f in any order; f must not call SetState.
+type State interface {
+	State(key string) []byte
+	SetState(key string, v []byte)
+	EachState(prefix string, f func(key string, v []byte))
+}
+
+// Prefixes of the state's keys; parts of a key are separated by sep.
+const (
+	prefixCounter = "t/c/" // source, tag: counter
+	prefixLedger  = "t/l/" // rowKey: row
+	prefixOrder   = "t/o/" // order number: order
+	prefixContext = "t/w/" // work centre: running
+	prefixMerge   = "t/x/" // source, tag, code: merge
+	prefixTag     = "t/g/" // source, tag: last order number of an order tag
+	prefixSeen    = "t/d/" // source, block: keys seen lately
+	prefixIgnored = "t/i/" // source, tag: 1
+	keyDue        = "t/due"
+	keyPruned     = "t/pruned"
+
+	sep = "\x1f"
+)
+
+// running is the order that runs on a work centre.
+type running struct {
+	Order     string `json:"o,omitempty"`
+	Operation string `json:"p,omitempty"`
+	Item      string `json:"i,omitempty"`
+	Unit      string `json:"u,omitempty"`
+}
+
+// order is what the agent knows of a work order: from the hub, and how far the shop floor is with it.
+type order struct {
+	Known     bool        `json:"k,omitempty"` // the hub sent it
+	Revision  int64       `json:"r,omitempty"`
+	Cancelled bool        `json:"c,omitempty"`
+	Item      string      `json:"i,omitempty"`
+	Unit      string      `json:"u,omitempty"`
+	Quantity  string      `json:"q,omitempty"`
+	Lot       string      `json:"l,omitempty"`
+	Center    string      `json:"w,omitempty"`
+	Ops       [][2]string `json:"p,omitempty"` // operation, work centre
+	State     string      `json:"s,omitempty"`
+	Reason    string      `json:"e,omitempty"`
+	Seq       int         `json:"n,omitempty"` // changes of state seen
+	Steps     []orderStep `json:"h,omitempty"`
+	Touched   time.Time   `json:"t"`
+}
+
+type orderStep struct {
+	State    string    `json:"s"`
+	Revision int64     `json:"r,omitempty"`
+	At       time.Time `json:"t"`
+	Reason   string    `json:"e,omitempty"`
+}
+
+// merge keeps equal exceptions of one tag down to one fact per minute.
+type merge struct {
+	At       time.Time `json:"t"` // of the last fact
+	Key      []byte    `json:"k"` // of the last fact
+	N        int       `json:"n,omitempty"`
+	Hash     uint64    `json:"h"`
+	Rule     string    `json:"u,omitempty"`
+	Item     string    `json:"i,omitempty"`
+	Reason   string    `json:"r"`
+	NextStep string    `json:"x,omitempty"`
+}
+
+// rowKey names one line of the ledger.
+type rowKey struct{ source, order, operation, item, kind, unit string }
+
+func (k rowKey) String() string {
+	return prefixLedger + k.source + sep + k.order + sep + k.operation + sep + k.item + sep + k.kind + sep + k.unit
+}
+
+func parseRowKey(key string) (rowKey, bool) {
+	p := strings.Split(strings.TrimPrefix(key, prefixLedger), sep)
+	if len(p) != 6 {
+		return rowKey{}, false
+	}
+	return rowKey{p[0], p[1], p[2], p[3], p[4], p[5]}, true
+}
+
+// row is one line of the ledger. rest is what rounding left for the next fact of the row: counted = stored + rest + what
+// is open.
+type row struct {
+	counted, stored, rest decimal.Decimal
+	day                   int64 // last touched, days since 1970
+	// both is what a call adds to counted and stored alike, kept apart because it is cheap to add to.
+	both amount
+}
+
+// record books an amount that is counted and stored at once.
+func (r *row) record(a amount) {
+	if a.big == nil && a.places == r.both.places {
+		if sum := r.both.n + a.n; sum >= r.both.n { // amounts of records are not negative
+			r.both.n = sum
+			return
+		}
+	}
+	r.merge()
+	if a.big == nil {
+		r.both = a
+		return
+	}
+	r.counted, r.stored = r.counted.Add(*a.big), r.stored.Add(*a.big)
+}
+
+func (r *row) merge() {
+	if r.both.n != 0 {
+		d := r.both.decimal()
+		r.counted, r.stored = r.counted.Add(d), r.stored.Add(d)
+	}
+	r.both = amount{}
+}
+
+func (r *row) encode() []byte {
+	r.merge()
+	b := make([]byte, 0, 48)
+	b = append(b, r.counted.String()...)
+	b = append(b, ' ')
+	b = append(b, r.stored.String()...)
+	b = append(b, ' ')
+	b = append(b, r.rest.String()...)
+	b = append(b, ' ')
+	return strconv.AppendInt(b, r.day, 10)
+}
+
+func decodeRow(b []byte) (*row, error) {
+	p := strings.Fields(string(b))
+	if len(p) != 4 {
+		return &row{}, fmt.Errorf("ledger row %q has %d parts, want 4", b, len(p))
+	}
+	r := &row{}
+	for i, into := range []*decimal.Decimal{&r.counted, &r.stored, &r.rest} {
+		if a, ok := parseShort(p[i]); ok {
+			*into = a.decimal()
+			continue
+		}
+		var err error
+		if *into, err = decimal.NewFromString(p[i]); err != nil {
+			return &row{}, fmt.Errorf("ledger row %q: %w", b, err)
+		}
+	}
+	var err error
+	r.day, err = strconv.ParseInt(p[3], 10, 64)
+	return r, err
+}
+
+// settle books exact as stored, rounded half-even to places; what rounding takes away or adds waits for the next one.
+func (r *row) settle(exact decimal.Decimal, places int32) decimal.Decimal {
+	total := exact
+	if !r.rest.IsZero() {
+		total = total.Add(r.rest)
+	}
+	rounded := total
+	if total.Exponent() < -places {
+		rounded = total.RoundBank(places)
+	}
+	r.rest = total.Sub(rounded)
+	r.stored = r.stored.Add(rounded)
+	return rounded
+}
+
+// cell is one piece of state during a call: read once, written back once.
+type cell[V any] struct {
+	v     V
+	dirty bool
+}
+
+// table caches the state under one prefix as JSON.
+type table[V any] struct {
+	prefix string
+	cells  map[string]*cell[V]
+	order  []string
+}
+
+// get returns the cell of a key, read from st at the first use. A value that cannot be read is a broken invariant of our
+// own: the transaction must not go on as if nothing had been remembered.
+func (t *table[V]) get(st State, key string) *cell[V] {
+	if c, ok := t.cells[key]; ok {
+		return c
+	}
+	c := &cell[V]{}
+	if b := st.State(t.prefix + key); len(b) > 0 {
+		if err := json.Unmarshal(b, &c.v); err != nil {
+			panic(fmt.Sprintf("read own state %q: %v", t.prefix+key, err))
+		}
+	}
+	if t.cells == nil {
+		t.cells = map[string]*cell[V]{}
+	}
+	t.cells[key] = c
+	t.order = append(t.order, key)
+	return c
+}
+
+func (t *table[V]) flush(st State) {
+	for _, key := range t.order {
+		c := t.cells[key]
+		if !c.dirty {
+			continue
+		}
+		b, err := json.Marshal(&c.v)
+		if err != nil {
+			panic(fmt.Sprintf("write own state %q: %v", t.prefix+key, err))
+		}
+		st.SetState(t.prefix+key, b)
+		c.dirty = false
+	}
+}
+
+// keysUnder lists the rest of all keys with a prefix.
+func keysUnder(st State, prefix string) []string {
+	var keys []string
+	st.EachState(prefix, func(key string, _ []byte) { keys = append(keys, strings.TrimPrefix(key, prefix)) })
+	return keys
+}
