@@ -1,0 +1,353 @@
+package mes
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/linekeeper/linekeeper/agent/signal"
+)
+
+// poller reads one table. One goroutine uses it.
+type poller struct {
+	*source
+	book  *book
+	query *Query
+
+	ready   bool // the table was looked at and the stored state read
+	columns []column
+	finder  finder
+	state   state
+}
+
+// state is a query's part of the cursor.
+type state struct {
+	Change   string  `json:"change"`
+	ID       *byID   `json:"id,omitempty"`
+	Version  *byVer  `json:"version,omitempty"`
+	Horizon  *byHor  `json:"horizon,omitempty"`
+	Unmarked [][]any `json:"unmarked,omitempty"` // keys of durable rows whose mark is perhaps not written
+}
+
+// finder finds the rows that are new. find returns them with the position after them already noted in the state; an error
+// or a commit that fails must be followed by reset.
+type finder interface {
+	find(ctx context.Context, p *poller) (rows []row, more bool, err error)
+}
+
+// row is one row: its key, its version, and all values by column name.
+type row struct {
+	key     []any
+	version string
+	values  map[string]any
+	extra   []string // the texts that were asked for in front of the columns
+}
+
+// step does one poll.
+func (p *poller) step(ctx context.Context) (more bool, err error) {
+	if !p.ready {
+		if err := p.prepare(ctx); err != nil {
+			return false, err
+		}
+		p.ready = true
+	}
+	defer func() {
+		if err != nil {
+			p.ready = false // the durable state decides where to go on
+		}
+	}()
+	if err := p.writeMarks(ctx); err != nil {
+		return false, err
+	}
+	rows, more, err := p.finder.find(ctx, p)
+	if err != nil || len(rows) == 0 {
+		return more, err
+	}
+	if p.query.Mark != nil {
+		for _, r := range rows {
+			p.state.Unmarked = append(p.state.Unmarked, r.key)
+		}
+	}
+	signals, err := p.signals(rows)
+	if err != nil {
+		return false, err
+	}
+	if err := p.book.commit(ctx, p.query.Tag, p.state, signals); err != nil {
+		return false, err
+	}
+	return more, p.writeMarks(ctx)
+}
+
+// prepare reads the stored state and the table's columns.
+func (p *poller) prepare(ctx context.Context) error {
+	p.state = state{}
+	known, err := p.book.part(p.query.Tag, &p.state)
+	if err != nil {
+		return err
+	}
+	if known && p.state.Change != p.query.Change {
+		return &problemError{signal.Problem{Code: "change_changed", Item: p.query.Tag,
+			Reason:   fmt.Sprintf("the query was read with change: %s until now, its position means nothing for change: %s", p.state.Change, p.query.Change),
+			NextStep: "set change back, or give the query another tag (and start: end, when the old rows must not be read again)"}}
+	}
+	p.state.Change = p.query.Change
+	if err := p.readColumns(ctx); err != nil {
+		return err
+	}
+	switch p.query.Change {
+	case "id":
+		p.finder, err = newByID(ctx, p, known)
+	case "version":
+		p.finder, err = newByVersion(ctx, p, known)
+	case "mark":
+		p.finder = byMark{}
+	default:
+		p.finder, err = newByHorizon(ctx, p, known)
+	}
+	return err
+}
+
+// readColumns asks the database for the table's columns and their types.
+func (p *poller) readColumns(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, statementPatience)
+	defer cancel()
+	list := "*"
+	if len(p.query.Columns) > 0 {
+		list = p.list(p.wanted())
+	}
+	rows, err := p.db().QueryContext(ctx, fmt.Sprintf("SELECT %s FROM %s WHERE 1 = 0", list, p.dialect.quote(p.query.Table)))
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	types, err := rows.ColumnTypes()
+	if err != nil {
+		return err
+	}
+	p.columns = nil
+	for _, t := range types {
+		p.columns = append(p.columns, column{name: t.Name(), kind: kindOf(p.config.Driver, t.DatabaseTypeName())})
+	}
+	for _, name := range p.wanted() {
+		if p.column(name) < 0 {
+			return &problemError{signal.Problem{Code: "column_missing", Item: p.query.Table,
+				Reason:   fmt.Sprintf("table %q has no column %q (upper and lower case count)", p.query.Table, name),
+				NextStep: "compare key, columns, version, time_column and mark with the table's columns"}}
+		}
+	}
+	return rows.Err()
+}
+
+// wanted lists the columns that are read whatever the configuration says, and those it names.
+func (p *poller) wanted() []string {
+	names := slices.Clone(p.query.Columns)
+	extra := slices.Clone(p.query.Key)
+	if p.query.TimeColumn != "" {
+		extra = append(extra, p.query.TimeColumn)
+	}
+	if p.query.Version != "" {
+		extra = append(extra, p.query.Version)
+	}
+	for _, n := range extra {
+		if !slices.Contains(names, n) {
+			names = append(names, n)
+		}
+	}
+	return names
+}
+
+func (p *poller) list(names []string) string {
+	quoted := make([]string, len(names))
+	for i, n := range names {
+		quoted[i] = p.dialect.quoteOne(n)
+	}
+	return strings.Join(quoted, ", ")
+}
+
+func (p *poller) column(name string) int {
+	return slices.IndexFunc(p.columns, func(c column) bool { return c.name == name })
+}
+
+// selectRows begins a statement: the expressions in extra, then all columns of the table.
+func (p *poller) selectRows(extra ...string) *statement {
+	var list []string
+	for i, e := range extra {
+		list = append(list, fmt.Sprintf("%s AS lk_extra_%d", e, i))
+	}
+	for _, c := range p.columns {
+		name := p.col(c.name)
+		switch {
+		case p.config.Driver == "sqlite":
+			name = "+" + name // an expression has no declared type: the text comes as it is stored
+		case p.config.Driver == "postgres" && (c.kind == kindLocal || c.kind == kindTime || c.kind == kindDate):
+			name += "::text" // as text also infinity passes, which else would stop the whole table
+		}
+		list = append(list, name)
+	}
+	s := &statement{d: p.dialect}
+	return s.add("SELECT %s FROM %s AS lk", strings.Join(list, ", "), p.dialect.quote(p.query.Table))
+}
+
+// col names a column of the table in a statement of selectRows. Without the alias an ORDER BY could mean the text that the
+// statement returns under the same name.
+func (p *poller) col(name string) string { return "lk." + p.dialect.quoteOne(name) }
+
+// cols is col for many.
+func (p *poller) cols(names []string) string {
+	out := make([]string, len(names))
+	for i, n := range names {
+		out[i] = p.col(n)
+	}
+	return strings.Join(out, ", ")
+}
+
+// fetch runs a statement of selectRows whose first extra expressions are texts.
+func (p *poller) fetch(ctx context.Context, s *statement, extra int) ([]row, error) {
+	ctx, cancel := context.WithTimeout(ctx, statementPatience)
+	defer cancel()
+	rows, err := p.db().QueryContext(ctx, s.text.String(), s.args...)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var out []row
+	for rows.Next() {
+		r, err := p.scan(rows, extra)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, r)
+	}
+	return out, rows.Err()
+}
+
+func (p *poller) scan(rows *sql.Rows, extra int) (row, error) {
+	raw := make([]any, len(p.columns))
+	texts := make([]sql.NullString, extra)
+	into := make([]any, 0, extra+len(raw))
+	for i := range texts {
+		into = append(into, &texts[i])
+	}
+	for i := range raw {
+		into = append(into, &raw[i])
+	}
+	if err := rows.Scan(into...); err != nil {
+		return row{}, err
+	}
+	r := row{values: make(map[string]any, len(raw))}
+	for _, t := range texts {
+		r.extra = append(r.extra, t.String)
+	}
+	for i, c := range p.columns {
+		v, err := c.value(raw[i], p.zone)
+		if err != nil {
+			return row{}, err
+		}
+		r.values[c.name] = v
+	}
+	for _, k := range p.query.Key {
+		r.key = append(r.key, r.values[k])
+	}
+	return r, nil
+}
+
+func (p *poller) signals(rows []row) ([]signal.Signal, error) {
+	out := make([]signal.Signal, len(rows))
+	now := time.Now()
+	for i, r := range rows {
+		out[i] = signal.Signal{Tag: p.query.Tag, Value: r.values, Payload: payload(r.values), ReceivedTime: now,
+			Position: fmt.Sprintf("%s|%s|%s", p.query.Table, keyText(r.key), escape(r.version))}
+		if t, ok := r.values[p.query.TimeColumn].(time.Time); ok {
+			out[i].SourceTime = t
+		}
+	}
+	return out, nil
+}
+
+// texts runs a statement that returns one row of texts; NULL is empty.
+func (p *poller) texts(ctx context.Context, n int, text string, args ...any) ([]string, error) {
+	ctx, cancel := context.WithTimeout(ctx, statementPatience)
+	defer cancel()
+	values := make([]sql.NullString, n)
+	into := make([]any, n)
+	for i := range values {
+		into[i] = &values[i]
+	}
+	if err := p.db().QueryRowContext(ctx, text, args...).Scan(into...); err != nil {
+		return nil, err
+	}
+	out := make([]string, n)
+	for i, v := range values {
+		out[i] = v.String
+	}
+	return out, nil
+}
+
+// now is the database's clock.
+func (p *poller) now(ctx context.Context) (time.Time, error) {
+	texts, err := p.texts(ctx, 1, p.dialect.now)
+	if err != nil {
+		return time.Time{}, err
+	}
+	t, ok := parseTime(texts[0], time.UTC)
+	if !ok {
+		return t, fmt.Errorf("read the database's clock: %q is no time", texts[0])
+	}
+	return t, nil
+}
+
+// parameter makes a key value of the cursor or of a row one that the database compares in the column's own type.
+func parameter(v any) any {
+	switch v := v.(type) {
+	case signal.Number:
+		if n, err := v.Int64(); err == nil {
+			return n
+		}
+		return string(v)
+	}
+	return v
+}
+
+// writeMarks writes the marks of durable rows. The keys stay in the state until that is done, so that it is repeated
+// after a crash.
+func (p *poller) writeMarks(ctx context.Context) error {
+	m := p.query.Mark
+	if m == nil || len(p.state.Unmarked) == 0 {
+		p.state.Unmarked = nil
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, statementPatience)
+	defer cancel()
+	tx, err := p.db().BeginTx(ctx, nil)
+	if err != nil {
+		return err
+	}
+	defer tx.Rollback()
+	for _, key := range p.state.Unmarked {
+		s := &statement{d: p.dialect}
+		s.add("UPDATE %s SET %s = %s WHERE ", p.dialect.quote(p.query.Table), p.dialect.quoteOne(m.Column), s.arg(m.Value))
+		s.add("%s", p.sameKey(s, key))
+		if m.Pending != "" {
+			s.add(" AND %s = %s", p.dialect.quoteOne(m.Column), s.arg(m.Pending))
+		}
+		if _, err := tx.ExecContext(ctx, s.text.String(), s.args...); err != nil {
+			return fmt.Errorf("write mark: %w", err)
+		}
+	}
+	if err := tx.Commit(); err != nil {
+		return fmt.Errorf("write marks: %w", err)
+	}
+	p.state.Unmarked = nil
+	return nil
+}
+
+func (p *poller) sameKey(s *statement, key []any) string {
+	parts := make([]string, len(p.query.Key))
+	for i, k := range p.query.Key {
+		parts[i] = fmt.Sprintf("%s = %s", p.dialect.quoteOne(k), s.arg(parameter(key[i])))
+	}
+	return strings.Join(parts, " AND ")
+}

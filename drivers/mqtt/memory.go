@@ -1,0 +1,205 @@
+package mqtt
+
+import (
+	"encoding/binary"
+	"encoding/json"
+	"fmt"
+	"slices"
+)
+
+// memory is what the driver must know after a restart; it is the cursor that becomes durable with each batch.
+type memory struct {
+	// Broker and Client name the session that the rest is about.
+	Broker string `json:"broker"`
+	Client string `json:"client"`
+	// Joined: the broker has confirmed this session at least once.
+	Joined bool `json:"joined"`
+	// Topics are the filters that the session may hold at the broker: written before subscribing and after unsubscribing,
+	// so that none is ever forgotten there.
+	Topics []string `json:"topics"`
+	// Cycles: the broker numbers messages upward and does not use the number of an acknowledged one again soon.
+	Cycles bool `json:"cycles"`
+	// Unconfirmed holds the durable messages whose acknowledgement the broker may not have read: number (2 bytes) and hash
+	// (8 bytes), big endian, oldest first.
+	Unconfirmed []byte `json:"unconfirmed,omitempty"`
+}
+
+func readMemory(cursor []byte, broker, client string) (m memory, err error) {
+	fresh := memory{Broker: broker, Client: client}
+	if len(cursor) == 0 {
+		return fresh, nil
+	}
+	if err := json.Unmarshal(cursor, &m); err != nil {
+		return fresh, fmt.Errorf("read cursor: %w", err)
+	}
+	if m.Broker != broker || m.Client != client {
+		return fresh, nil // another session at another place: nothing of the old one holds there
+	}
+	return m, nil
+}
+
+// delivery is a durable message whose acknowledgement the broker has perhaps not read.
+type delivery struct {
+	id       uint16
+	hash     uint64
+	acked    uint64 // the number of its acknowledgement on the present connection; 0 when it has none there
+	repeated bool   // it came again on the present connection
+}
+
+// ledger knows which redelivered messages are durable already. MQTT sends a message again under its old number with the
+// DUP flag, oldest first and before anything else, so number and content tell a repetition from news: exactly when it was
+// never acknowledged, since only then the number cannot have been given to another message; and after an acknowledgement
+// only at brokers that count their numbers upward, since others may use the number at once for a message of the same
+// content.
+type ledger struct {
+	deliveries []delivery
+	cycles     bool
+	last       uint16 // the last number of a message that is not a repetition; 0 when none was seen
+	over       bool   // all repetitions have come on this connection
+	open       int    // deliveries before this one are acknowledged on the present connection
+}
+
+const (
+	maxDeliveries = 20_000 // more than a window holds
+	maxDurable    = 500    // so many of the latest are in the cursor
+)
+
+func newLedger(m memory) ledger {
+	l := ledger{cycles: m.Cycles}
+	if !m.Cycles {
+		return l // nobody knows any more which of them were acknowledged
+	}
+	for b := m.Unconfirmed; len(b) >= 10; b = b[10:] {
+		l.deliveries = append(l.deliveries, delivery{id: binary.BigEndian.Uint16(b), hash: binary.BigEndian.Uint64(b[2:])})
+	}
+	return l
+}
+
+func (l *ledger) bytes() []byte {
+	latest := l.deliveries[max(0, min(l.open, len(l.deliveries)-maxDurable)):] // all that is not acknowledged, at least
+	out := make([]byte, 0, 10*len(latest))
+	for _, d := range latest {
+		out = binary.BigEndian.AppendUint16(out, d.id)
+		out = binary.BigEndian.AppendUint64(out, d.hash)
+	}
+	return out
+}
+
+// connected starts a new connection. Without the old session nothing will be repeated. What was acknowledged on the old
+// connection is kept only if its number still proves something.
+func (l *ledger) connected(sessionPresent bool) {
+	l.over, l.last, l.open = false, 0, 0
+	if !sessionPresent {
+		l.deliveries = nil
+		l.cycles = false
+		return
+	}
+	if !l.cycles {
+		l.deliveries = slices.DeleteFunc(l.deliveries, func(d delivery) bool { return d.acked > 0 })
+	}
+	for i := range l.deliveries {
+		l.deliveries[i].acked, l.deliveries[i].repeated = 0, false
+	}
+}
+
+// repeats reports whether a message of QoS 1 is durable already. It must be called for every such message, in order.
+func (l *ledger) repeats(m *message, hash uint64) bool {
+	if !m.dup {
+		l.endRepetitions()
+		l.observe(m)
+		return false
+	}
+	if l.over {
+		return false
+	}
+	for i := range l.deliveries {
+		if d := &l.deliveries[i]; d.id == m.id && d.hash == hash && d.acked == 0 && !d.repeated {
+			d.repeated = true
+			l.dropBefore(i)
+			return true
+		}
+	}
+	l.endRepetitions()
+	return false
+}
+
+// dropBefore forgets what did not come again before the delivery at i did.
+func (l *ledger) dropBefore(i int) {
+	kept := slices.DeleteFunc(l.deliveries[:i:i], func(d delivery) bool { return d.acked == 0 && !d.repeated })
+	if len(kept) < i {
+		l.deliveries, l.open = append(kept, l.deliveries[i:]...), 0
+	}
+}
+
+// endRepetitions forgets what did not come again: the broker had read its acknowledgement.
+func (l *ledger) endRepetitions() {
+	if !l.over {
+		l.over, l.open = true, 0
+		l.deliveries = slices.DeleteFunc(l.deliveries, func(d delivery) bool { return d.acked == 0 && !d.repeated })
+	}
+}
+
+// observe learns from the number of a new message. A broker that goes on counting although lower numbers are free again
+// is one that counts upward.
+func (l *ledger) observe(m *message) {
+	if l.last != 0 {
+		next := l.last + 1
+		if next == 0 {
+			next = 1 // 0 is no number
+		}
+		l.cycles = m.id == next && (l.cycles || m.freed)
+	}
+	l.last = m.id
+}
+
+// add notes messages that are durable now and not acknowledged yet.
+func (l *ledger) add(d []delivery) {
+	l.deliveries = append(l.deliveries, d...)
+	l.drop(len(l.deliveries) - maxDeliveries)
+}
+
+// drop forgets the oldest n.
+func (l *ledger) drop(n int) {
+	if n > 0 {
+		l.deliveries, l.open = l.deliveries[n:], max(0, l.open-n)
+	}
+}
+
+// acknowledged notes that the given numbers were acknowledged on the present connection, after that many others.
+func (l *ledger) acknowledged(ids []uint16, before uint64) {
+	seq := make(map[uint16]uint64, len(ids))
+	for i, id := range ids {
+		seq[id] = before + uint64(i) + 1
+	}
+	for i := l.open; i < len(l.deliveries); i++ {
+		d := &l.deliveries[i]
+		if d.acked == 0 {
+			d.acked = seq[d.id]
+		}
+		if d.acked > 0 && i == l.open {
+			l.open++
+		}
+	}
+}
+
+// forget drops what the broker has certainly read.
+func (l *ledger) forget(confirmed uint64) {
+	n := 0
+	for n < l.open && l.deliveries[n].acked <= confirmed {
+		n++
+	}
+	l.drop(n)
+}
+
+// hash is FNV-1a over topic and payload.
+func (m *message) hash() uint64 {
+	h := uint64(14695981039346656037)
+	for i := range len(m.topic) {
+		h = (h ^ uint64(m.topic[i])) * 1099511628211
+	}
+	h *= 1099511628211
+	for _, c := range m.payload {
+		h = (h ^ uint64(c)) * 1099511628211
+	}
+	return h
+}

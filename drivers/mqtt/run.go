@@ -1,0 +1,297 @@
+package mqtt
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/linekeeper/linekeeper/agent/signal"
+)
+
+type driver struct {
+	env    signal.Env
+	config Config
+	broker *url.URL
+	rules  *rules
+}
+
+// Waiting times. A wait is drawn at random below the bound of its attempt (full jitter).
+const (
+	firstWait    = 500 * time.Millisecond
+	longestWait  = 30 * time.Second
+	settled      = 30 * time.Second // a connection that lived so long was a good one
+	heldAfter    = 2 * time.Second  // a batch that becomes durable later than this means the buffer holds the source back
+	flapping     = 4                // connections taken away within flappingSpan
+	flappingSpan = 2 * time.Minute
+)
+
+var errSilent = errors.New("nothing was heard from the broker for three keep-alive intervals")
+
+// run is the state of one Run; one goroutine owns it.
+type run struct {
+	*driver
+	emit     signal.Emit
+	memory   memory
+	ledger   ledger
+	batch    []message
+	lostAt   []time.Time
+	attempts int
+}
+
+// Run implements signal.Driver.
+func (d *driver) Run(ctx context.Context, cursor []byte, emit signal.Emit) error {
+	r := &run{driver: d, emit: emit}
+	var err error
+	if r.memory, err = readMemory(cursor, d.broker.Host, d.config.ClientID); err != nil {
+		d.env.Logger.Warn("start without the topics of the last run", "source", d.env.Source, "err", err)
+	}
+	r.ledger = newLedger(r.memory)
+	defer d.env.Reporter.State(signal.StateStopped, "")
+	d.env.Reporter.State(signal.StateConnecting, "")
+	r.rememberTopics(ctx)
+	for ctx.Err() == nil {
+		r.once(ctx)
+	}
+	return nil
+}
+
+// rememberTopics makes durable what is about to be subscribed, so that it can be unsubscribed when it leaves the
+// configuration, whatever happens in between.
+func (r *run) rememberTopics(ctx context.Context) {
+	all := slices.Concat(r.memory.Topics, r.rules.filters())
+	slices.Sort(all)
+	all = slices.Compact(all)
+	if slices.Equal(all, r.memory.Topics) {
+		return
+	}
+	r.memory.Topics = all
+	r.store(ctx, nil)
+}
+
+// once makes one connection, works with it until it ends, and waits before the next.
+func (r *run) once(ctx context.Context) {
+	s, err := r.connect(ctx)
+	started := time.Now()
+	if err == nil {
+		err = r.serve(ctx, s)
+		s.close()
+		if ctx.Err() == nil {
+			r.drain(ctx, s)
+		}
+	}
+	if ctx.Err() != nil {
+		return
+	}
+	lived := s != nil && time.Since(started) > settled
+	if lived {
+		r.attempts = 0
+	}
+	r.report(err, s != nil)
+	wait := time.NewTimer(jitter(r.attempts))
+	defer wait.Stop()
+	r.attempts++
+	select {
+	case <-wait.C:
+	case <-ctx.Done():
+	}
+}
+
+func jitter(attempt int) time.Duration {
+	bound := min(firstWait<<min(attempt, 10), longestWait)
+	return rand.N(bound)
+}
+
+// report tells the operator why there is no connection.
+func (r *run) report(err error, wasConnected bool) {
+	p := explain(err, &r.config)
+	r.env.Logger.Warn("connection to the broker is gone", "source", r.env.Source, "broker", r.broker.Host, "err", err)
+	r.env.Reporter.State(signal.StateFailed, p.Reason)
+	if !wasConnected {
+		r.env.Reporter.Problem("connect", p)
+		return
+	}
+	r.watchForTwins()
+}
+
+// watchForTwins notices that somebody else uses our client name: the broker then gives the session to whoever came last.
+func (r *run) watchForTwins() {
+	now := time.Now()
+	r.lostAt = append(slices.DeleteFunc(r.lostAt, func(t time.Time) bool { return now.Sub(t) > flappingSpan }), now)
+	if len(r.lostAt) < flapping {
+		return
+	}
+	r.env.Reporter.Problem("client_id", &signal.Problem{Code: "client_id_conflict", Item: r.config.ClientID,
+		Reason: fmt.Sprintf("the broker took the connection away %d times within %s; most likely another client uses the same client_id, and messages go to whichever came last",
+			len(r.lostAt), flappingSpan),
+		NextStep: "look in the broker's log for this client_id, and stop the other agent or give it its own client_id"})
+}
+
+// serve works until the connection ends or ctx does. Messages are taken from the beginning: the answer to the
+// subscription may come behind a whole night's queue.
+func (r *run) serve(ctx context.Context, s *session) error {
+	watch := time.NewTicker(r.config.KeepAlive / 2)
+	defer watch.Stop()
+	calm := time.NewTimer(flappingSpan)
+	defer calm.Stop()
+	setup := r.subscribe(s)
+	progress := time.Now()
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case err := <-s.lost:
+			return err
+		case <-setup.done():
+			if err := setup.next(ctx); err != nil {
+				return err
+			}
+		case <-s.window.ready:
+			if err := r.work(ctx, s); err != nil {
+				return err
+			}
+			progress = time.Now()
+		case <-watch.C:
+			if s.window.holds() {
+				continue
+			}
+			if s.link.silence() > 3*r.config.KeepAlive {
+				return errSilent
+			}
+			if setup.done() != nil && time.Since(progress) > setupPatience {
+				return fmt.Errorf("subscribe: the broker gave no answer within %s", setupPatience)
+			}
+		case <-calm.C:
+			r.lostAt = nil
+			r.env.Reporter.Problem("client_id", nil)
+		}
+	}
+}
+
+// work makes one batch durable, then acknowledges it.
+func (r *run) work(ctx context.Context, s *session) error {
+	r.batch = s.window.take(r.batch, r.config.Batch)
+	_, confirmed := s.link.progress()
+	r.ledger.forget(confirmed)
+	if !r.store(ctx, r.batch) {
+		return ctx.Err()
+	}
+	if err := r.acknowledge(s); err != nil {
+		return fmt.Errorf("acknowledge messages: %w", err)
+	}
+	return nil
+}
+
+func (r *run) acknowledge(s *session) error {
+	ids := make([]uint16, 0, len(r.batch))
+	for i := range r.batch {
+		if r.batch[i].qos > 0 {
+			ids = append(ids, r.batch[i].id)
+		}
+	}
+	if len(ids) == 0 {
+		return nil
+	}
+	before, _ := s.link.progress()
+	written, err := s.link.acknowledge(ids)
+	r.ledger.acknowledged(ids[:written], before)
+	return err
+}
+
+// drain stores what a lost connection had brought. It cannot be acknowledged there; the ledger recognises it when it
+// comes again, and if the broker has lost the session as well, it is saved.
+func (r *run) drain(ctx context.Context, s *session) {
+	for {
+		r.batch = s.window.take(r.batch, r.config.Batch)
+		if len(r.batch) == 0 || !r.store(ctx, r.batch) {
+			return
+		}
+	}
+}
+
+// store makes messages and the memory durable, for as long as it takes; without messages (nil) the memory alone. It returns false only when ctx ended before.
+func (r *run) store(ctx context.Context, batch []message) bool {
+	signals := make([]signal.Signal, 0, len(batch)) // the receiver may keep it
+	deliveries := make([]delivery, 0, len(batch))
+	for i := range batch {
+		m := &batch[i]
+		if m.qos > 0 {
+			h := m.hash()
+			if r.ledger.repeats(m, h) {
+				continue
+			}
+			deliveries = append(deliveries, delivery{id: m.id, hash: h})
+		}
+		if s, wanted := r.signal(m); wanted {
+			signals = append(signals, s)
+		}
+	}
+	r.ledger.add(deliveries)
+	if batch != nil && len(signals) == 0 {
+		return true // nothing to keep: to acknowledge is enough
+	}
+	r.memory.Cycles, r.memory.Unconfirmed = r.ledger.cycles, r.ledger.bytes()
+	cursor, err := json.Marshal(r.memory)
+	if err != nil {
+		panic(err) // strings and bytes only
+	}
+	return r.emitUntilDurable(ctx, signal.Batch{Source: r.env.Source, Signals: signals, Cursor: cursor})
+}
+
+// signal decodes a message; it reports false for one that the configuration does not want.
+func (r *run) signal(m *message) (signal.Signal, bool) {
+	t := r.rules.find(m.topic)
+	if m.retained && t != nil && t.Retained == "skip" {
+		return signal.Signal{}, false
+	}
+	if m.qos == 0 && t != nil && !m.retained && !r.rules.warned[t.Tag] {
+		r.rules.warned[t.Tag] = true
+		r.env.Reporter.Problem("qos:"+t.Tag, &signal.Problem{Code: "qos_0", Item: m.topic,
+			Reason:   "the sender publishes with QoS 0: a message is lost whenever the connection or the agent is down",
+			NextStep: "make the sender publish with QoS 1"})
+	}
+	return decode(m, t), true
+}
+
+// emitUntilDurable repeats a refused batch. It returns false when ctx ended before the batch was durable.
+func (r *run) emitUntilDurable(ctx context.Context, b signal.Batch) bool {
+	held := time.AfterFunc(heldAfter, func() {
+		r.env.Reporter.State(signal.StateHeld, "the buffer does not take more at present; the broker keeps the messages")
+	})
+	wasHeld := false
+	for attempt := 0; ; attempt++ {
+		err := r.emit(ctx, b)
+		if err == nil {
+			if !held.Stop() || wasHeld {
+				r.env.Reporter.State(signal.StateOK, "")
+			}
+			return true
+		}
+		if ctx.Err() != nil {
+			held.Stop()
+			return false
+		}
+		wasHeld = true
+		r.env.Reporter.State(signal.StateHeld, "store messages: "+err.Error())
+		r.env.Logger.Warn("store messages", "source", r.env.Source, "err", err)
+		select {
+		case <-time.After(jitter(attempt)):
+		case <-ctx.Done():
+			held.Stop()
+			return false
+		}
+	}
+}
+
+// missing lists the filters of a that are not in b.
+func missing(a, b []string) []string {
+	return slices.DeleteFunc(slices.Clone(a), func(f string) bool { return slices.Contains(b, f) })
+}
+
+// address is the broker as a person would name it.
+func (c *Config) address() string { return strings.TrimSpace(c.Broker) }

@@ -1,0 +1,294 @@
+package opcua
+
+import (
+	_ "embed"
+	"errors"
+	"fmt"
+	"math"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/gopcua/opcua/ua"
+
+	"github.com/linekeeper/linekeeper/agent/signal"
+)
+
+//go:embed opcua.sample.yaml
+var sample string
+
+// Kind is the driver as the agent's list names it.
+var Kind = signal.Kind{Name: "opcua", Sample: sample, New: newDriver}
+
+// Config is the section of one OPC UA source.
+type Config struct {
+	// Endpoint is the server's address, such as opc.tcp://host:4840/path. The agent never connects to another one, even if
+	// the server names it.
+	Endpoint string `yaml:"endpoint"`
+	// SecurityPolicy is Basic256Sha256 (default), Aes128_Sha256_RsaOaep, Aes256_Sha256_RsaPss or None.
+	SecurityPolicy string `yaml:"security_policy"`
+	// SecurityMode is SignAndEncrypt (default) or Sign.
+	SecurityMode string `yaml:"security_mode"`
+	// User is whom the agent logs in as; Anonymous true instead of it logs in as nobody.
+	User      *User `yaml:"user"`
+	Anonymous bool  `yaml:"anonymous"`
+	// AllowInsecurePassword lets a password out where it is not protected by an encrypted, verified channel.
+	AllowInsecurePassword bool `yaml:"allow_insecure_password"`
+	// ApplicationURI names the agent in its certificate; urn:linekeeper:<plant>:<agent> when empty.
+	ApplicationURI string `yaml:"application_uri"`
+	// Tolerate lists faults of a trusted certificate that are accepted: "expired", "application_uri".
+	Tolerate []string `yaml:"tolerate"`
+	// PublishingInterval is how often the server sends changes; 250 ms when zero.
+	PublishingInterval time.Duration `yaml:"publishing_interval"`
+	// KeepAlive is how often it sends a sign of life when nothing changed; 2 s when zero.
+	KeepAlive time.Duration `yaml:"keep_alive"`
+	// SessionTimeout and Lifetime are how long the server keeps session and subscription of an agent that is away; 10
+	// minutes each when zero.
+	SessionTimeout time.Duration `yaml:"session_timeout"`
+	Lifetime       time.Duration `yaml:"lifetime"`
+	// Nodes are what is read.
+	Nodes []Node `yaml:"nodes"`
+}
+
+// User is an identity at the server: Name with PasswordFile, or Certificate with Key. File names are relative to the
+// configuration's folder.
+type User struct {
+	Name         string `yaml:"name"`
+	PasswordFile string `yaml:"password_file"`
+	Certificate  string `yaml:"certificate"`
+	Key          string `yaml:"key"`
+}
+
+// Node is one monitored value.
+type Node struct {
+	// Tag names the signals; unique in a source.
+	Tag string `yaml:"tag"`
+	// Node is the node's id: "ns=2;s=Press1.Good" or "nsu=urn:maker:press;s=Press1.Good".
+	Node string `yaml:"node"`
+	// Sampling is how often the server looks at the value: 100 ms when nil, 0 where it notices each change by itself.
+	Sampling *time.Duration `yaml:"sampling"`
+	// Queue is how many values the server keeps for the node; 1000 when zero.
+	Queue uint32 `yaml:"queue"`
+	// Deadband is the change of a number that is not worth reporting; 0 reports every change.
+	Deadband float64 `yaml:"deadband"`
+}
+
+const (
+	defaultPublishing = 250 * time.Millisecond
+	defaultKeepAlive  = 2 * time.Second
+	defaultTimeout    = 10 * time.Minute
+	defaultSampling   = 100 * time.Millisecond
+	defaultQueue      = 1000
+)
+
+func newDriver(env signal.Env, decode func(into any) error) (signal.Driver, error) {
+	var c Config
+	if err := decode(&c); err != nil {
+		return nil, err
+	}
+	c.setDefaults(env)
+	if err := c.Validate(); err != nil {
+		return nil, err
+	}
+	if c.User != nil {
+		for _, f := range []*string{&c.User.PasswordFile, &c.User.Certificate, &c.User.Key} {
+			if *f != "" && !filepath.IsAbs(*f) {
+				*f = filepath.Join(env.ConfigDir, *f)
+			}
+		}
+	}
+	return &driver{env: env, config: c, pace: defaultPace}, nil
+}
+
+func (c *Config) setDefaults(env signal.Env) {
+	if c.SecurityPolicy == "" {
+		c.SecurityPolicy = "Basic256Sha256"
+	}
+	if c.SecurityPolicy != "None" && c.SecurityMode == "" {
+		c.SecurityMode = "SignAndEncrypt"
+	}
+	if c.ApplicationURI == "" {
+		c.ApplicationURI = "urn:linekeeper:" + url.PathEscape(env.Plant) + ":" + url.PathEscape(env.Agent)
+	}
+	setDefault(&c.PublishingInterval, defaultPublishing)
+	setDefault(&c.KeepAlive, defaultKeepAlive)
+	setDefault(&c.SessionTimeout, defaultTimeout)
+	setDefault(&c.Lifetime, defaultTimeout)
+	for i := range c.Nodes {
+		n := &c.Nodes[i]
+		if n.Sampling == nil {
+			d := defaultSampling
+			n.Sampling = &d
+		}
+		if n.Queue == 0 {
+			n.Queue = defaultQueue
+		}
+	}
+}
+
+func setDefault(d *time.Duration, to time.Duration) {
+	if *d == 0 {
+		*d = to
+	}
+}
+
+// Validate says what in the section can never work.
+func (c *Config) Validate() error {
+	if err := c.validateEndpoint(); err != nil {
+		return err
+	}
+	if err := c.validateSecurity(); err != nil {
+		return err
+	}
+	if err := c.validateUser(); err != nil {
+		return err
+	}
+	if err := c.validateTimes(); err != nil {
+		return err
+	}
+	return c.validateNodes()
+}
+
+func (c *Config) validateEndpoint() error {
+	u, err := url.Parse(c.Endpoint)
+	if err != nil || u.Scheme != "opc.tcp" || u.Hostname() == "" {
+		return fmt.Errorf("endpoint %q is not an OPC UA address: write it as opc.tcp://host:4840", c.Endpoint)
+	}
+	return nil
+}
+
+func (c *Config) validateSecurity() error {
+	switch c.SecurityPolicy {
+	case "None":
+		if c.SecurityMode != "" && c.SecurityMode != "None" {
+			return fmt.Errorf("security_mode %q is not possible with security_policy None: leave it out", c.SecurityMode)
+		}
+	case "Basic256Sha256", "Aes128_Sha256_RsaOaep", "Aes256_Sha256_RsaPss":
+		if c.SecurityMode != "Sign" && c.SecurityMode != "SignAndEncrypt" {
+			return fmt.Errorf("security_mode %q is unknown: write Sign or SignAndEncrypt", c.SecurityMode)
+		}
+	default:
+		return fmt.Errorf("security_policy %q is unknown: write Basic256Sha256, Aes128_Sha256_RsaOaep, Aes256_Sha256_RsaPss "+
+			"or None", c.SecurityPolicy)
+	}
+	for _, t := range c.Tolerate {
+		if t != "expired" && t != "application_uri" {
+			return fmt.Errorf("tolerate %q is unknown: write expired or application_uri", t)
+		}
+	}
+	if u, err := url.Parse(c.ApplicationURI); err != nil || u.Scheme == "" {
+		return fmt.Errorf("application_uri %q is not a URI: write it as urn:company:plant:agent", c.ApplicationURI)
+	}
+	return nil
+}
+
+func (c *Config) validateUser() error {
+	if c.User == nil {
+		if !c.Anonymous {
+			return errors.New("user is missing: name a user and password_file, or write `anonymous: true`")
+		}
+		return nil
+	}
+	u := c.User
+	byName, byCertificate := u.Name != "" || u.PasswordFile != "", u.Certificate != "" || u.Key != ""
+	switch {
+	case c.Anonymous:
+		return errors.New("user and anonymous exclude each other: remove one of them")
+	case byName && byCertificate:
+		return errors.New("user has a name and a certificate: remove one of them")
+	case byName && (u.Name == "" || u.PasswordFile == ""):
+		return errors.New("user needs both name and password_file")
+	case byCertificate && (u.Certificate == "" || u.Key == ""):
+		return errors.New("user needs both certificate and key")
+	case !byName && !byCertificate:
+		return errors.New("user is empty: set name and password_file, or certificate and key")
+	case c.SecurityPolicy == "None" && byName && !c.AllowInsecurePassword:
+		return fmt.Errorf("user %q would send its password without encryption to a server that nobody checked: choose another "+
+			"security_policy, or write `allow_insecure_password: true`", u.Name)
+	}
+	return nil
+}
+
+func (c *Config) validateTimes() error {
+	const longest = 7 * 24 * time.Hour
+	for _, t := range []struct {
+		name     string
+		value    time.Duration
+		min, max time.Duration
+	}{
+		{"publishing_interval", c.PublishingInterval, 10 * time.Millisecond, time.Minute},
+		{"keep_alive", c.KeepAlive, 500 * time.Millisecond, 5 * time.Minute},
+		{"session_timeout", c.SessionTimeout, 10 * time.Second, longest},
+		{"lifetime", c.Lifetime, 10 * time.Second, longest},
+	} {
+		if t.value < t.min || t.value > t.max {
+			return fmt.Errorf("%s %s is out of range: choose %s to %s", t.name, t.value, t.min, t.max)
+		}
+	}
+	if c.Lifetime < 3*c.KeepAlive {
+		return fmt.Errorf("lifetime %s is too short: it must be at least three times keep_alive %s", c.Lifetime, c.KeepAlive)
+	}
+	return nil
+}
+
+func (c *Config) validateNodes() error {
+	if len(c.Nodes) == 0 {
+		return errors.New("nodes is empty: name at least one tag and node")
+	}
+	seen := map[string]bool{}
+	for i, n := range c.Nodes {
+		if n.Tag == "" {
+			return fmt.Errorf("node %d (%q) has no tag", i+1, n.Node)
+		}
+		if seen[n.Tag] {
+			return fmt.Errorf("tag %q is used twice: tags are unique in a source", n.Tag)
+		}
+		seen[n.Tag] = true
+		if _, err := parseNode(n.Node); err != nil {
+			return fmt.Errorf("tag %q: %w", n.Tag, err)
+		}
+		if *n.Sampling < 0 || *n.Sampling > time.Hour {
+			return fmt.Errorf("tag %q: sampling %s is out of range: choose 0s to 1h", n.Tag, *n.Sampling)
+		}
+		if n.Deadband < 0 || math.IsNaN(n.Deadband) || math.IsInf(n.Deadband, 0) {
+			return fmt.Errorf("tag %q: deadband %g is not a change of a number", n.Tag, n.Deadband)
+		}
+	}
+	return nil
+}
+
+// policyURI is the security policy as the protocol names it.
+func (c *Config) policyURI() string { return ua.FormatSecurityPolicyURI(c.SecurityPolicy) }
+
+// mode is the security mode as the protocol names it.
+func (c *Config) mode() ua.MessageSecurityMode {
+	switch c.SecurityMode {
+	case "Sign":
+		return ua.MessageSecurityModeSign
+	case "SignAndEncrypt":
+		return ua.MessageSecurityModeSignAndEncrypt
+	}
+	return ua.MessageSecurityModeNone
+}
+
+// tolerates reports whether a certificate's fault is accepted.
+func (c *Config) tolerates(fault string) bool {
+	for _, t := range c.Tolerate {
+		if t == fault {
+			return true
+		}
+	}
+	return false
+}
+
+// password reads the user's password: the first line of its file, as an editor or echo leaves it.
+func (u *User) password() (string, error) {
+	b, err := os.ReadFile(u.PasswordFile)
+	if err != nil {
+		return "", fmt.Errorf("read the password of user %q: %w", u.Name, err)
+	}
+	line, _, _ := strings.Cut(string(b), "\n")
+	return strings.TrimSuffix(line, "\r"), nil
+}

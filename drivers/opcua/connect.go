@@ -1,0 +1,560 @@
+package opcua
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/url"
+	"strings"
+	"time"
+
+	gopcua "github.com/gopcua/opcua"
+	"github.com/gopcua/opcua/id"
+	"github.com/gopcua/opcua/ua"
+	"github.com/gopcua/opcua/uasc"
+)
+
+const (
+	// dialTimeout bounds TCP, hello, secure channel and session of one attempt, each for itself.
+	dialTimeout = 8 * time.Second
+	// callTimeout bounds each call but publish.
+	callTimeout = 8 * time.Second
+)
+
+// trouble is a fault with words for the person who can mend it.
+type trouble struct {
+	code     string
+	reason   string
+	nextStep string
+	// pause is true where trying again soon does harm: a wrong password locks accounts.
+	pause bool
+	cause error
+}
+
+func (t *trouble) Error() string {
+	if t.cause == nil {
+		return t.reason
+	}
+	return t.reason + ": " + t.cause.Error()
+}
+
+func (t *trouble) Unwrap() error { return t.cause }
+
+// login is what a session is activated with.
+type login struct {
+	endpoint *ua.EndpointDescription
+	token    *ua.UserTokenPolicy
+	user     identity
+	password string
+}
+
+// link is one secure channel with an active session.
+type link struct {
+	client *gopcua.Client
+	// resumed is true when the session is the one from before.
+	resumed bool
+}
+
+// connect opens a secure channel to the trusted server and re-activates the session there, or creates one.
+func (r *reader) connect(ctx context.Context) (*link, error) {
+	in, err := r.prepareLogin(ctx)
+	if err != nil {
+		return nil, err
+	}
+	client, err := r.dial(ctx, in)
+	if err != nil {
+		r.endpoints = nil
+		return nil, err
+	}
+	l := &link{client: client}
+	if err := r.openSession(ctx, l, in); err != nil {
+		l.close(ctx)
+		if !errors.Is(err, io.EOF) {
+			r.endpoints = nil
+		}
+		return nil, err
+	}
+	return l, nil
+}
+
+// prepareLogin finds the endpoint, decides about its certificate, and reads the secrets; in this order.
+func (r *reader) prepareLogin(ctx context.Context) (*login, error) {
+	if len(r.endpoints) == 0 {
+		found, err := r.discover(ctx)
+		if err != nil {
+			return nil, err
+		}
+		r.endpoints = found
+	}
+	in := &login{endpoint: r.endpoints[r.candidate%len(r.endpoints)]}
+	if err := r.checkServer(in.endpoint); err != nil {
+		return nil, err
+	}
+	token, err := r.chooseToken(in.endpoint)
+	if err != nil {
+		return nil, err
+	}
+	in.token = token
+	return in, r.readSecrets(in)
+}
+
+func (r *reader) readSecrets(in *login) (err error) {
+	u := r.config.User
+	switch {
+	case u == nil:
+		return nil
+	case u.Name != "":
+		in.password, err = u.password()
+	default:
+		in.user, err = loadIdentity(u.Certificate, u.Key)
+	}
+	if err != nil {
+		return &trouble{code: "login_files", reason: "the user's secrets cannot be read", cause: err,
+			nextStep: "check the file names in the source's user section and that the agent may read them"}
+	}
+	return nil
+}
+
+// discover asks the server, without any secret, for its endpoints, and returns those that the configuration allows.
+func (r *reader) discover(ctx context.Context) ([]*ua.EndpointDescription, error) {
+	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+	defer cancel()
+	c, err := gopcua.NewClient(r.config.Endpoint, gopcua.AutoReconnect(false), gopcua.DialTimeout(dialTimeout),
+		gopcua.RequestTimeout(dialTimeout))
+	if err != nil {
+		return nil, fmt.Errorf("ask %q for its endpoints: %w", r.config.Endpoint, err)
+	}
+	if err := c.Dial(ctx); err != nil {
+		return nil, unreachable(r.config.Endpoint, err)
+	}
+	defer c.Close(ctx)
+	res, err := c.GetEndpoints(ctx)
+	if err != nil {
+		return nil, unreachable(r.config.Endpoint, err)
+	}
+	return chooseEndpoints(res.Endpoints, &r.config)
+}
+
+func unreachable(endpoint string, err error) error {
+	var op *net.OpError
+	if errors.As(err, &op) {
+		err = op.Err // without our own port, which is another one each time
+	}
+	return &trouble{code: "unreachable", reason: fmt.Sprintf("the server at %s does not answer", endpoint), cause: err,
+		nextStep: "check that the server runs and that no firewall stands between"}
+}
+
+const uaTCP = "http://opcfoundation.org/UA-Profile/Transport/uatcp-uasc-uabinary"
+
+// chooseEndpoints keeps the endpoints of the wanted security, that of the very address first: each address of a server may
+// have login rules of its own, and behind a gateway none of the addresses is the one we use.
+func chooseEndpoints(all []*ua.EndpointDescription, c *Config) ([]*ua.EndpointDescription, error) {
+	var exact, others []*ua.EndpointDescription
+	offered := map[string]bool{}
+	var names []string
+	for _, e := range all {
+		if e.TransportProfileURI != "" && e.TransportProfileURI != uaTCP {
+			continue
+		}
+		name := shortPolicy(e.SecurityPolicyURI) + "/" + shortMode(e.SecurityMode)
+		if !offered[name] {
+			offered[name] = true
+			names = append(names, name)
+		}
+		switch {
+		case e.SecurityPolicyURI != c.policyURI() || e.SecurityMode != c.mode():
+		case sameAddress(e.EndpointURL, c.Endpoint):
+			exact = append(exact, e)
+		default:
+			others = append(others, e)
+		}
+	}
+	found := append(exact, others...)
+	if len(found) == 0 {
+		return nil, &trouble{code: "security_not_offered",
+			reason: fmt.Sprintf("the server does not offer %s with %s: it offers %s", c.SecurityPolicy, shortMode(c.mode()),
+				strings.Join(names, ", ")),
+			nextStep: "set security_policy and security_mode to one of these, or enable the wanted one in the server"}
+	}
+	return found, nil
+}
+
+func shortPolicy(uri string) string {
+	_, name, found := strings.Cut(uri, "#")
+	if !found {
+		return uri
+	}
+	return name
+}
+
+func shortMode(m ua.MessageSecurityMode) string {
+	return strings.TrimPrefix(m.String(), "MessageSecurityMode")
+}
+
+func sameAddress(a, b string) bool {
+	x, errX := url.Parse(a)
+	y, errY := url.Parse(b)
+	return errX == nil && errY == nil && strings.EqualFold(x.Host, y.Host) &&
+		strings.TrimSuffix(x.Path, "/") == strings.TrimSuffix(y.Path, "/")
+}
+
+// checkServer refuses a server that is not trusted.
+func (r *reader) checkServer(e *ua.EndpointDescription) error {
+	if e.SecurityPolicyURI == ua.SecurityPolicyURINone {
+		return nil
+	}
+	host := ""
+	if u, err := url.Parse(r.config.Endpoint); err == nil {
+		host = u.Hostname()
+	}
+	uri := ""
+	if e.Server != nil {
+		uri = e.Server.ApplicationURI
+	}
+	warning, err := r.store.check(r.env.Source, e.ServerCertificate, uri, host, r.config.tolerates, time.Now())
+	if err != nil {
+		return err
+	}
+	r.warnHost(warning)
+	return nil
+}
+
+// chooseToken finds how the endpoint takes our user, and refuses to send a password where it could be read.
+func (r *reader) chooseToken(e *ua.EndpointDescription) (*ua.UserTokenPolicy, error) {
+	want := ua.UserTokenTypeAnonymous
+	if u := r.config.User; u != nil {
+		want = ua.UserTokenTypeUserName
+		if u.Certificate != "" {
+			want = ua.UserTokenTypeCertificate
+		}
+	}
+	var best *ua.UserTokenPolicy
+	var offered []string
+	for _, t := range e.UserIdentityTokens {
+		offered = append(offered, strings.TrimPrefix(t.TokenType.String(), "UserTokenType"))
+		if t.TokenType != want || !supported(tokenPolicy(t, e)) {
+			continue
+		}
+		if best == nil || tokenPolicy(best, e) == ua.SecurityPolicyURINone {
+			best = t
+		}
+	}
+	if best == nil {
+		return nil, &trouble{code: "login_not_offered", pause: true,
+			reason: fmt.Sprintf("the server does not let %s in at this endpoint: it accepts %s",
+				strings.TrimPrefix(want.String(), "UserTokenType"), strings.Join(offered, ", ")),
+			nextStep: "change the source's user section, or enable this kind of login in the server"}
+	}
+	readable := tokenPolicy(best, e) == ua.SecurityPolicyURINone && e.SecurityMode != ua.MessageSecurityModeSignAndEncrypt
+	if want == ua.UserTokenTypeUserName && readable && !r.config.AllowInsecurePassword {
+		return nil, &trouble{code: "password_unprotected", pause: true,
+			reason:   "the server wants the password without encryption",
+			nextStep: "set security_mode to SignAndEncrypt, or write `allow_insecure_password: true`"}
+	}
+	return best, nil
+}
+
+func tokenPolicy(t *ua.UserTokenPolicy, e *ua.EndpointDescription) string {
+	if t.SecurityPolicyURI == "" {
+		return e.SecurityPolicyURI
+	}
+	return t.SecurityPolicyURI
+}
+
+func supported(policy string) bool {
+	switch policy {
+	case ua.SecurityPolicyURINone, ua.SecurityPolicyURIBasic256Sha256, ua.SecurityPolicyURIAes128Sha256RsaOaep,
+		ua.SecurityPolicyURIAes256Sha256RsaPss:
+		return true
+	}
+	return false
+}
+
+// dial opens the secure channel.
+func (r *reader) dial(ctx context.Context, in *login) (*gopcua.Client, error) {
+	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+	defer cancel()
+	options := []gopcua.Option{
+		gopcua.AutoReconnect(false), gopcua.DialTimeout(dialTimeout), gopcua.RequestTimeout(r.publishTimeout()),
+		gopcua.SecurityFromEndpoint(in.endpoint, in.token.TokenType), gopcua.PrivateKey(r.own.key),
+	}
+	if in.endpoint.SecurityPolicyURI != ua.SecurityPolicyURINone {
+		options = append(options, gopcua.Certificate(r.own.der))
+	}
+	if in.user.key != nil {
+		options = append(options, gopcua.AuthPrivateKey(in.user.key))
+	}
+	c, err := gopcua.NewClient(r.config.Endpoint, options...)
+	if err != nil {
+		return nil, fmt.Errorf("prepare a connection to %q: %w", r.config.Endpoint, err)
+	}
+	err = c.Dial(ctx)
+	if err == nil {
+		return c, nil
+	}
+	if in.endpoint.SecurityPolicyURI != ua.SecurityPolicyURINone && closedOrRefused(err) {
+		// The library turns the server's reason into an end of file. This is nearly always it.
+		certFile, _ := ownFiles(r.env.Dir)
+		return nil, &trouble{code: "agent_not_trusted", cause: err,
+			reason: "the server closed the connection while the secure channel was opened",
+			nextStep: fmt.Sprintf("trust the agent's certificate in the server: %s, SHA-256 %s, application URI %s",
+				certFile, fingerprint(r.own.der), uriOf(r.own.cert))}
+	}
+	return nil, unreachable(r.config.Endpoint, err)
+}
+
+// isNetwork reports whether the way to the server failed.
+func isNetwork(err error) bool {
+	var n net.Error
+	return errors.Is(err, io.EOF) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) || errors.As(err, &n)
+}
+
+func closedOrRefused(err error) bool {
+	var status ua.StatusCode
+	return errors.Is(err, io.EOF) || errors.As(err, &status) && status != ua.StatusBadTimeout
+}
+
+// openSession re-activates the session from before, or creates a new one.
+func (r *reader) openSession(ctx context.Context, l *link, in *login) (err error) {
+	defer func() {
+		// The library takes the server's certificate for an RSA one without looking.
+		if p := recover(); p != nil {
+			err = fmt.Errorf("open a session: %v", p)
+		}
+	}()
+	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+	defer cancel()
+	if r.session != nil {
+		r.sessionConfig.AuthPassword = in.password
+		err := activate(ctx, l.client, r.session)
+		if err == nil {
+			l.resumed = true
+			return nil
+		}
+		var status ua.StatusCode
+		if !errors.As(err, &status) || status == ua.StatusBadTimeout {
+			return fmt.Errorf("take the session over: %w", err)
+		}
+		r.log.Info("session is gone", "reason", statusName(status))
+		r.session = nil
+	}
+	r.sessionConfig = r.newSessionConfig(in)
+	s, err := l.client.CreateSession(ctx, r.sessionConfig)
+	if err != nil {
+		return r.explainLogin(err)
+	}
+	if s == nil {
+		return &trouble{code: "server_signature", pause: true,
+			reason:   "the server's signature does not fit its certificate: it does not hold the key",
+			nextStep: "make sure that nobody sits between the agent and the server"}
+	}
+	if err := activate(ctx, l.client, s); err != nil {
+		return r.explainLogin(err)
+	}
+	r.session = s
+	return nil
+}
+
+// activate counts a session as active only when the library does: it reports no error when it could not sign.
+func activate(ctx context.Context, c *gopcua.Client, s *gopcua.Session) error {
+	if err := c.ActivateSession(ctx, s); err != nil {
+		return err
+	}
+	if c.Session() == nil {
+		return errors.New("activate the session: it could not be signed")
+	}
+	return nil
+}
+
+func (r *reader) newSessionConfig(in *login) *uasc.SessionConfig {
+	c := &uasc.SessionConfig{
+		SessionName:    "linekeeper " + r.env.Agent + " " + r.env.Source,
+		SessionTimeout: r.config.SessionTimeout,
+		LocaleIDs:      []string{"en"},
+		ClientDescription: &ua.ApplicationDescription{
+			ApplicationURI: uriOf(r.own.cert), ProductURI: "urn:linekeeper",
+			ApplicationName: ua.NewLocalizedText("Linekeeper agent"), ApplicationType: ua.ApplicationTypeClient,
+		},
+		UserTokenSignature: &ua.SignatureData{},
+		AuthPolicyURI:      tokenPolicy(in.token, in.endpoint),
+		AuthPassword:       in.password,
+	}
+	switch in.token.TokenType {
+	case ua.UserTokenTypeUserName:
+		c.UserIdentityToken = &ua.UserNameIdentityToken{PolicyID: in.token.PolicyID, UserName: r.config.User.Name}
+	case ua.UserTokenTypeCertificate:
+		c.UserIdentityToken = &ua.X509IdentityToken{PolicyID: in.token.PolicyID, CertificateData: in.user.der}
+	default:
+		c.UserIdentityToken = &ua.AnonymousIdentityToken{PolicyID: in.token.PolicyID}
+	}
+	return c
+}
+
+// explainLogin turns the server's refusal into something a person can act on.
+func (r *reader) explainLogin(err error) error {
+	var status ua.StatusCode
+	if !errors.As(err, &status) {
+		return fmt.Errorf("open a session: %w", err)
+	}
+	name := statusName(status)
+	switch status {
+	case ua.StatusBadIdentityTokenInvalid:
+		// Each address of a server may have token names of its own: try those of the next one.
+		r.candidate++
+		if r.candidate%max(len(r.endpoints), 1) != 0 {
+			return fmt.Errorf("open a session: %s", name)
+		}
+		fallthrough
+	case ua.StatusBadUserAccessDenied, ua.StatusBadIdentityTokenRejected, ua.StatusBadUserSignatureInvalid:
+		return &trouble{code: "login_refused", pause: true,
+			reason:   fmt.Sprintf("the server refuses the login of %s: %s", r.userName(), name),
+			nextStep: "correct the password file or the user in the server; the agent tries rarely, so that no account is locked"}
+	case ua.StatusBadTooManySessions:
+		return &trouble{code: "too_many_sessions",
+			reason:   "the server has no free session: " + name,
+			nextStep: "close other clients, raise the server's limit, or wait until old sessions have timed out"}
+	case ua.StatusBadCertificateURIInvalid:
+		return &trouble{code: "agent_not_trusted", pause: true,
+			reason:   "the server refuses the agent's application URI: " + name,
+			nextStep: "set application_uri to " + uriOf(r.own.cert) + ", as it is in the agent's certificate"}
+	}
+	return fmt.Errorf("open a session: %s", name)
+}
+
+func (r *reader) userName() string {
+	switch u := r.config.User; {
+	case u == nil:
+		return "an anonymous user"
+	case u.Name != "":
+		return fmt.Sprintf("user %q", u.Name)
+	default:
+		return fmt.Sprintf("the user of certificate %q", u.Certificate)
+	}
+}
+
+// close ends the channel and leaves the session to be taken over by the next one.
+func (l *link) close(ctx context.Context) {
+	l.client.DetachSession(ctx)
+	l.client.Close(ctx)
+}
+
+// leave ends the session; its subscription lives on for the next start.
+func (l *link) leave(ctx context.Context) {
+	_, err := call[*ua.CloseSessionResponse](ctx, l.client, time.Second, &ua.CloseSessionRequest{DeleteSubscriptions: false})
+	_ = err // the server's timeout ends a session that could not be closed
+	l.close(ctx)
+}
+
+// call sends a request and waits for its answer for at most d.
+func call[T ua.Response](ctx context.Context, c *gopcua.Client, d time.Duration, req ua.Request) (T, error) {
+	if d > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, d)
+		defer cancel()
+	}
+	var answer T
+	err := c.Send(ctx, req, func(v ua.Response) error {
+		a, ok := v.(T)
+		if !ok {
+			return fmt.Errorf("decode the answer to %T: it is a %T", req, v)
+		}
+		answer = a
+		return nil
+	})
+	return answer, err
+}
+
+func (l *link) publish(ctx context.Context, acks []*ua.SubscriptionAcknowledgement) (*ua.PublishResponse, error) {
+	return call[*ua.PublishResponse](ctx, l.client, 0, &ua.PublishRequest{SubscriptionAcknowledgements: acks})
+}
+
+func (l *link) republish(ctx context.Context, subscription, seq uint32) (*ua.NotificationMessage, error) {
+	res, err := call[*ua.RepublishResponse](ctx, l.client, callTimeout,
+		&ua.RepublishRequest{SubscriptionID: subscription, RetransmitSequenceNumber: seq})
+	if err != nil {
+		return nil, err
+	}
+	return res.NotificationMessage, nil
+}
+
+// touch is a call that names the subscription: it starts the server's lifetime counters anew.
+func (l *link) touch(ctx context.Context, subscription uint32) error {
+	res, err := call[*ua.SetPublishingModeResponse](ctx, l.client, callTimeout,
+		&ua.SetPublishingModeRequest{PublishingEnabled: true, SubscriptionIDs: []uint32{subscription}})
+	if err != nil {
+		return err
+	}
+	if len(res.Results) == 1 && res.Results[0] != ua.StatusOK {
+		return res.Results[0]
+	}
+	return nil
+}
+
+func (l *link) createItems(ctx context.Context, subscription uint32, items []*ua.MonitoredItemCreateRequest) ([]*ua.MonitoredItemCreateResult, error) {
+	res, err := call[*ua.CreateMonitoredItemsResponse](ctx, l.client, callTimeout, &ua.CreateMonitoredItemsRequest{
+		SubscriptionID: subscription, TimestampsToReturn: ua.TimestampsToReturnBoth, ItemsToCreate: items})
+	if err != nil {
+		return nil, err
+	}
+	if len(res.Results) != len(items) {
+		return nil, fmt.Errorf("create monitored items: %d answers to %d items", len(res.Results), len(items))
+	}
+	return res.Results, nil
+}
+
+func (l *link) deleteItems(ctx context.Context, subscription uint32, ids []uint32) error {
+	_, err := call[*ua.DeleteMonitoredItemsResponse](ctx, l.client, callTimeout,
+		&ua.DeleteMonitoredItemsRequest{SubscriptionID: subscription, MonitoredItemIDs: ids})
+	return err
+}
+
+func (l *link) createSubscription(ctx context.Context, req *ua.CreateSubscriptionRequest) (*ua.CreateSubscriptionResponse, error) {
+	return call[*ua.CreateSubscriptionResponse](ctx, l.client, callTimeout, req)
+}
+
+func (l *link) transfer(ctx context.Context, subscription uint32) ([]uint32, error) {
+	res, err := call[*ua.TransferSubscriptionsResponse](ctx, l.client, callTimeout,
+		&ua.TransferSubscriptionsRequest{SubscriptionIDs: []uint32{subscription}})
+	if err != nil {
+		return nil, err
+	}
+	if len(res.Results) != 1 {
+		return nil, fmt.Errorf("transfer the subscription: %d answers", len(res.Results))
+	}
+	if code := res.Results[0].StatusCode; code != ua.StatusOK && code != ua.StatusBadNothingToDo {
+		return nil, code
+	}
+	return res.Results[0].AvailableSequenceNumbers, nil
+}
+
+// serverFacts is what the driver asks a server about itself.
+type serverFacts struct {
+	namespaces   []string
+	started      time.Time
+	itemsPerCall uint32
+}
+
+func (l *link) facts(ctx context.Context) (serverFacts, error) {
+	var f serverFacts
+	ids := []uint32{id.Server_NamespaceArray, id.Server_ServerStatus_StartTime,
+		id.Server_ServerCapabilities_OperationLimits_MaxMonitoredItemsPerCall}
+	req := &ua.ReadRequest{TimestampsToReturn: ua.TimestampsToReturnNeither}
+	for _, n := range ids {
+		req.NodesToRead = append(req.NodesToRead, &ua.ReadValueID{NodeID: ua.NewNumericNodeID(0, n),
+			AttributeID: ua.AttributeIDValue, DataEncoding: &ua.QualifiedName{}})
+	}
+	res, err := call[*ua.ReadResponse](ctx, l.client, callTimeout, req)
+	if err != nil {
+		return f, fmt.Errorf("read what the server says of itself: %w", err)
+	}
+	if len(res.Results) != len(ids) {
+		return f, fmt.Errorf("read what the server says of itself: %d answers", len(res.Results))
+	}
+	// A server that does not know one of them leaves the zero value.
+	f.namespaces, _ = res.Results[0].Value.Value().([]string)
+	f.started, _ = res.Results[1].Value.Value().(time.Time)
+	f.itemsPerCall, _ = res.Results[2].Value.Value().(uint32)
+	return f, nil
+}

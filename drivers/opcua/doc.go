@@ -1,0 +1,27 @@
+// Package opcua reads the nodes of an OPC UA server through one subscription, and loses none of the values that the
+// server still has.
+//
+// It owns the session, the subscription and the trust in the server's certificate. It uses gopcua for the encoding, the
+// secure channel and the session's handshake only; the publish loop, the acknowledgements, the repair of gaps and every
+// reconnect are its own.
+//
+// It promises:
+//
+//   - A notification is acknowledged to the server only after emit has returned nil for it. The cursor stored with the
+//     notification names the subscription and the next sequence number, so that an agent that was killed takes the
+//     subscription over again, fetches what it has not stored, and goes on: nothing missing, nothing twice.
+//   - After a lost connection it re-activates its session; where the server has forgotten that, it opens a new session and
+//     transfers the subscription; where that is gone as well, it makes a new subscription and reports which time may have
+//     a gap. It never stops trying.
+//   - No password leaves before the server's certificate is trusted. What is not trusted lies in rejected/ until a person
+//     moves it to trusted/.
+//   - One bad node stops no other.
+//   - A value is passed on exactly: numbers as text, with the status and the source's time. A bad value has no value.
+//
+// While the agent's buffer takes nothing, no further notification is fetched: at most six are in memory. The session and
+// the subscription are kept alive by other calls, the server fills the queues of the nodes, and what no longer fits in
+// them is lost in the server, which marks it: the driver counts and reports those marks.
+//
+// It never writes to a server, never changes its configuration, and never deletes a subscription when it stops: an agent
+// that starts again within the lifetime goes on where it was.
+package opcua

@@ -1,0 +1,421 @@
+package opcua
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/gopcua/opcua/ua"
+
+	"github.com/linekeeper/linekeeper/agent/signal"
+)
+
+// session is what the publish loop needs of a connection.
+type session interface {
+	// publish waits for the next message of any subscription and carries acknowledgements.
+	publish(ctx context.Context, acks []*ua.SubscriptionAcknowledgement) (*ua.PublishResponse, error)
+	// republish fetches one message again.
+	republish(ctx context.Context, subscription, seq uint32) (*ua.NotificationMessage, error)
+	// touch keeps a subscription alive while nothing is fetched.
+	touch(ctx context.Context, subscription uint32) error
+	createItems(ctx context.Context, subscription uint32, items []*ua.MonitoredItemCreateRequest) ([]*ua.MonitoredItemCreateResult, error)
+	deleteItems(ctx context.Context, subscription uint32, ids []uint32) error
+}
+
+// result is the answer to a publish request, or to a republish request when seq is not 0.
+type result struct {
+	acks     []*ua.SubscriptionAcknowledgement
+	response *ua.PublishResponse
+	message  *ua.NotificationMessage
+	seq      uint32
+	err      error
+}
+
+// loop is the publish loop of one connection. All of its state belongs to one goroutine; the requests wait in goroutines of
+// their own.
+type loop struct {
+	*reader
+	session session
+	facts   serverFacts
+	results chan result
+	// publishing and fetching count requests under way.
+	publishing, fetching int
+	// heard is when the server last answered, or when waiting for it began.
+	heard time.Time
+}
+
+// read publishes until the connection fails or ctx ends.
+func (r *reader) read(ctx context.Context, s session, facts serverFacts) error {
+	ctx, cancel := context.WithCancel(ctx)
+	l := &loop{reader: r, session: s, facts: facts, results: make(chan result, outstanding+1), heard: time.Now()}
+	err := l.run(ctx)
+	cancel()
+	for ; l.publishing+l.fetching > 0; l.publishing-- { // both kinds come through one channel; only their number counts
+		<-l.results
+	}
+	return err
+}
+
+func (l *loop) run(ctx context.Context) error {
+	tick := time.NewTicker(l.pace.tick)
+	defer tick.Stop()
+	for {
+		l.launch(ctx)
+		var err error
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case res := <-l.results:
+			err = l.handle(ctx, res)
+		case d := <-l.emitter.out:
+			l.durable(d)
+		case <-tick.C:
+			err = l.watch(ctx, time.Now())
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// launch sends as many requests as the window allows. While the buffer takes nothing it sends none.
+func (l *loop) launch(ctx context.Context) {
+	s := l.sub
+	if l.fetching == 0 && len(l.pending) < window && (s.draining || s.order.overdue(time.Now(), l.pace.gap)) {
+		l.fetching++
+		seq, id := s.order.next, s.table.Subscription
+		go func() {
+			m, err := l.session.republish(ctx, id, seq)
+			l.results <- result{seq: seq, message: m, err: err}
+		}()
+	}
+	for !s.draining && l.publishing < l.publishLimit && l.publishing+len(l.pending)+len(s.order.early) < window {
+		if l.publishing == 0 {
+			l.heard = time.Now()
+		}
+		l.publishing++
+		acks := s.takeAcks()
+		go func() {
+			res, err := l.session.publish(ctx, acks)
+			l.results <- result{acks: acks, response: res, err: err}
+		}()
+	}
+}
+
+func (l *loop) handle(ctx context.Context, res result) error {
+	if res.seq != 0 {
+		l.fetching--
+		return l.fetched(ctx, res)
+	}
+	l.publishing--
+	if res.err != nil {
+		return l.refused(res)
+	}
+	now := time.Now()
+	l.alive(now)
+	m := res.response.NotificationMessage
+	if res.response.SubscriptionID != l.sub.table.Subscription {
+		l.log.Debug("message of another subscription", "source", l.env.Source, "subscription", res.response.SubscriptionID)
+		return nil
+	}
+	if m == nil || len(m.NotificationData) == 0 {
+		if m != nil {
+			l.sub.order.expect(m.SequenceNumber, now) // a sign of life tells the number that comes next
+		}
+		return nil
+	}
+	return l.accept(ctx, m, now)
+}
+
+// alive notes that the server answered.
+func (l *loop) alive(now time.Time) {
+	l.heard = now
+	l.failures = 0
+	if l.state != signal.StateHeld {
+		l.setState(signal.StateOK, "")
+	}
+	if l.complained {
+		l.complained = false
+		l.problem("connection", nil)
+	}
+}
+
+// refused decides what an error of a publish request means.
+func (l *loop) refused(res result) error {
+	switch {
+	case errors.Is(res.err, ua.StatusBadTooManyPublishRequests):
+		l.publishLimit = max(1, l.publishLimit-1)
+		for _, a := range res.acks {
+			l.sub.acks = append(l.sub.acks, a.SequenceNumber)
+		}
+		return nil
+	case errors.Is(res.err, ua.StatusBadNoSubscription), errors.Is(res.err, ua.StatusBadSubscriptionIDInvalid):
+		why := "the server ended the subscription"
+		if l.sub.transferred {
+			why = "another client took the subscription over: does a second agent run with this identity?"
+		}
+		l.endSubscription(why)
+	}
+	return fmt.Errorf("publish: %w", res.err)
+}
+
+func sessionGone(err error) bool {
+	return errors.Is(err, ua.StatusBadSessionIDInvalid) || errors.Is(err, ua.StatusBadSessionClosed) ||
+		errors.Is(err, ua.StatusBadSessionNotActivated)
+}
+
+// fetched handles a message that was asked for by its number.
+func (l *loop) fetched(ctx context.Context, res result) error {
+	s := l.sub
+	switch {
+	case res.err == nil && res.message != nil:
+		l.alive(time.Now())
+		s.undecodable = 0
+		return l.accept(ctx, res.message, time.Now())
+	case res.seq != s.order.next:
+		return nil // it came by itself meanwhile
+	case errors.Is(res.err, ua.StatusBadMessageNotAvailable), errors.Is(res.err, ua.StatusBadServiceUnsupported),
+		errors.Is(res.err, ua.StatusBadNotImplemented), errors.Is(res.err, ua.StatusBadNotSupported):
+		l.alive(time.Now())
+		if s.order.missing() {
+			return l.giveUp(ctx, "the server does not have the notification any more")
+		}
+		s.draining = false
+		return nil
+	case errors.Is(res.err, ua.StatusBadSubscriptionIDInvalid), errors.Is(res.err, ua.StatusBadNoSubscription):
+		l.endSubscription("the server ended the subscription")
+	case isDecoding(res.err):
+		s.undecodable++
+		if s.undecodable >= maxUndecodable {
+			s.undecodable = 0
+			s.order.expect(after(s.order.next), time.Now())
+			return l.giveUp(ctx, "a notification cannot be decoded: "+res.err.Error())
+		}
+	}
+	return fmt.Errorf("fetch notification %d again: %w", res.seq, res.err)
+}
+
+// isDecoding reports whether an answer came and made no sense.
+func isDecoding(err error) bool {
+	if !connectionFault(err) {
+		return true
+	}
+	var status ua.StatusCode
+	return !errors.As(err, &status) && !isNetwork(err)
+}
+
+// giveUp goes on behind messages that are lost.
+func (l *loop) giveUp(ctx context.Context, why string) error {
+	lost, ready := l.sub.order.skip()
+	l.reportGap(l.sub.heard, fmt.Sprintf("%s (%d)", why, lost))
+	return l.handOn(ctx, ready, time.Now())
+}
+
+// accept puts a message in its place.
+func (l *loop) accept(ctx context.Context, m *ua.NotificationMessage, now time.Time) error {
+	ready := l.sub.order.take(m, now)
+	if l.sub.order.behind > 2*window {
+		l.endSubscription("the server numbers its notifications anew")
+		return errors.New("the server numbers its notifications anew")
+	}
+	return l.handOn(ctx, ready, now)
+}
+
+// handOn turns messages, which are in order, into deliveries.
+func (l *loop) handOn(ctx context.Context, ready []*ua.NotificationMessage, now time.Time) error {
+	for _, m := range ready {
+		values, ended := l.values(m, now)
+		if l.keepUnknown(values) {
+			// The bytes were thrown away by the decoder; the server still has the message.
+			if again, err := l.session.republish(ctx, l.sub.table.Subscription, m.SequenceNumber); err == nil {
+				values, ended = l.values(again, now)
+			}
+		}
+		l.sub.heard = now
+		signals := l.signals(values)
+		l.hand(&delivery{sub: l.sub, seq: m.SequenceNumber, at: now, batch: signal.Batch{Source: l.env.Source, Signals: signals,
+			Cursor: l.sub.cursor(after(m.SequenceNumber))}})
+		if ended != nil {
+			if err := l.statusChanged(*ended); err != nil {
+				return err
+			}
+		}
+	}
+	l.showOverflows(now)
+	return nil
+}
+
+// hand gives a delivery to the emitter, which always has room for what the window allows.
+func (r *reader) hand(d *delivery) {
+	if d.at.IsZero() {
+		d.at = time.Now()
+	}
+	r.pending = append(r.pending, d)
+	r.emitter.in <- d
+}
+
+// durable notes that a delivery is stored: now its message may be acknowledged.
+func (l *loop) durable(d *delivery) {
+	l.pending = l.pending[1:]
+	if d.seq != 0 && d.sub == l.sub {
+		l.sub.acks = append(l.sub.acks, d.seq)
+	}
+}
+
+// value is one item's value on its way to a signal.
+type value struct {
+	item      *item
+	signal    signal.Signal
+	unknown   []*ua.NodeID
+	status    ua.StatusCode
+	hasSource bool
+}
+
+// values decodes a message. ended is set when the message says that the subscription is over.
+func (l *loop) values(m *ua.NotificationMessage, now time.Time) (list []value, ended *ua.StatusCode) {
+	for _, data := range m.NotificationData {
+		switch n := data.Value.(type) {
+		case *ua.DataChangeNotification:
+			for _, mi := range n.MonitoredItems {
+				if it := l.sub.items[mi.ClientHandle]; it == nil || mi.Value == nil {
+					l.stranger(mi.ClientHandle)
+				} else {
+					list = append(list, newValue(it, mi.Value, now))
+				}
+			}
+		case *ua.StatusChangeNotification:
+			ended = &n.Status
+		}
+	}
+	inTimeOrder(list)
+	return list, ended
+}
+
+// inTimeOrder puts the values of a message into the order in which they came to be. Servers list them item by item: after an
+// outage all values of a counter would stand before, or behind, the change of the order that they belong to. Within an item
+// the server's order stays, also when its clock was set back.
+func inTimeOrder(list []value) {
+	type timed struct {
+		value
+		at time.Time
+	}
+	latest := map[*item]time.Time{}
+	sorted := make([]timed, len(list))
+	for i, v := range list {
+		at := v.signal.SourceTime
+		if before := latest[v.item]; at.Before(before) {
+			at = before
+		}
+		latest[v.item] = at
+		sorted[i] = timed{v, at}
+	}
+	slices.SortStableFunc(sorted, func(a, b timed) int { return a.at.Compare(b.at) })
+	for i, v := range sorted {
+		list[i] = v.value
+	}
+}
+
+func newValue(it *item, d *ua.DataValue, now time.Time) value {
+	v := value{item: it, signal: signal.Signal{Tag: it.Tag, ReceivedTime: now}, status: d.Status,
+		hasSource: !d.SourceTimestamp.IsZero()}
+	v.unknown = fill(&v.signal, d).unknown
+	return v
+}
+
+// stranger counts values of items that are not in the table: they were removed, or come from an item made just before the
+// agent was killed, which has been made again since.
+func (l *loop) stranger(handle uint32) {
+	l.strangers++
+	l.log.Debug("value of an unknown item", "source", l.env.Source, "handle", handle, "so_far", l.strangers)
+}
+
+func (l *loop) keepUnknown(values []value) (added bool) {
+	for _, v := range values {
+		for _, id := range v.unknown {
+			added = keepBytesOf(id) || added
+		}
+	}
+	return added
+}
+
+// signals drops what the server only repeated, and notes what the values say about their items.
+func (l *loop) signals(values []value) []signal.Signal {
+	var list []signal.Signal
+	for _, v := range values {
+		it := v.item
+		p := printOf(&v.signal)
+		// One time, one value: it is the same one. Without a time it is so only where servers repeat, after a reconnect.
+		same := it.last(p) && (v.hasSource || it.repeated)
+		it.print, it.half, it.repeated = p, false, false
+		if same {
+			continue
+		}
+		if uint32(v.status)&overflow == overflow {
+			l.overflows.total++
+			l.overflows.tag, l.overflows.at = it.Tag, v.signal.ReceivedTime
+		}
+		if c := ua.StatusCode(uint32(v.status) & nameMask); c == ua.StatusBadNodeIDUnknown || c == ua.StatusBadNodeIDInvalid {
+			it.gone = true
+			if n, ok := l.node(it.Tag); ok {
+				l.refuse(n, statusName(c))
+			}
+		}
+		list = append(list, v.signal)
+	}
+	return list
+}
+
+// statusChanged handles the server's word about the subscription itself.
+func (l *loop) statusChanged(status ua.StatusCode) error {
+	if status == ua.StatusGoodSubscriptionTransferred {
+		// Meant for the session that lost the subscription. A server may keep it for whoever fetches old messages, and then
+		// it speaks of our own taking over: only what the server answers next tells.
+		l.sub.transferred = true
+		return nil
+	}
+	if quality(status) != signal.Bad {
+		l.log.Info("subscription status", "source", l.env.Source, "status", statusName(status))
+		return nil
+	}
+	why := "the server ended the subscription: " + statusName(status)
+	l.endSubscription(why)
+	return errors.New(why)
+}
+
+// watch looks at everything that no message brings.
+func (l *loop) watch(ctx context.Context, now time.Time) error {
+	l.forgetOld(now)
+	l.showHeld(now)
+	silence := now.Sub(l.heard)
+	patience := l.sub.table.KeepAlive*3/2 + 2*time.Second
+	switch {
+	case l.publishing > 0 && silence > patience:
+		return fmt.Errorf("the server has said nothing for %s", silence.Round(time.Second))
+	case l.publishing == 0 && l.fetching == 0 && silence > l.sub.table.KeepAlive:
+		// Held back by the buffer: the server must not forget us meanwhile.
+		if err := l.session.touch(ctx, l.sub.table.Subscription); err != nil {
+			if errors.Is(err, ua.StatusBadSubscriptionIDInvalid) || errors.Is(err, ua.StatusBadNoSubscription) {
+				l.endSubscription("the server ended the subscription")
+			}
+			return fmt.Errorf("keep the subscription alive: %w", err)
+		}
+		l.heard = time.Now()
+	}
+	return l.retryItems(ctx, l.session, l.facts, now)
+}
+
+// showHeld says when the buffer holds the source back.
+func (l *loop) showHeld(now time.Time) {
+	held := len(l.pending) > 0 && now.Sub(l.pending[0].at) > l.pace.held
+	fault := l.emitter.fault.Load()
+	switch {
+	case fault != nil:
+		l.setState(signal.StateHeld, "the buffer refuses: "+*fault)
+	case held:
+		l.setState(signal.StateHeld, "the buffer has taken nothing since "+l.pending[0].at.In(l.zone()).Format(time.TimeOnly))
+	case l.state == signal.StateHeld:
+		l.setState(signal.StateOK, "")
+	}
+}

@@ -1,0 +1,492 @@
+package opcua
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"strings"
+	"time"
+
+	"github.com/gopcua/opcua/ua"
+
+	"github.com/linekeeper/linekeeper/agent/signal"
+)
+
+const (
+	// maxNotifications bounds a notification message, and so one transaction and the memory for one. It is large because
+	// values can be put into the order of time within one message only: an outage should fit into it.
+	maxNotifications = 10_000
+	// itemsPerCall is used where the server names no limit.
+	itemsPerCall = 1000
+	// maxUndecodable is how often a message that cannot be decoded is asked for before it is given up.
+	maxUndecodable = 3
+)
+
+// subscription is what the server has for us. It lives longer than connections and than the agent's process.
+type subscription struct {
+	table   table
+	encoded []byte
+	order   *order
+	// items in the order of the table, and by handle.
+	list  []*item
+	items map[uint32]*item
+	// acks are durable and not yet acknowledged.
+	acks []uint32
+	// draining is true while messages from before this connection are fetched.
+	draining bool
+	// heard is when the last message came.
+	heard time.Time
+	// transferred is true when the server said that another session has the subscription.
+	transferred bool
+	// undecodable counts failed attempts to read the message that is next.
+	undecodable int
+}
+
+// item is one monitored item.
+type item struct {
+	tableItem
+	print uint64
+	// half is true while print came from a cursor, which holds its upper half only.
+	half bool
+	// repeated is true until the first value after a reconnect: servers then send the last one again.
+	repeated bool
+	// gone is true when the server said that the node does not exist any more.
+	gone bool
+}
+
+// waitingNode is a node that has no item because the server refused it.
+type waitingNode struct {
+	attempts int
+	due      time.Time
+}
+
+func newSubscription(t table) *subscription {
+	s := &subscription{table: t, order: newOrder(1, true), items: map[uint32]*item{}, heard: time.Now()}
+	s.changed()
+	return s
+}
+
+func resumeSubscription(t *table, p position) *subscription {
+	s := &subscription{table: *t, order: newOrder(p.next, p.fresh), items: map[uint32]*item{}, heard: p.heard}
+	for i, ti := range t.Items {
+		it := &item{tableItem: ti}
+		if len(p.prints) > 0 {
+			it.print, it.half = uint64(p.prints[i])<<32, true
+		}
+		s.add(it)
+	}
+	s.changed()
+	return s
+}
+
+func (s *subscription) add(i *item) {
+	s.list = append(s.list, i)
+	s.items[i.Handle] = i
+}
+
+func (s *subscription) remove(gone map[*item]bool) {
+	kept := s.list[:0]
+	for _, i := range s.list {
+		if gone[i] {
+			delete(s.items, i.Handle)
+			continue
+		}
+		kept = append(kept, i)
+	}
+	s.list = kept
+}
+
+// changed encodes the table anew after its items changed.
+func (s *subscription) changed() {
+	s.table.Items = s.table.Items[:0]
+	for _, i := range s.list {
+		s.table.Items = append(s.table.Items, i.tableItem)
+	}
+	s.encoded = encodeTable(&s.table)
+}
+
+// cursor is the place after the message before next.
+func (s *subscription) cursor(next uint32) []byte {
+	p := position{next: next, fresh: s.order.fresh, heard: s.heard}
+	if len(s.list) <= maxPrints {
+		p.prints = make([]uint32, len(s.list))
+		for i, it := range s.list {
+			p.prints[i] = uint32(it.print >> 32)
+		}
+	}
+	return encodeCursor(s.encoded, p)
+}
+
+// last reports whether a print is that of the item's last value.
+func (i *item) last(print uint64) bool {
+	return print == i.print || i.half && print>>32 == i.print>>32
+}
+
+// takeAcks gives the acknowledgements that travel with the next publish request.
+func (s *subscription) takeAcks() []*ua.SubscriptionAcknowledgement {
+	var list []*ua.SubscriptionAcknowledgement
+	for _, seq := range s.acks {
+		list = append(list, &ua.SubscriptionAcknowledgement{SubscriptionID: s.table.Subscription, SequenceNumber: seq})
+	}
+	s.acks = nil
+	return list
+}
+
+// attach makes the session deliver: with the subscription from before where the server still has it, else with a new one.
+func (r *reader) attach(ctx context.Context, l *link, facts serverFacts) error {
+	if r.sub != nil {
+		if err := r.resume(ctx, l, facts); err != nil {
+			return err
+		}
+	}
+	if r.sub == nil {
+		if err := r.subscribe(ctx, l, facts); err != nil {
+			return err
+		}
+	}
+	return r.reconcile(ctx, l, facts)
+}
+
+// resume takes the subscription over into this session, and gives it up where the server does not have it.
+func (r *reader) resume(ctx context.Context, l *link, facts serverFacts) error {
+	s := r.sub
+	// Acknowledgements under way when the connection broke may have arrived: a server must not get one twice.
+	s.acks = nil
+	if !l.resumed {
+		if d := facts.started.Sub(s.table.Started).Abs(); d > 2*time.Second {
+			// Ids are used again by the server's next life: its subscription of that number may be somebody else's.
+			r.endSubscription("the server was restarted")
+			return nil
+		}
+		available, err := l.transfer(ctx, s.table.Subscription)
+		var status ua.StatusCode
+		switch {
+		case errors.As(err, &status) && !connectionFault(err):
+			r.endSubscription("the server did not hand over the subscription: " + statusName(status))
+			return nil
+		case err != nil:
+			return fmt.Errorf("transfer the subscription: %w", err)
+		}
+		r.compare(available)
+	}
+	s.draining, s.transferred = true, false
+	for _, i := range s.list {
+		i.repeated = true
+	}
+	r.log.Info("subscription taken over", "source", r.env.Source, "subscription", s.table.Subscription,
+		"same_session", l.resumed, "next", s.order.next)
+	return nil
+}
+
+// compare takes the numbers of the messages that the server still has: those that are durable need an acknowledgement,
+// those to come are expected.
+func (r *reader) compare(available []uint32) {
+	s := r.sub
+	for _, seq := range available {
+		switch {
+		case seq == s.order.next || ahead(s.order.next, seq):
+			s.order.expect(after(seq), time.Now())
+		case !r.isPending(seq):
+			s.acks = append(s.acks, seq)
+		}
+	}
+}
+
+func (r *reader) isPending(seq uint32) bool {
+	for _, d := range r.pending {
+		if d.sub == r.sub && d.seq == seq {
+			return true
+		}
+	}
+	return false
+}
+
+// endSubscription forgets a subscription that the server does not have any more.
+func (r *reader) endSubscription(why string) {
+	r.reportGap(r.sub.heard, why)
+	r.abandoned = append(r.abandoned, r.sub.table.Subscription)
+	r.sub = nil
+}
+
+// sweep deletes abandoned subscriptions that this session still has, so that their messages don't come for ever.
+func (r *reader) sweep(ctx context.Context, l *link) {
+	if len(r.abandoned) == 0 {
+		return
+	}
+	_, err := call[*ua.DeleteSubscriptionsResponse](ctx, l.client, callTimeout,
+		&ua.DeleteSubscriptionsRequest{SubscriptionIDs: r.abandoned})
+	if !connectionFault(err) {
+		r.abandoned = nil
+	}
+}
+
+func (r *reader) subscribe(ctx context.Context, l *link, facts serverFacts) error {
+	c := &r.config
+	keepAlive := max(1, uint32(c.KeepAlive/c.PublishingInterval))
+	res, err := l.createSubscription(ctx, &ua.CreateSubscriptionRequest{
+		RequestedPublishingInterval: milliseconds(c.PublishingInterval),
+		RequestedMaxKeepAliveCount:  keepAlive,
+		RequestedLifetimeCount:      max(3*keepAlive, uint32(c.Lifetime/c.PublishingInterval)),
+		MaxNotificationsPerPublish:  maxNotifications,
+		PublishingEnabled:           true,
+	})
+	if err != nil {
+		return fmt.Errorf("create a subscription: %w", err)
+	}
+	interval := time.Duration(res.RevisedPublishingInterval * float64(time.Millisecond))
+	r.sub = newSubscription(table{
+		Endpoint: c.Endpoint, Started: facts.started, Subscription: res.SubscriptionID, Publishing: interval,
+		KeepAlive:  interval * time.Duration(max(1, res.RevisedMaxKeepAliveCount)),
+		Lifetime:   interval * time.Duration(res.RevisedLifetimeCount),
+		NextHandle: 1,
+	})
+	r.publishLimit = outstanding
+	r.sweep(ctx, l)
+	r.log.Info("subscription created", "source", r.env.Source, "subscription", res.SubscriptionID, "publishing", interval,
+		"keep_alive", r.sub.table.KeepAlive, "lifetime", r.sub.table.Lifetime)
+	return nil
+}
+
+func milliseconds(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
+
+// reconcile makes the items of the subscription those of the configuration.
+func (r *reader) reconcile(ctx context.Context, l *link, facts serverFacts) error {
+	s := r.sub
+	have := map[string]bool{}
+	gone := map[*item]bool{}
+	var goneIDs []uint32
+	for _, i := range s.list {
+		if n, ok := r.node(i.Tag); ok && i.matches(n) && !i.gone {
+			have[i.Tag] = true
+			continue
+		}
+		gone[i] = true
+		goneIDs = append(goneIDs, i.ID)
+	}
+	if len(gone) > 0 {
+		if err := l.deleteItems(ctx, s.table.Subscription, goneIDs); connectionFault(err) {
+			return fmt.Errorf("remove monitored items: %w", err)
+		}
+		s.remove(gone)
+	}
+	var missing []Node
+	for _, n := range r.config.Nodes {
+		if !have[n.Tag] {
+			missing = append(missing, n)
+		}
+	}
+	if err := r.monitor(ctx, l, missing, facts); err != nil {
+		return err
+	}
+	r.checkLimits()
+	if len(gone)+len(missing) > 0 {
+		r.tableChanged()
+	}
+	return nil
+}
+
+// tableChanged makes the new item table durable before the values that need it.
+func (r *reader) tableChanged() {
+	r.sub.changed()
+	if len(r.pending) < window {
+		r.hand(&delivery{batch: signal.Batch{Source: r.env.Source, Cursor: r.sub.cursor(r.sub.order.next)}, sub: r.sub})
+	}
+}
+
+func (r *reader) node(tag string) (Node, bool) {
+	for _, n := range r.config.Nodes {
+		if n.Tag == tag {
+			return n, true
+		}
+	}
+	return Node{}, false
+}
+
+func (i *item) matches(n Node) bool {
+	return i.Node == n.Node && i.Sampling == *n.Sampling && i.Queue == n.Queue && i.Deadband == n.Deadband
+}
+
+// monitor creates items for nodes. A node that the server refuses waits for its next turn; only a fault of the connection
+// is an error.
+func (r *reader) monitor(ctx context.Context, s session, nodes []Node, facts serverFacts) error {
+	size := itemsPerCall
+	if facts.itemsPerCall > 0 {
+		size = int(min(facts.itemsPerCall, itemsPerCall))
+	}
+	requests, nodes := r.itemRequests(nodes, facts.namespaces)
+	for len(nodes) > 0 {
+		n := min(size, len(nodes))
+		results, err := s.createItems(ctx, r.sub.table.Subscription, requests[:n])
+		if tooMuch(err) && size > 1 {
+			size = max(1, n/2) // some servers keep other limits than they name
+			continue
+		}
+		if connectionFault(err) {
+			return fmt.Errorf("create monitored items: %w", err)
+		}
+		for i, node := range nodes[:n] {
+			if err != nil {
+				r.refuse(node, err.Error())
+				continue
+			}
+			r.created(node, requests[i].RequestedParameters.ClientHandle, results[i])
+		}
+		requests, nodes = requests[n:], nodes[n:]
+	}
+	return nil
+}
+
+func tooMuch(err error) bool {
+	return errors.Is(err, ua.StatusBadTooManyOperations) || errors.Is(err, ua.StatusBadEncodingLimitsExceeded) ||
+		errors.Is(err, ua.StatusBadRequestTooLarge) || errors.Is(err, ua.StatusBadResponseTooLarge)
+}
+
+// itemRequests returns the requests for those nodes whose names mean something at this server, and these nodes.
+func (r *reader) itemRequests(nodes []Node, namespaces []string) ([]*ua.MonitoredItemCreateRequest, []Node) {
+	var requests []*ua.MonitoredItemCreateRequest
+	var resolved []Node
+	for _, n := range nodes {
+		id, err := r.resolve(n, namespaces)
+		if err != nil {
+			r.refuse(n, err.Error())
+			continue
+		}
+		p := &ua.MonitoringParameters{ClientHandle: r.sub.table.NextHandle, SamplingInterval: milliseconds(*n.Sampling),
+			QueueSize: n.Queue, DiscardOldest: true}
+		if n.Deadband > 0 {
+			p.Filter = ua.NewExtensionObject(&ua.DataChangeFilter{Trigger: ua.DataChangeTriggerStatusValue,
+				DeadbandType: uint32(ua.DeadbandTypeAbsolute), DeadbandValue: n.Deadband})
+		}
+		r.sub.table.NextHandle++
+		requests = append(requests, &ua.MonitoredItemCreateRequest{
+			ItemToMonitor:  &ua.ReadValueID{NodeID: id, AttributeID: ua.AttributeIDValue, DataEncoding: &ua.QualifiedName{}},
+			MonitoringMode: ua.MonitoringModeReporting, RequestedParameters: p})
+		resolved = append(resolved, n)
+	}
+	return requests, resolved
+}
+
+func (r *reader) resolve(n Node, namespaces []string) (*ua.NodeID, error) {
+	name, ok := r.pins[n.Node]
+	if !ok {
+		parsed, err := parseNode(n.Node)
+		if err != nil {
+			return nil, err
+		}
+		name = parsed.pinned(namespaces)
+	}
+	id, err := name.resolve(namespaces)
+	if err == nil {
+		r.pins[n.Node] = name
+	}
+	return id, err
+}
+
+func (r *reader) created(n Node, handle uint32, res *ua.MonitoredItemCreateResult) {
+	if quality(res.StatusCode) == signal.Bad {
+		r.refuse(n, statusName(res.StatusCode))
+		return
+	}
+	r.sub.add(&item{tableItem: tableItem{Handle: handle, ID: res.MonitoredItemID, Tag: n.Tag, Node: n.Node,
+		URI: r.pins[n.Node].uri, Sampling: *n.Sampling, Queue: n.Queue, Deadband: n.Deadband, Granted: res.RevisedQueueSize}})
+	if r.waiting[n.Tag] != nil {
+		delete(r.waiting, n.Tag)
+		r.problem("node:"+n.Tag, nil)
+	}
+}
+
+// refuse notes that a node cannot be read now.
+func (r *reader) refuse(n Node, reason string) {
+	w := r.waiting[n.Tag]
+	if w == nil {
+		w = &waitingNode{}
+		r.waiting[n.Tag] = w
+		r.log.Warn("node cannot be read", "source", r.env.Source, "tag", n.Tag, "node", n.Node, "reason", reason)
+	}
+	w.due = time.Now().Add(jitter(r.pace.item, r.pace.itemMax, w.attempts))
+	w.attempts++
+	r.problem("node:"+n.Tag, &signal.Problem{Code: "bad_node", Item: n.Tag,
+		Reason:   fmt.Sprintf("node %q of tag %q cannot be read: %s", n.Node, n.Tag, reason),
+		NextStep: "correct the node in the configuration, or bring it back in the server; the agent tries again by itself"})
+}
+
+// retryItems tries those refused nodes whose time has come.
+func (r *reader) retryItems(ctx context.Context, s session, facts serverFacts, now time.Time) error {
+	var due []Node
+	for _, n := range r.config.Nodes {
+		if w := r.waiting[n.Tag]; w != nil && now.After(w.due) {
+			due = append(due, n)
+		}
+	}
+	if len(due) == 0 {
+		return nil
+	}
+	before := len(r.sub.list)
+	old := map[*item]bool{}
+	var ids []uint32
+	for _, i := range r.sub.list {
+		if w := r.waiting[i.Tag]; i.gone && w != nil && now.After(w.due) {
+			old[i] = true
+			ids = append(ids, i.ID)
+		}
+	}
+	if len(ids) > 0 {
+		if err := s.deleteItems(ctx, r.sub.table.Subscription, ids); connectionFault(err) {
+			return fmt.Errorf("remove monitored items: %w", err)
+		}
+		r.sub.remove(old)
+	}
+	err := r.monitor(ctx, s, due, facts)
+	if len(r.sub.list) != before || len(old) > 0 {
+		r.tableChanged()
+	}
+	return err
+}
+
+// checkLimits says where the server grants less than was asked for: it decides how long an outage may last.
+func (r *reader) checkLimits() {
+	var short []string
+	if r.session != nil && r.session.RevisedTimeout() < r.config.SessionTimeout {
+		short = append(short, fmt.Sprintf("session_timeout %s", r.session.RevisedTimeout()))
+	}
+	if t := r.sub.table.Lifetime; t < r.config.Lifetime-r.config.PublishingInterval {
+		short = append(short, fmt.Sprintf("lifetime %s", t.Round(time.Second)))
+	}
+	queue, tag := uint32(math.MaxUint32), ""
+	for _, i := range r.sub.list {
+		if i.Granted < i.Queue && i.Granted < queue {
+			queue, tag = i.Granted, i.Tag
+		}
+	}
+	if tag != "" {
+		short = append(short, fmt.Sprintf("queue %d (tag %q)", queue, tag))
+	}
+	if short == nil {
+		r.problem("server_limits", nil)
+		return
+	}
+	r.problem("server_limits", &signal.Problem{Code: "server_limits", Item: r.config.Endpoint,
+		Reason:   "the server grants less than the configuration asks for: " + strings.Join(short, ", "),
+		NextStep: "an outage longer than that may lose values; raise the server's limits where it can be done"})
+}
+
+// connectionFault reports whether an error is about the way to the server, not about what was asked.
+func connectionFault(err error) bool {
+	if err == nil {
+		return false
+	}
+	var status ua.StatusCode
+	if !errors.As(err, &status) {
+		return true
+	}
+	switch status {
+	case ua.StatusBadTimeout, ua.StatusBadServerNotConnected, ua.StatusBadShutdown, ua.StatusBadServerHalted,
+		ua.StatusBadSessionIDInvalid, ua.StatusBadSessionClosed, ua.StatusBadSessionNotActivated,
+		ua.StatusBadSecureChannelIDInvalid, ua.StatusBadSecureChannelClosed, ua.StatusBadSecureChannelTokenUnknown,
+		ua.StatusBadConnectionClosed, ua.StatusBadCommunicationError, ua.StatusBadTCPInternalError,
+		ua.StatusBadSecurityChecksFailed, ua.StatusBadNoCommunication:
+		return true
+	}
+	return false
+}
