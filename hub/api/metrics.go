@@ -1,0 +1,91 @@
+package api
+
+import (
+	"context"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/linekeeper/linekeeper/hub/store"
+)
+
+// collector reads the store when Prometheus asks; nothing is counted twice. Orders and items are never labels.
+type collector struct {
+	store   *store.Store
+	version string
+	now     func() time.Time
+}
+
+var (
+	agentUp       = desc("linekeeper_agent_connected", "1 while the agent has a stream open", "plant", "agent")
+	agentPending  = desc("linekeeper_agent_pending_facts", "facts that the agent had not handed over when it last said so", "plant", "agent")
+	agentAge      = desc("linekeeper_agent_status_age_seconds", "seconds since the agent said how it is", "plant", "agent")
+	postings      = desc("linekeeper_postings", "postings by state", "erp", "state", "code")
+	postingOldest = desc("linekeeper_posting_oldest_seconds", "age of the oldest posting in a state", "erp", "state", "code")
+	erpUp         = desc("linekeeper_erp_up", "1 while the ERP answers", "erp")
+	hubInfo       = desc("linekeeper_hub_info", "always 1; names the hub's version", "version")
+	openAlarms    = desc("linekeeper_open_alarms", "alarms that wait for a person")
+)
+
+func desc(name, help string, labels ...string) *prometheus.Desc {
+	return prometheus.NewDesc(name, help, labels, nil)
+}
+
+// Describe implements prometheus.Collector.
+func (c *collector) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{agentUp, agentPending, agentAge, postings, postingOldest, erpUp, hubInfo, openAlarms} {
+		ch <- d
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (c *collector) Collect(ch chan<- prometheus.Metric) {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+	}
+	gauge(hubInfo, 1, c.version)
+	report := func(d *prometheus.Desc, err error) { ch <- prometheus.NewInvalidMetric(d, err) }
+	agents, err := c.store.Agents(ctx)
+	if err != nil {
+		report(agentUp, err)
+	}
+	for _, a := range agents {
+		gauge(agentUp, yes(a.Connected()), a.Plant, a.Agent)
+		gauge(agentPending, float64(a.Status.GetBusinessPending()), a.Plant, a.Agent)
+		if !a.StatusAt.IsZero() {
+			gauge(agentAge, c.now().Sub(a.StatusAt).Seconds(), a.Plant, a.Agent)
+		}
+	}
+	counts, err := c.store.PostingCounts(ctx)
+	if err != nil {
+		report(postings, err)
+	}
+	for _, n := range counts {
+		gauge(postings, float64(n.Count), n.ERP, string(n.State), n.Code)
+		if !n.State.Settled() {
+			gauge(postingOldest, c.now().Sub(n.Oldest).Seconds(), n.ERP, string(n.State), n.Code)
+		}
+	}
+	cursors, err := c.store.Cursors(ctx)
+	if err != nil {
+		report(erpUp, err)
+	}
+	for _, e := range cursors {
+		gauge(erpUp, yes(e.FailedAt.IsZero()), e.ERP)
+	}
+	alarms, err := c.store.Alarms(ctx, false, store.Page{Limit: 1000})
+	if err != nil {
+		report(openAlarms, err)
+		return
+	}
+	gauge(openAlarms, float64(len(alarms)))
+}
+
+func yes(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
+}

@@ -1,0 +1,104 @@
+package hub
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/linekeeper/linekeeper/hub/object"
+	"github.com/linekeeper/linekeeper/hub/store"
+)
+
+// statusDelay is how long an agent's report may have been under way to the hub: by so much the estimate of its clock is off.
+const statusDelay = 2 * time.Second
+
+// mayClose says why the plant may still hold counts of an order that the shop floor has finished. The machine's last counts
+// and the MES's "finished" come from two sources, perhaps of two agents: whichever is read later must not find the order
+// closed.
+func (h *Hub) mayClose(ctx context.Context, f store.Fact) (reason string, err error) {
+	plant, no := f.Fact.Plant, f.Fact.OrderNo()
+	latest, err := h.store.Facts(ctx, store.FactFilter{Plant: plant, OrderNo: no}, store.Page{Limit: 1})
+	if err != nil {
+		return "", err
+	}
+	if len(latest) > 0 && h.now().Sub(latest[0].ReceivedAt) < h.cfg.Posting.Quiet {
+		return fmt.Sprintf("waits until nothing new of the order has come for %s", h.cfg.Posting.Quiet), nil
+	}
+	edge, _, err := h.store.TallyInput(ctx, store.TallyFilter{Plant: plant, OrderNo: no})
+	if err != nil {
+		return "", err
+	}
+	agents, err := h.concerned(ctx, f, edge)
+	if err != nil {
+		return "", err
+	}
+	for _, name := range agents {
+		a, err := h.store.Agent(ctx, plant, name)
+		if err != nil {
+			return "", err
+		}
+		if reason := unsaid(a, f.ReceivedAt); reason != "" {
+			return reason, nil
+		}
+	}
+	for _, l := range edge {
+		if open := l.Counted.Sub(l.Stored); open.IsPositive() {
+			return fmt.Sprintf("waits for %s %s of %s that source %q of %s/%s has counted and not confirmed yet", open, l.Unit, l.Kind, l.Source, l.Plant, l.Agent), nil
+		}
+	}
+	return "", nil
+}
+
+// concerned lists the agents that may hold something of an order: who said that it is finished, who got it, and who counts
+// it.
+func (h *Hub) concerned(ctx context.Context, f store.Fact, edge []object.EdgeLine) ([]string, error) {
+	names := []string{f.Agent}
+	add := func(name string) {
+		if name != "" && !slices.Contains(names, name) {
+			names = append(names, name)
+		}
+	}
+	o, err := h.store.Order(ctx, "", f.Fact.OrderNo())
+	if err != nil && !errors.Is(err, store.ErrNotFound) {
+		return nil, err
+	}
+	if err == nil && o.Order.Plant == f.Fact.Plant && o.Sent > 0 {
+		add(o.Agent)
+	}
+	for _, l := range edge {
+		add(l.Agent)
+	}
+	return names, nil
+}
+
+// unsaid returns why an agent cannot vouch yet that it has handed over everything up to a time.
+func unsaid(a store.Agent, since time.Time) string {
+	switch {
+	case !a.Connected():
+		return fmt.Sprintf("waits for agent %s, which is not connected: it may hold counts of the order", a.Name())
+	case a.Status == nil || !a.StatusAt.After(since):
+		return fmt.Sprintf("waits until agent %s says that nothing of the order is left", a.Name())
+	case pendingSince(a, since):
+		return fmt.Sprintf("waits for facts that agent %s has not handed over yet", a.Name())
+	}
+	for _, s := range a.Status.Sources {
+		if s.State != "ok" {
+			return fmt.Sprintf("waits for source %q of agent %s, which is %s: it may hold counts of the order", s.Name, a.Name(), s.State)
+		}
+	}
+	return ""
+}
+
+// pendingSince reports whether an agent may hold facts that are older than a time. The agent's times are by its own clock.
+func pendingSince(a store.Agent, since time.Time) bool {
+	if a.Status.OldestPending == nil {
+		return false
+	}
+	oldest := a.Status.OldestPending.AsTime()
+	if a.Status.At != nil {
+		oldest = oldest.Add(a.StatusAt.Sub(a.Status.At.AsTime()))
+	}
+	return !oldest.After(since.Add(statusDelay))
+}

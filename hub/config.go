@@ -1,0 +1,307 @@
+package hub
+
+import (
+	"cmp"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"log/slog"
+	"net"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/linekeeper/linekeeper/hub/api"
+	"github.com/linekeeper/linekeeper/hub/connector"
+)
+
+// Config is the hub's one YAML file. A relative file name in it starts at the file's own folder.
+type Config struct {
+	Listen ListenConfig `yaml:"listen"`
+	TLS    TLSConfig    `yaml:"tls"`
+	// DataDir holds the store. Default: "data" beside the configuration file.
+	DataDir  string         `yaml:"data_dir"`
+	API      APIConfig      `yaml:"api"`
+	Plants   []PlantConfig  `yaml:"plants"`
+	Routes   []RouteConfig  `yaml:"routes"`
+	Dispatch DispatchConfig `yaml:"dispatch"`
+	Posting  PostingConfig  `yaml:"posting"`
+	Log      LogConfig      `yaml:"log"`
+
+	// ERPs are decoded by the connectors that their kinds name.
+	ERPs []ERPConfig `yaml:"-"`
+	// Path is where the file was read from.
+	Path string `yaml:"-"`
+}
+
+// ListenConfig says where the hub listens; port 0 takes a free one.
+type ListenConfig struct {
+	// GRPC is for agents. Default 0.0.0.0:9443.
+	GRPC string `yaml:"grpc"`
+	// HTTP is for the API and the console. Default 127.0.0.1:8080.
+	HTTP string `yaml:"http"`
+}
+
+// TLSConfig names the hub's certificate and the authority of its agents; all are PEM files, made by `synchub cert`.
+type TLSConfig struct {
+	CertFile     string `yaml:"cert_file"`
+	KeyFile      string `yaml:"key_file"`
+	AgentsCAFile string `yaml:"agents_ca_file"`
+	// HTTP makes the API speak TLS with the same certificate. Needed when it listens on more than this machine.
+	HTTP bool `yaml:"http"`
+}
+
+// APIConfig says who may call.
+type APIConfig struct {
+	Tokens []api.Token `yaml:"tokens"`
+}
+
+// PlantConfig is a plant and the agents that may connect for it.
+type PlantConfig struct {
+	Plant    string   `yaml:"plant"`
+	TimeZone string   `yaml:"time_zone"`
+	Agents   []string `yaml:"agents"`
+}
+
+// RouteConfig leads work orders to an agent; the first route that fits counts.
+type RouteConfig struct {
+	// ERP, Site and WorkCenter say which orders; an empty one fits all, and WorkCenter may end in "*".
+	ERP        string `yaml:"erp"`
+	Site       string `yaml:"site"`
+	WorkCenter string `yaml:"work_center"`
+	Plant      string `yaml:"plant"`
+	Agent      string `yaml:"agent"`
+}
+
+// DispatchConfig tunes how work orders are fetched.
+type DispatchConfig struct {
+	// Every is the pause between two questions to an ERP. Default 5s.
+	Every time.Duration `yaml:"every"`
+}
+
+// PostingConfig tunes the posting engine.
+type PostingConfig struct {
+	// Workers is how many orders of one ERP are posted side by side. Default 4.
+	Workers int `yaml:"workers"`
+	// Quiet is how long an order must have brought no new fact before it is closed in the ERP. Default 10s.
+	Quiet time.Duration `yaml:"quiet"`
+	// CloseAfter closes it all the same when the plant cannot say that nothing is left. Default 1h.
+	CloseAfter time.Duration `yaml:"close_after"`
+}
+
+// LogConfig sets what is logged, to standard error.
+type LogConfig struct {
+	Level  string `yaml:"level"`  // debug, info (default), warn, error
+	Format string `yaml:"format"` // text (default) or json
+}
+
+// ERPConfig is one outside system: its name, the kind of its connector, how often it is asked for changes, and the way to
+// decode the rest.
+type ERPConfig struct {
+	Name   string
+	Kind   string
+	Line   int
+	Decode func(into any) error
+}
+
+// ConnectorKind is a connector as the command's list names it.
+type ConnectorKind struct {
+	// Name is the value of "kind:" of an ERP's configuration, Sample its commented section.
+	Name   string
+	Sample string
+	// New reads the section and returns the connector without touching the network. dir is the configuration's folder.
+	New func(name, dir string, decode func(into any) error) (connector.Connector, error)
+}
+
+// Fault is one thing wrong with a configuration.
+type Fault struct {
+	Where string
+	Line  int // 0 when it is not known
+	Text  string
+	Hint  string
+}
+
+func (f Fault) String() string {
+	s := f.Where + ": " + f.Text
+	if f.Hint != "" {
+		s += " (" + f.Hint + ")"
+	}
+	return s
+}
+
+// SetDefaults fills in what zero means and makes file names absolute. Check and New do it by themselves.
+func (c *Config) SetDefaults() {
+	dir, err := filepath.Abs(filepath.Dir(c.Path)) // absolute: setting the defaults again must change nothing
+	if err != nil {
+		dir = filepath.Dir(c.Path)
+	}
+	c.Listen.GRPC = cmp.Or(c.Listen.GRPC, "0.0.0.0:9443")
+	c.Listen.HTTP = cmp.Or(c.Listen.HTTP, "127.0.0.1:8080")
+	c.DataDir = cmp.Or(c.DataDir, "data")
+	c.Posting.Quiet = cmp.Or(c.Posting.Quiet, 10*time.Second)
+	c.Posting.CloseAfter = cmp.Or(c.Posting.CloseAfter, time.Hour)
+	for _, f := range []*string{&c.DataDir, &c.TLS.CertFile, &c.TLS.KeyFile, &c.TLS.AgentsCAFile} {
+		if *f != "" && !filepath.IsAbs(*f) {
+			*f = filepath.Join(dir, *f)
+		}
+	}
+}
+
+// Check finds everything wrong with a configuration without touching the network. It reads the files that it names.
+func (c *Config) Check(kinds []ConnectorKind) []Fault {
+	c.SetDefaults()
+	faults := c.checkListen()
+	faults = append(faults, c.checkTLS()...)
+	faults = append(faults, c.checkTuning()...)
+	faults = append(faults, c.checkPlants()...)
+	return append(faults, c.checkERPs(kinds)...)
+}
+
+func (c *Config) checkListen() []Fault {
+	var faults []Fault
+	add := func(where, hint, format string, args ...any) {
+		faults = append(faults, Fault{Where: where, Text: fmt.Sprintf(format, args...), Hint: hint})
+	}
+	if _, ok := address(c.Listen.GRPC); !ok {
+		add("listen.grpc", "write host:port, such as 0.0.0.0:9443", "address %q is not valid", c.Listen.GRPC)
+	}
+	host, ok := address(c.Listen.HTTP)
+	if !ok {
+		add("listen.http", "write host:port, such as 127.0.0.1:8080", "address %q is not valid", c.Listen.HTTP)
+	} else if ip := net.ParseIP(host); host != "localhost" && (ip == nil || !ip.IsLoopback()) {
+		if len(c.API.Tokens) == 0 {
+			add("listen.http", "make a token with `synchub token`, or listen on 127.0.0.1", "address %q opens the API to the network without a token", c.Listen.HTTP)
+		}
+		if !c.TLS.HTTP {
+			add("listen.http", "set tls.http: true, or listen on 127.0.0.1 behind a proxy", "address %q would send tokens over the network in the clear", c.Listen.HTTP)
+		}
+	}
+	for i, t := range c.API.Tokens {
+		if sum, err := hex.DecodeString(t.SHA256); t.Name == "" || err != nil || len(sum) != sha256.Size {
+			add("api.tokens", "make it with `synchub token`", "token %d (%q) needs a name and the SHA-256 of its secret in hex", i+1, t.Name)
+		}
+	}
+	return faults
+}
+
+// address returns the host of an address whose port is a number.
+func address(hostport string) (host string, ok bool) {
+	host, port, err := net.SplitHostPort(hostport)
+	if err != nil {
+		return "", false
+	}
+	_, err = strconv.ParseUint(port, 10, 16)
+	return host, err == nil
+}
+
+func (c *Config) checkTLS() []Fault {
+	var faults []Fault
+	for _, f := range []struct{ key, value string }{{"cert_file", c.TLS.CertFile}, {"key_file", c.TLS.KeyFile}, {"agents_ca_file", c.TLS.AgentsCAFile}} {
+		if f.value == "" {
+			faults = append(faults, Fault{Where: "tls." + f.key, Text: "it is missing: agents are only served with mutual TLS", Hint: "make it with `synchub cert init`"})
+		}
+	}
+	if len(faults) > 0 {
+		return faults
+	}
+	if _, err := c.TLS.load(); err != nil {
+		where, text, _ := strings.Cut(strings.TrimPrefix(err.Error(), ErrConfig.Error()+": "), ": ")
+		return []Fault{{Where: where, Text: text}}
+	}
+	return nil
+}
+
+func (c *Config) checkTuning() []Fault {
+	var faults []Fault
+	add := func(where, hint, format string, args ...any) {
+		faults = append(faults, Fault{Where: where, Text: fmt.Sprintf(format, args...), Hint: hint})
+	}
+	for where, d := range map[string]time.Duration{"dispatch.every": c.Dispatch.Every, "posting.quiet": c.Posting.Quiet, "posting.close_after": c.Posting.CloseAfter} {
+		if d < 0 {
+			add(where, "write a duration such as 10s", "%s is negative", d)
+		}
+	}
+	if c.Posting.Workers < 0 || c.Posting.Workers > 100 {
+		add("posting.workers", "use 1 to 100", "%d is out of range", c.Posting.Workers)
+	}
+	if err := new(slog.Level).UnmarshalText([]byte(cmp.Or(c.Log.Level, "info"))); err != nil {
+		add("log.level", "use debug, info, warn or error", "level %q is not known", c.Log.Level)
+	}
+	if f := c.Log.Format; f != "" && f != "text" && f != "json" {
+		add("log.format", "use text or json", "format %q is not known", f)
+	}
+	slices.SortFunc(faults, func(a, b Fault) int { return cmp.Compare(a.Where, b.Where) })
+	return faults
+}
+
+func (c *Config) checkPlants() []Fault {
+	var faults []Fault
+	if len(c.Plants) == 0 {
+		faults = append(faults, Fault{Where: "plants", Text: "no plant is named: no agent could connect", Hint: "write plants: [{plant: ulm, agents: [line1]}]"})
+	}
+	seen := map[string]bool{}
+	for _, p := range c.Plants {
+		if p.Plant == "" || len(p.Agents) == 0 || slices.Contains(p.Agents, "") {
+			faults = append(faults, Fault{Where: "plants", Text: fmt.Sprintf("plant %q needs a name and at least one agent", p.Plant), Hint: "write {plant: ulm, agents: [line1]}"})
+		}
+		if seen[p.Plant] {
+			faults = append(faults, Fault{Where: "plants", Text: fmt.Sprintf("plant %q is there twice", p.Plant), Hint: "name all of its agents in one entry"})
+		}
+		seen[p.Plant] = true
+		if _, err := time.LoadLocation(p.TimeZone); err != nil {
+			faults = append(faults, Fault{Where: "plants", Text: fmt.Sprintf("plant %q: zone %q is not known", p.Plant, p.TimeZone), Hint: "use an IANA name such as Europe/Berlin"})
+		}
+	}
+	for _, r := range c.Routes {
+		if r.ERP != "" && !slices.ContainsFunc(c.ERPs, func(e ERPConfig) bool { return e.Name == r.ERP }) {
+			faults = append(faults, Fault{Where: "routes", Text: fmt.Sprintf("ERP %q is not configured", r.ERP), Hint: "name one of erps"})
+		}
+		if !c.Known(r.Plant, r.Agent) {
+			faults = append(faults, Fault{Where: "routes", Text: fmt.Sprintf("agent %q of plant %q is not configured", r.Agent, r.Plant), Hint: "name it in plants"})
+		}
+	}
+	return faults
+}
+
+func (c *Config) checkERPs(kinds []ConnectorKind) []Fault {
+	var faults []Fault
+	seen := map[string]bool{}
+	for _, e := range c.ERPs {
+		fault := func(hint, format string, args ...any) {
+			faults = append(faults, Fault{Where: fmt.Sprintf("ERP %q", e.Name), Line: e.Line, Text: fmt.Sprintf(format, args...), Hint: hint})
+		}
+		if e.Name == "" || seen[e.Name] {
+			fault("give each its own name", "the name is missing or used twice")
+		}
+		seen[e.Name] = true
+		k, ok := findKind(kinds, e.Kind)
+		if !ok {
+			var names []string
+			for _, k := range kinds {
+				names = append(names, k.Name)
+			}
+			fault("use one of "+strings.Join(names, ", "), "kind %q is not known", e.Kind)
+			continue
+		}
+		if _, err := k.New(e.Name, filepath.Dir(c.Path), e.Decode); err != nil {
+			fault("", "%v", err)
+		}
+	}
+	return faults
+}
+
+func findKind(kinds []ConnectorKind, name string) (ConnectorKind, bool) {
+	for _, k := range kinds {
+		if k.Name == name {
+			return k, true
+		}
+	}
+	return ConnectorKind{}, false
+}
+
+// Known reports whether the agent of the plant may connect.
+func (c *Config) Known(plant, agent string) bool {
+	return slices.ContainsFunc(c.Plants, func(p PlantConfig) bool { return p.Plant == plant && slices.Contains(p.Agents, agent) })
+}

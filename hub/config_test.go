@@ -1,0 +1,101 @@
+package hub
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/linekeeper/linekeeper/hub/api"
+)
+
+func TestEveryFaultOfAConfigurationIsNamed(t *testing.T) {
+	good := api.Token{Name: "planner", SHA256: strings.Repeat("ab", 32)}
+	for name, x := range map[string]struct {
+		spoil func(*Config)
+		want  []string
+	}{
+		"no certificate":           {func(c *Config) { c.TLS.CertFile = "" }, []string{"tls.cert_file", "synchub cert init"}},
+		"no key":                   {func(c *Config) { c.TLS.KeyFile = "" }, []string{"tls.key_file"}},
+		"no authority":             {func(c *Config) { c.TLS.AgentsCAFile = "" }, []string{"tls.agents_ca_file"}},
+		"certificate file missing": {func(c *Config) { c.TLS.CertFile = "no-such.pem" }, []string{"tls.cert_file", "no-such.pem", "synchub cert init"}},
+		"authority file missing":   {func(c *Config) { c.TLS.AgentsCAFile = "no-such.pem" }, []string{"tls.agents_ca_file", "no-such.pem"}},
+		"authority is no PEM":      {func(c *Config) { c.TLS.AgentsCAFile = write(t, "nonsense") }, []string{"tls.agents_ca_file", "no PEM certificate"}},
+		"address for agents":       {func(c *Config) { c.Listen.GRPC = "9443" }, []string{"listen.grpc", `"9443"`}},
+		"port for agents":          {func(c *Config) { c.Listen.GRPC = "0.0.0.0:99999" }, []string{"listen.grpc", "99999"}},
+		"address of the API":       {func(c *Config) { c.Listen.HTTP = "localhost" }, []string{"listen.http", `"localhost"`}},
+		"port of the API":          {func(c *Config) { c.Listen.HTTP = "localhost:http" }, []string{"listen.http", `"localhost:http"`}},
+		"open without a token":     {func(c *Config) { c.Listen.HTTP, c.TLS.HTTP = "0.0.0.0:0", true }, []string{"listen.http", "synchub token"}},
+		"tokens in the clear":      {func(c *Config) { c.Listen.HTTP, c.API.Tokens = ":0", []api.Token{good} }, []string{"listen.http", "tls.http"}},
+		"token without a name":     {func(c *Config) { c.API.Tokens = []api.Token{{SHA256: good.SHA256}} }, []string{"api.tokens", "token 1"}},
+		"token that is no hash":    {func(c *Config) { c.API.Tokens = []api.Token{{Name: "planner", SHA256: strings.Repeat("xy", 32)}} }, []string{"api.tokens", `"planner"`}},
+		"token that is the secret": {func(c *Config) { c.API.Tokens = []api.Token{good, {Name: "x", SHA256: "secret"}} }, []string{"api.tokens", "token 2"}},
+		"no plant":                 {func(c *Config) { c.Plants, c.Routes = nil, nil }, []string{"plants", "no plant is named"}},
+		"plant without agents":     {func(c *Config) { c.Plants[0].Agents, c.Routes = nil, nil }, []string{"plants", `"ulm"`, "at least one agent"}},
+		"plant twice":              {func(c *Config) { c.Plants = append(c.Plants, c.Plants[0]) }, []string{"plants", `"ulm"`, "twice"}},
+		"zone":                     {func(c *Config) { c.Plants[0].TimeZone = "CEST+1" }, []string{"plants", `"ulm"`, `"CEST+1"`, "Europe/Berlin"}},
+		"route to nobody":          {func(c *Config) { c.Routes[0].Agent = "line9" }, []string{"routes", `"line9"`}},
+		"route to another plant":   {func(c *Config) { c.Routes[0].Plant = "bern" }, []string{"routes", `"bern"`}},
+		"route from no ERP":        {func(c *Config) { c.Routes[0].ERP = "sap" }, []string{"routes", `"sap"`}},
+		"ERP without a name":       {func(c *Config) { c.ERPs[0].Name, c.Routes = "", nil }, []string{"ERP", "missing or used twice"}},
+		"ERP twice":                {func(c *Config) { c.ERPs = append(c.ERPs, c.ERPs[0]) }, []string{`ERP "erp"`, "used twice"}},
+		"kind of ERP":              {func(c *Config) { c.ERPs[0].Kind = "sap" }, []string{`ERP "erp"`, `"sap"`, "sandbox"}},
+		"section of an ERP":        {func(c *Config) { c.ERPs[0].Decode = func(any) error { return errors.New(`unknown key "urll"`) } }, []string{`ERP "erp"`, "urll"}},
+		"URL of an ERP":            {func(c *Config) { c.ERPs[0].Decode = func(any) error { return nil } }, []string{`ERP "erp"`, "url"}},
+		"pause":                    {func(c *Config) { c.Dispatch.Every = -time.Second }, []string{"dispatch.every", "-1s"}},
+		"quiet time":               {func(c *Config) { c.Posting.Quiet = -time.Second }, []string{"posting.quiet"}},
+		"latest closing":           {func(c *Config) { c.Posting.CloseAfter = -time.Second }, []string{"posting.close_after"}},
+		"workers":                  {func(c *Config) { c.Posting.Workers = -1 }, []string{"posting.workers"}},
+		"log level":                {func(c *Config) { c.Log.Level = "loud" }, []string{"log.level", `"loud"`}},
+		"log format":               {func(c *Config) { c.Log.Format = "xml" }, []string{"log.format", `"xml"`}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			cfg := configured(t, "http://127.0.0.1:1")
+			x.spoil(&cfg)
+			h, err := New(t.Context(), cfg, Options{Kinds: kinds})
+			if err == nil {
+				h.Close()
+				t.Fatal("the fault was not found")
+			}
+			if !errors.Is(err, ErrConfig) {
+				t.Errorf("%v is no ErrConfig", err)
+			}
+			for _, w := range x.want {
+				if !strings.Contains(err.Error(), w) {
+					t.Errorf("%q does not name %q", err, w)
+				}
+			}
+			if n := len(cfg.Check(kinds)); n != 1 {
+				t.Errorf("%d faults for one: %v", n, cfg.Check(kinds))
+			}
+			if _, err := os.Stat(filepath.Join(filepath.Dir(cfg.Path), "data")); err == nil {
+				t.Error("a store was made for a configuration with faults")
+			}
+		})
+	}
+}
+
+func TestGoodConfigurationHasNoFaultHoweverOftenItIsChecked(t *testing.T) {
+	cfg := configured(t, "http://127.0.0.1:1")
+	t.Chdir(filepath.Dir(filepath.Dir(cfg.Path)))
+	cfg.Path = filepath.Join(filepath.Base(filepath.Dir(cfg.Path)), "hub.yaml") // relative names start at the file's folder
+	for range 3 {
+		if faults := cfg.Check(kinds); len(faults) > 0 {
+			t.Fatal(faults)
+		}
+	}
+	if cfg.Posting.Quiet == 0 || cfg.Posting.CloseAfter != time.Hour {
+		t.Errorf("defaults %+v", cfg.Posting)
+	}
+}
+
+func write(t *testing.T, text string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "file.pem")
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}

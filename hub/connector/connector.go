@@ -1,0 +1,163 @@
+// Package connector is the contract between the hub and an outside system that holds the books.
+//
+// It owns the questions the hub asks (what changed, post this, did that happen, what do you hold) and the possible answers,
+// "cannot tell" among them. It promises the posting engine that every answer is a statement about the effect in the outside
+// system and never about the transport. It never stores anything and never decides to try again.
+package connector
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/linekeeper/linekeeper/hub/object"
+)
+
+// Connector speaks to one outside system. All methods may be called from several goroutines; the hub never has two calls
+// about one work order under way at once. An error return means that the connector itself could not do its work (network
+// down before anything was sent, log-in refused): nothing has happened outside, and the hub asks again later.
+type Connector interface {
+	// Capabilities says what the system can and cannot prove. It does no I/O.
+	Capabilities() Capabilities
+
+	// ListChanged returns work orders that changed at or after cursor, oldest change first, and the cursor for the next
+	// call. An empty cursor means from the beginning. It may return an order again that was returned before; it never
+	// leaves one out, even when the system commits changes out of order. More says that there is more right now.
+	ListChanged(ctx context.Context, cursor string) (Changes, error)
+
+	// Get reads one work order by its number. ErrNotFound when the system does not have it.
+	Get(ctx context.Context, orderNo string) (object.WorkOrder, error)
+
+	// Prepare reads what Lookup will need if the outcome of Post is lost and returns it as the intent; the hub stores it
+	// before Post. It changes nothing outside. It may already answer Rejected, or Posted when the effect is there.
+	Prepare(ctx context.Context, p Posting) (intent []byte, early *Outcome, err error)
+
+	// Post makes the effect, once. Whatever goes wrong after the first byte may have been sent is InDoubt, never an error.
+	Post(ctx context.Context, p Posting, intent []byte) Outcome
+
+	// Lookup finds out what became of a posting whose outcome is unknown. It may finish a posting that is half done when
+	// finishing it cannot double it.
+	Lookup(ctx context.Context, p Posting, intent []byte) (Finding, error)
+
+	// Verify reads the effect back and compares it with the posting.
+	Verify(ctx context.Context, p Posting, intent []byte, doc Document) (Verification, error)
+}
+
+// StockReader is implemented by connectors whose system can tell how much it holds.
+type StockReader interface {
+	// Inventory returns the balances of the items at the system's own default storage, or of all items when none is named.
+	Inventory(ctx context.Context, items []string) ([]object.Balance, error)
+}
+
+// Capabilities of an outside system. The hub asks before it plans.
+type Capabilities struct {
+	System string
+	// Posts lists the kinds of facts that have an effect in the system; facts of other kinds are settled as "not posted by
+	// policy". States lists the shop-floor states that have one.
+	Posts  []object.Kind
+	States []object.FloorState
+	// ExternalKey: the system stores the fact's key with the document and can be searched by it.
+	ExternalKey bool
+	// CompareAndSet: a posting can be tied to the state that Prepare read, so that it cannot happen twice.
+	CompareAndSet bool
+	// QuantityScale is the number of decimals that the system keeps; -1 means any.
+	QuantityScale int32
+	// Settle is how long an effect may take to appear after the system answered.
+	Settle time.Duration
+}
+
+// Changes is one page of changed work orders.
+type Changes struct {
+	Orders []object.WorkOrder
+	// Unreadable are changed orders that could not be put into our words. They stop no neighbour; Get returns one once the
+	// cause is mended.
+	Unreadable []Unreadable
+	Cursor     string
+	More       bool
+}
+
+// Unreadable is an order that the connector cannot translate, and a sentence why: an unmapped unit, for instance.
+type Unreadable struct {
+	OrderNo, ERPKey, Reason string
+}
+
+// Posting is what shall take effect.
+type Posting struct {
+	Fact object.Fact
+	// Order is the work order as the hub knows it.
+	Order object.WorkOrder
+	// PostingDate is the calendar date (midnight UTC) for the books.
+	PostingDate time.Time
+	// Attempt counts from 1.
+	Attempt int
+}
+
+// Result is what Post knows of the effect.
+type Result string
+
+// The results of a posting.
+const (
+	Posted   Result = "posted"
+	Rejected Result = "rejected"
+	InDoubt  Result = "in_doubt"
+)
+
+// Class says what can be done about a rejection. In every class nothing has happened outside.
+type Class string
+
+// The classes of rejections.
+const (
+	Retryable   Class = "retryable"   // lock, throttling, dependency not there yet: the hub tries again by itself
+	Correctable Class = "correctable" // closed period, missing stock, wrong state: a person mends it, then replays
+	Fatal       Class = "fatal"       // unknown order, unit or item, no right: the fact itself or the mapping is wrong
+)
+
+// Outcome is the answer of Post.
+type Outcome struct {
+	Result   Result
+	Document Document
+	// Class, Code and Reason are set when rejected; Reason also when in doubt. Code is stable, Reason a sentence that names
+	// the item, NextStep what a person should do.
+	Class    Class
+	Code     string
+	Reason   string
+	NextStep string
+	// RetryAfter is the earliest next attempt that the system asked for; zero when it did not.
+	RetryAfter time.Duration
+}
+
+// Document is the outside system's own key of an effect.
+type Document struct {
+	Number string // as a person would search for it
+	ID     string // the system's technical key; may be empty
+}
+
+// Presence is what Lookup found.
+type Presence string
+
+// What a look-up can find.
+const (
+	Found       Presence = "found"
+	Absent      Presence = "absent"        // certainly not there and can no longer appear: it may be posted again
+	NotFoundYet Presence = "not_found_yet" // not there, but might still appear: ask again later
+	CannotTell  Presence = "cannot_tell"   // the system cannot answer: a person decides
+)
+
+// Finding is the answer of Lookup.
+type Finding struct {
+	Presence Presence
+	Document Document
+	Reason   string
+}
+
+// Verification is the answer of Verify.
+type Verification struct {
+	// Matches: the effect is there and equals the posting. Otherwise Difference says in a sentence what is different.
+	Matches    bool
+	Difference string
+	// NotYet: the effect cannot be read yet; ask again later.
+	NotYet bool
+}
+
+// ErrNotFound says that the outside system does not have the object; Get wraps it.
+var ErrNotFound = errors.New("not found")

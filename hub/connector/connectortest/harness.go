@@ -1,0 +1,84 @@
+package connectortest
+
+import (
+	"testing"
+
+	"github.com/linekeeper/linekeeper/hub/connector"
+	"github.com/linekeeper/linekeeper/hub/object"
+	"github.com/shopspring/decimal"
+)
+
+// Harness is an outside system under test and what a test may do to it past the connector. Fields said to be optional may
+// be nil; the cases that need them are then not part of the run, and Run logs which.
+type Harness struct {
+	// Connect makes a connector to the system. It is called more than once: a second one is a hub that started again.
+	Connect func(t testing.TB) connector.Connector
+
+	// Item is what orders make, Component what they need: PerItem of it for each piece. There is plenty of it in stock.
+	Item, Component         string
+	ItemUnit, ComponentUnit string // UN/ECE Recommendation 20
+	PerItem                 string // decimal
+	// Site is what the connector reports as the orders' site.
+	Site string
+
+	// CreateOrder makes a released order for so many of Item and returns its number. ChangeQuantity, CancelOrder and
+	// CloseOrder are what a planner does to it; CloseOrder leaves it finished. They may be called while nothing is posted.
+	CreateOrder    func(t testing.TB, quantity string) string
+	ChangeQuantity func(t testing.TB, order, quantity string)
+	CancelOrder    func(t testing.TB, order string)
+	CloseOrder     func(t testing.TB, order string)
+
+	// Effects reads the truth from the system's own books.
+	Effects func(t testing.TB, order string) Effects
+
+	// Faults stands between the connector and the system. Optional.
+	Faults Faults
+
+	// ChangeLate changes an order's quantity in a transaction that began now but is visible only after commit. Optional.
+	ChangeLate func(t testing.TB, order, quantity string) (commit func())
+
+	// ExpireSessions ends every log-in that the connector holds. Optional.
+	ExpireSessions func(t testing.TB)
+
+	// Lossy is how many postings the run under lost replies makes; 100 when zero.
+	LossyPostings int
+}
+
+// Effects is what the outside system holds for one order.
+type Effects struct {
+	Yield, Scrap     decimal.Decimal // of the order's item
+	Issued, Returned decimal.Decimal // of the component
+	// Documents counts the effects on stock, so that a doubled one is seen even where the sums agree by chance.
+	Documents int
+	State     object.OrderState
+}
+
+// Fault is what goes wrong with one exchange between connector and system.
+type Fault string
+
+// The faults.
+const (
+	// LoseReply lets the system do its work and loses the answer.
+	LoseReply Fault = "lose the reply"
+	// HalfReply lets the system do its work and cuts the answer in the middle.
+	HalfReply Fault = "cut the reply in half"
+	// LoseRequest loses the request before it reaches the system.
+	LoseRequest Fault = "lose the request"
+	// DelayRequest looks to the connector like LoseRequest, but the request arrives when Deliver is called.
+	DelayRequest Fault = "delay the request"
+	// ServerError answers 503 without asking the system, as a gateway does.
+	ServerError Fault = "answer 503"
+)
+
+// Faults makes exchanges between the connector and the system go wrong. Proxy is one for systems that speak HTTP.
+type Faults interface {
+	// Arm makes f happen to the nth exchange from now (1 is the next); it replaces what was armed before.
+	Arm(f Fault, nth int)
+	// Fired reports whether the armed fault has happened, and disarms it.
+	Fired() bool
+	// Deliver lets the delayed requests through and returns when the system has answered them all.
+	Deliver()
+	// Lossy loses the given shares of replies (some of them cut in half) and of requests (some of them answered 503) from now
+	// on, drawn from a source with that seed; shares of zero end it.
+	Lossy(seed int64, replies, requests float64)
+}

@@ -1,0 +1,275 @@
+package sandbox
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptrace"
+	"net/url"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/linekeeper/linekeeper/hub/connector"
+	"github.com/shopspring/decimal"
+)
+
+// client speaks HTTP and JSON with the ERP and keeps a session's token.
+type client struct {
+	base           string
+	user, password string
+	timeout        time.Duration
+	http           *http.Client
+
+	mu    sync.Mutex
+	token string
+}
+
+func newClient(cfg Config) *client {
+	t := http.DefaultTransport.(*http.Transport).Clone()
+	t.MaxIdleConnsPerHost = 32
+	return &client{base: strings.TrimRight(cfg.URL, "/"), user: cfg.User, password: cfg.Password, timeout: cfg.Timeout, http: &http.Client{Transport: t}}
+}
+
+// answer is what the ERP said. Exactly one of body and refusal is set.
+type answer struct {
+	status  int
+	body    []byte
+	refusal *refusal
+}
+
+// refusal is an answer by which nothing has happened.
+type refusal struct {
+	Status     int
+	Code       string `json:"code"`
+	Message    string `json:"message"`
+	RetryAfter time.Duration
+}
+
+func (r *refusal) Error() string { return fmt.Sprintf("ERP refused: %s %s", r.Code, r.Message) }
+
+func (r *refusal) Unwrap() error {
+	if r.Status == http.StatusNotFound {
+		return connector.ErrNotFound
+	}
+	return nil
+}
+
+// lost is the error of a call that may have had an effect all the same.
+type lost struct{ cause error }
+
+func (l *lost) Error() string { return "the ERP's answer was lost: " + l.cause.Error() }
+func (l *lost) Unwrap() error { return l.cause }
+
+// call sends one request, logging in before when there is no session and once again when the session has ended. An error
+// that is a *lost may have had an effect, any other certainly had none.
+func (c *client) call(ctx context.Context, method, path string, body any) (answer, error) {
+	var text []byte
+	if body != nil {
+		var err error
+		if text, err = json.Marshal(body); err != nil {
+			return answer{}, err
+		}
+	}
+	token, err := c.session(ctx, "")
+	if err != nil {
+		return answer{}, err
+	}
+	a, err := c.send(ctx, method, path, text, "Bearer "+token)
+	if err == nil && a.refusal != nil && a.refusal.Status == http.StatusUnauthorized {
+		if token, err = c.session(ctx, token); err != nil {
+			return answer{}, err
+		}
+		a, err = c.send(ctx, method, path, text, "Bearer "+token)
+	}
+	return a, err
+}
+
+// session returns the token, or a new one when it is empty or equals expired.
+func (c *client) session(ctx context.Context, expired string) (string, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.token != "" && c.token != expired {
+		return c.token, nil
+	}
+	request := http.Request{Header: http.Header{}}
+	request.SetBasicAuth(c.user, c.password)
+	a, err := c.send(ctx, "POST", "/api/login", nil, request.Header.Get("Authorization"))
+	var l *lost
+	if errors.As(err, &l) {
+		err = l.cause // a log-in without an answer has no effect
+	}
+	if err == nil && a.refusal != nil {
+		err = a.refusal
+	}
+	var login struct {
+		Token string `json:"token"`
+	}
+	if err == nil {
+		err = json.Unmarshal(a.body, &login)
+	}
+	if err != nil {
+		return "", fmt.Errorf("log in to ERP %s as %q: %w", c.base, c.user, err)
+	}
+	c.token = login.Token
+	return c.token, nil
+}
+
+// send makes one exchange. Only a body in the ERP's own form counts as a refusal: an error page of something in between
+// says nothing of the effect.
+func (c *client) send(ctx context.Context, method, path string, body []byte, authorization string) (answer, error) {
+	ctx, cancel := context.WithTimeout(ctx, c.timeout)
+	defer cancel()
+	var connected atomic.Bool
+	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { connected.Store(true) }})
+	req, err := http.NewRequestWithContext(ctx, method, c.base+path, bytes.NewReader(body))
+	if err != nil {
+		return answer{}, err
+	}
+	req.Header.Set("Authorization", authorization)
+	req.Header.Set("Content-Type", "application/json")
+	resp, err := c.http.Do(req)
+	if err != nil && !connected.Load() {
+		return answer{}, err
+	}
+	if err != nil {
+		return answer{}, &lost{err}
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(io.LimitReader(resp.Body, 64<<20))
+	if err != nil {
+		return answer{}, &lost{err}
+	}
+	if resp.StatusCode < 300 {
+		return answer{status: resp.StatusCode, body: text}, nil
+	}
+	var envelope struct {
+		Error *refusal `json:"error"`
+	}
+	if json.Unmarshal(text, &envelope) != nil || envelope.Error == nil || envelope.Error.Code == "" || resp.StatusCode == http.StatusInternalServerError {
+		return answer{}, &lost{fmt.Errorf("answer %s is not the ERP's own: %.200q", resp.Status, text)}
+	}
+	r := envelope.Error
+	r.Status = resp.StatusCode
+	if s, err := strconv.Atoi(resp.Header.Get("Retry-After")); err == nil {
+		r.RetryAfter = time.Duration(s) * time.Second
+	}
+	return answer{status: resp.StatusCode, refusal: r}, nil
+}
+
+// get reads something; a refusal is an error.
+func (c *client) get(ctx context.Context, path string, query url.Values, into any) error {
+	if len(query) > 0 {
+		path += "?" + query.Encode()
+	}
+	a, err := c.call(ctx, "GET", path, nil)
+	if err != nil {
+		return err
+	}
+	if a.refusal != nil {
+		return a.refusal
+	}
+	return json.Unmarshal(a.body, into)
+}
+
+// The ERP's own words.
+type (
+	order struct {
+		No           string          `json:"no"`
+		Version      int64           `json:"version"`
+		ChangedAt    time.Time       `json:"changed_at"`
+		State        string          `json:"state"`
+		Item         string          `json:"item"`
+		Description  string          `json:"description"`
+		Quantity     decimal.Decimal `json:"quantity"`
+		Unit         string          `json:"unit"`
+		Site         string          `json:"site"`
+		WorkCenter   string          `json:"work_center"`
+		Lot          string          `json:"lot"`
+		Priority     int32           `json:"priority"`
+		PlannedStart time.Time       `json:"planned_start"`
+		PlannedEnd   time.Time       `json:"planned_end"`
+		Operations   []struct {
+			Operation   string          `json:"operation"`
+			Description string          `json:"description"`
+			WorkCenter  string          `json:"work_center"`
+			Quantity    decimal.Decimal `json:"quantity"`
+		} `json:"operations"`
+		Components []struct {
+			Reservation string          `json:"reservation"`
+			Operation   string          `json:"operation"`
+			Item        string          `json:"item"`
+			Description string          `json:"description"`
+			Required    decimal.Decimal `json:"required"`
+			Unit        string          `json:"unit"`
+			Backflush   bool            `json:"backflush"`
+		} `json:"components"`
+	}
+
+	document struct {
+		Number      string          `json:"number"`
+		Kind        string          `json:"kind"`
+		OrderNo     string          `json:"order_no"`
+		Operation   string          `json:"operation"`
+		Item        string          `json:"item"`
+		Yield       decimal.Decimal `json:"yield"`
+		Scrap       decimal.Decimal `json:"scrap"`
+		Rework      decimal.Decimal `json:"rework"`
+		Unit        string          `json:"unit"`
+		State       string          `json:"state"`
+		PostingDate string          `json:"posting_date"`
+		Reverses    string          `json:"reverses"`
+		ReversedBy  string          `json:"reversed_by"`
+		Lines       []struct {
+			Movement string          `json:"movement"`
+			Item     string          `json:"item"`
+			Quantity decimal.Decimal `json:"quantity"`
+			Unit     string          `json:"unit"`
+		} `json:"lines"`
+	}
+
+	found struct {
+		AsOf      time.Time  `json:"as_of"`
+		Documents []document `json:"documents"`
+		Pending   bool       `json:"pending"`
+		Failed    *refusal   `json:"failed"`
+	}
+
+	stock struct {
+		AsOf  time.Time `json:"as_of"`
+		Stock []struct {
+			Item   string          `json:"item"`
+			Unit   string          `json:"unit"`
+			OnHand decimal.Decimal `json:"on_hand"`
+		} `json:"stock"`
+	}
+)
+
+func (c *client) order(ctx context.Context, no string) (o order, err error) {
+	return o, c.get(ctx, "/api/orders/"+url.PathEscape(no), nil, &o)
+}
+
+func (c *client) find(ctx context.Context, key string) (f found, err error) {
+	return f, c.get(ctx, "/api/documents", url.Values{"external_key": {key}}, &f)
+}
+
+func (c *client) stock(ctx context.Context, items []string) (s stock, err error) {
+	return s, c.get(ctx, "/api/stock", url.Values{"item": items}, &s)
+}
+
+func (c *client) changed(ctx context.Context, since time.Time, after string, sites []string, limit int) ([]order, error) {
+	q := url.Values{"changed_since": {since.UTC().Format(time.RFC3339)}, "limit": {strconv.Itoa(limit)}, "site": sites}
+	if after != "" {
+		q.Set("after", after)
+	}
+	var page struct {
+		Orders []order `json:"orders"`
+	}
+	return page.Orders, c.get(ctx, "/api/orders", q, &page)
+}

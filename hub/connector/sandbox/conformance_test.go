@@ -1,0 +1,114 @@
+package sandbox_test
+
+import (
+	"net/http/httptest"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/linekeeper/linekeeper/hub/connector"
+	"github.com/linekeeper/linekeeper/hub/connector/connectortest"
+	"github.com/linekeeper/linekeeper/hub/connector/sandbox"
+	"github.com/linekeeper/linekeeper/hub/connector/sandbox/erp"
+	"github.com/linekeeper/linekeeper/hub/object"
+	"github.com/shopspring/decimal"
+)
+
+// bench is an ERP behind a proxy that loses things, with a clock that can be set back.
+type bench struct {
+	*erp.ERP
+	proxy *connectortest.Proxy
+	mu    sync.Mutex
+	frost time.Time // what the clock shows while it is not zero
+}
+
+func newBench(t *testing.T) *bench {
+	t.Helper()
+	b := &bench{}
+	e, err := erp.Open(t.TempDir(), erp.Options{FinishCloses: true, Now: b.now})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { e.Close() })
+	if err := e.SeedDemo(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	server := httptest.NewServer(e.Handler())
+	t.Cleanup(server.Close)
+	b.ERP, b.proxy = e, connectortest.NewProxy(t, server.URL)
+	return b
+}
+
+func (b *bench) now() time.Time {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if !b.frost.IsZero() {
+		return b.frost
+	}
+	return time.Now()
+}
+
+func (b *bench) setClock(at time.Time) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.frost = at
+}
+
+func (b *bench) create(t testing.TB, quantity string) string {
+	t.Helper()
+	q := d(quantity)
+	no, err := b.ReleaseOrder(t.Context(), erp.Order{Item: "BRACKET-10", Quantity: q, Site: "1000", WorkCenter: "press1",
+		Components: []erp.Component{{Item: "STEEL-S235", Required: q.Mul(d("0.125"))}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return no
+}
+
+func (b *bench) effects(t testing.TB, order string) connectortest.Effects {
+	t.Helper()
+	totals, err := b.Totals(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := totals.Orders[order]
+	return connectortest.Effects{Yield: o.Yield, Scrap: o.Scrap, Issued: o.Issued["STEEL-S235"], Returned: o.Returned["STEEL-S235"], Documents: o.Documents,
+		State: map[string]object.OrderState{erp.Released: object.OrderReleased, erp.Started: object.OrderInProgress, erp.Finished: object.OrderCompleted,
+			erp.Closed: object.OrderClosed, erp.Cancelled: object.OrderCancelled}[o.State]}
+}
+
+func TestConformance(t *testing.T) {
+	b := newBench(t)
+	must := func(t testing.TB, err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	connectortest.Run(t, connectortest.Harness{
+		Connect: func(t testing.TB) connector.Connector {
+			c, err := sandbox.New(sandbox.Config{URL: b.proxy.URL, User: "linekeeper", Password: "sandbox", Settle: 500 * time.Millisecond})
+			must(t, err)
+			return c
+		},
+		Item: "BRACKET-10", Component: "STEEL-S235", ItemUnit: "C62", ComponentUnit: "KGM", PerItem: "0.125", Site: "1000",
+		CreateOrder: b.create,
+		ChangeQuantity: func(t testing.TB, order, quantity string) {
+			must(t, b.ERP.ChangeQuantity(t.Context(), order, d(quantity)))
+		},
+		CancelOrder:    func(t testing.TB, order string) { must(t, b.Cancel(t.Context(), order)) },
+		CloseOrder:     func(t testing.TB, order string) { must(t, b.ERP.CloseOrder(t.Context(), order)) },
+		Effects:        b.effects,
+		Faults:         b.proxy,
+		ExpireSessions: func(testing.TB) { b.ExpireTokens() },
+		ChangeLate: func(t testing.TB, order, quantity string) func() {
+			began := time.Now().Add(-30 * time.Second)
+			return func() {
+				b.setClock(began)
+				defer b.setClock(time.Time{})
+				must(t, b.ERP.ChangeQuantity(t.Context(), order, decimal.RequireFromString(quantity)))
+			}
+		},
+		LossyPostings: 300,
+	})
+}

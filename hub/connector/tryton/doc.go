@@ -1,0 +1,36 @@
+// Package tryton connects the hub to a Tryton 6.0 ERP: it reads production orders and posts what the shop floor did.
+//
+// It owns the way a fact becomes stock moves of a production and the proof that it did so once. It promises that no fact
+// moves stock twice, whatever is lost between it and Tryton, and that the fact's key stands in a note on every move before
+// the move is done. It never keeps anything on disk and never lets Tryton consume the planned material by itself.
+//
+// # How once is once
+//
+// A posting is one write on the production order that adds its moves as drafts, tied by the record's timestamp to the state
+// that Prepare read (compare and set). Then the key is noted on the moves, and they are done; both can be repeated. After a
+// lost reply Lookup searches the order for moves newer than the intent. If there are none it first writes the order once
+// more, so that a request which is still under way can no longer match the timestamp, and only then says Absent.
+//
+// # How a production order lives
+//
+//	waiting, assigned --start--> running --finish--> done
+//	       \------------cancel----+--> cancelled   (while nothing was posted)
+//
+// Tryton's own "run" consumes every planned input. The shop floor reports what it really took, so a start first cancels the
+// planned inputs: they stay readable as cancelled lines, and the component list is read from them. A consumption or a
+// confirmation on an order that was not started is posted at once, and the order is started right after it, so that nobody
+// on the floor waits for an order of messages. Each yield is taken off the planned output, which keeps Tryton's forecast
+// right; a finish cancels what is left of it and of other drafts.
+//
+// An order with a routing has works, and Tryton refuses to finish it until they are finished there; the connector says so
+// and leaves them alone.
+//
+// # What Tryton must be like
+//
+// The account given to the connector must be its own: moves that it created are told from planned ones by their creator. It
+// needs the groups Stock and Production. Planners do not press Run on orders of the line, because Tryton then consumes the
+// planned material besides what the floor reports. PostgreSQL runs in UTC: where its clock jumps back in autumn, changes of
+// that hour would be stamped before the cursor. On SQLite Tryton's timestamps have whole seconds, and nothing here holds.
+//
+// Deleted orders are not reported by Tryton, and so not by ListChanged: Get says that they are gone.
+package tryton

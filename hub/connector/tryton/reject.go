@@ -1,0 +1,71 @@
+package tryton
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/linekeeper/linekeeper/hub/connector"
+)
+
+// beforeEffect turns a failed call into the outcome of a posting that had no effect. A call that may have had one is in doubt.
+func (c *Connector) beforeEffect(p connector.Posting, err error) connector.Outcome {
+	var e *callError
+	if !errors.As(err, &e) {
+		return *reject(connector.Retryable, "unreadable", err.Error(), "Nothing at first: it is tried again. If it stays, compare Tryton's version with the one this connector knows (6.0).")
+	}
+	order := p.Fact.OrderNo()
+	switch e.kind {
+	case notSent:
+		return *reject(connector.Retryable, "unreachable", fmt.Sprintf("Tryton cannot be reached for order %q: %s", order, err),
+			"Check that Tryton runs and that the hub reaches it; it is tried again by itself.")
+	case locked:
+		out := *reject(connector.Retryable, "log_in_refused", e.text, "Set the right password for the connector's account; if it is right, wait until Tryton opens the account again.")
+		out.RetryAfter = lockout
+		return out
+	case outdated:
+		return changed(p)
+	case denied:
+		return *reject(connector.Fatal, "not_allowed", fmt.Sprintf("order %q: %s", order, e.Error()), noRight)
+	case failed:
+		return *reject(connector.Retryable, "tryton_failed", fmt.Sprintf("Tryton broke down while posting to order %q: %s", order, e.text),
+			"Nothing at first: it is tried again. If it stays, look for this text in Tryton's log.")
+	case refused, warned:
+		return *refusedBy(order, e)
+	case impossible:
+		return *reject(connector.Fatal, "unreadable", err.Error(), "Compare Tryton's version with the one this connector knows (6.0).")
+	}
+	return doubt(err)
+}
+
+const noRight = "Give the connector's account the groups Stock and Production in Tryton, then replay."
+
+// refusedBy reads Tryton's sentence. The connector asks for English, so that the sentences are known.
+func refusedBy(order string, e *callError) *connector.Outcome {
+	reason := fmt.Sprintf("Tryton refuses to post to order %q: %s", order, strings.TrimSpace(e.text))
+	has := func(words ...string) bool {
+		for _, w := range words {
+			if !strings.Contains(e.text, w) {
+				return false
+			}
+		}
+		return true
+	}
+	switch {
+	case has("must reopen period"):
+		return reject(connector.Correctable, "period_closed", reason, "Reopen the stock period in Tryton, or post with a date in an open period; where the order is still planned for the closed one, plan it anew. Then replay.")
+	case has("To complete production", "finished"):
+		return reject(connector.Correctable, "works_open", reason, "Finish the order's works in Tryton and replay.")
+	case has("not allowed to access"), has("not allowed to create"), has("not allowed to write"):
+		return reject(connector.Fatal, "not_allowed", reason, noRight)
+	case has("not allowed to read"):
+		return reject(connector.Correctable, "not_visible", reason, "The record was deleted or belongs to another company: check the account's companies in Tryton, then replay.")
+	case e.kind == warned:
+		return reject(connector.Correctable, "needs_confirmation", reason, "Decide in Tryton what the warning is about, then replay.")
+	}
+	return reject(connector.Correctable, "refused", reason, "Correct in Tryton what it says, then replay.")
+}
+
+// tomorrow is the last posting date that a plant east of the server can mean by today.
+func tomorrow() time.Time { return time.Now().UTC().AddDate(0, 0, 1) }

@@ -1,0 +1,139 @@
+package tryton_test
+
+import (
+	"database/sql"
+	"testing"
+
+	"github.com/linekeeper/linekeeper/buildscripts/realparts"
+	"github.com/linekeeper/linekeeper/hub/connector"
+	"github.com/linekeeper/linekeeper/hub/connector/connectortest"
+	"github.com/linekeeper/linekeeper/hub/connector/tryton"
+	"github.com/linekeeper/linekeeper/hub/object"
+	"github.com/shopspring/decimal"
+)
+
+// plant is a real Tryton with a proxy before it that loses what it is told to lose.
+type plant struct {
+	erp   *realparts.TrytonServer
+	proxy *connectortest.Proxy
+}
+
+func startPlant(t *testing.T) *plant {
+	erp := realparts.Tryton(t)
+	return &plant{erp: erp, proxy: connectortest.NewProxy(t, erp.URL)}
+}
+
+func (p *plant) config() tryton.Config {
+	return tryton.Config{URL: p.proxy.URL + "/erp/", User: p.erp.User, Password: p.erp.Password,
+		Sites: map[string]string{"WH": "ulm"}, PageSize: 20}
+}
+
+func (p *plant) connect(t testing.TB, change ...func(*tryton.Config)) *tryton.Connector {
+	t.Helper()
+	config := p.config()
+	for _, f := range change {
+		f(&config)
+	}
+	c, err := tryton.New(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return c
+}
+
+func (p *plant) order(t testing.TB, quantity string) string {
+	t.Helper()
+	return p.erp.CreateProductionOrder(t, realparts.TrytonOrder{Item: "FG-GEAR", Quantity: quantity})
+}
+
+var floorStates = map[string]object.OrderState{"draft": object.OrderPlanned, "waiting": object.OrderReleased, "assigned": object.OrderReleased,
+	"running": object.OrderInProgress, "done": object.OrderCompleted, "cancelled": object.OrderCancelled}
+
+func (p *plant) harness(t *testing.T) connectortest.Harness {
+	return connectortest.Harness{
+		Connect: func(t testing.TB) connector.Connector { return p.connect(t) },
+		Item:    "FG-GEAR", ItemUnit: "C62", Component: "RM-STEEL", ComponentUnit: "KGM", PerItem: "2.5", Site: "ulm",
+		CreateOrder:    p.order,
+		ChangeQuantity: p.erp.ChangeQuantity,
+		CancelOrder:    p.erp.CancelOrder,
+		CloseOrder: func(t testing.TB, order string) {
+			id := []int{p.erp.OrderID(t, order)}
+			for _, step := range []string{"assign_try", "run", "done"} { // the planner's way: Tryton consumes what was planned
+				p.erp.Call(t, "production", step, id)
+			}
+		},
+		Effects: func(t testing.TB, order string) connectortest.Effects {
+			t.Helper()
+			made, used := p.erp.Effects(t, order, "FG-GEAR"), p.erp.Effects(t, order, "RM-STEEL")
+			dec := decimal.RequireFromString
+			return connectortest.Effects{Yield: dec(made.Yield), Scrap: dec(made.Scrap), Issued: dec(used.Issued), Returned: dec(used.Returned),
+				Documents: made.Done + used.Done + made.Loose + used.Loose, State: floorStates[p.erp.OrderState(t, order)]}
+		},
+		Faults: p.proxy,
+		ChangeLate: func(t testing.TB, order, quantity string) func() {
+			db, err := sql.Open("pgx", p.erp.DSN)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { db.Close() })
+			tx, err := db.Begin()
+			if err != nil {
+				t.Fatal(err)
+			}
+			// Tryton stamps what it writes with the start of its transaction, too.
+			if _, err := tx.Exec(`UPDATE production SET quantity = $1, write_date = CURRENT_TIMESTAMP WHERE number = $2`, quantity, order); err != nil {
+				t.Fatal(err)
+			}
+			return func() {
+				if err := tx.Commit(); err != nil {
+					t.Fatal(err)
+				}
+			}
+		},
+		ExpireSessions: func(t testing.TB) { p.exec(t, `DELETE FROM ir_session`); p.erp.Forget() },
+	}
+}
+
+func (p *plant) exec(t testing.TB, statement string, args ...any) {
+	t.Helper()
+	db, err := sql.Open("pgx", p.erp.DSN)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	if _, err := db.Exec(statement, args...); err != nil {
+		t.Fatalf("execute %q: %v", statement, err)
+	}
+}
+
+// One Tryton serves all tests of the package, because its start is the longest part of each.
+func TestTryton(t *testing.T) {
+	p := startPlant(t)
+	for _, test := range []struct {
+		name string
+		run  func(*testing.T, *plant)
+	}{
+		{"Conformance", func(t *testing.T, p *plant) { connectortest.Run(t, p.harness(t)) }},
+		{"KilledBetweenCreateAndDo", killedBetweenCreateAndDo},
+		{"DatabaseConnectionsCut", databaseConnectionsCut},
+		{"IgnoredTransitionIsNotTakenForSuccess", ignoredTransition},
+		{"YieldIsTakenOffThePlannedOutput", plannedOutput},
+		{"EveryMoveCarriesTheKeyBeforeItIsDone", keyOnEveryMove},
+		{"RefusedDraftIsTakenBack", refusedDraft},
+		{"PostingDateOfTomorrowIsConfirmed", postedTomorrow},
+		{"ClosedPeriod", closedPeriod},
+		{"BookStockIsCheckedWhenAsked", checkedStock},
+		{"ReworkNeedsAPlace", rework},
+		{"LotsAreRegisteredWhenMadeNotWhenTaken", lots},
+		{"ReversalGoesTheOtherWay", reversal},
+		{"OpenWorksRefuseAFinishAndChangeNothing", openWorks},
+		{"AccountWithoutRights", withoutRights},
+		{"WrongPasswordIsNotTriedAgain", wrongPassword},
+		{"OrderWithUnmappedUnitStopsNoNeighbour", unmappedUnit},
+		{"ComponentChangedOnItsLineIsListed", changedLine},
+		{"ManyChangesOfOneInstantArePagedThrough", paging},
+	} {
+		t.Run(test.name, func(t *testing.T) { test.run(t, p) })
+	}
+}

@@ -1,0 +1,27 @@
+package ingestbench_test
+
+import (
+	"context"
+	"os"
+	"testing"
+
+	"github.com/linekeeper/linekeeper/hub/ingest/ingestbench"
+)
+
+func TestOneRoundMeasuresBothSides(t *testing.T) {
+	r, err := ingestbench.Run(context.Background(), ingestbench.Options{Rounds: 1, Batches: 4, Dir: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r.Ratio() <= 0 {
+		t.Fatalf("ratio %v", r.Ratio())
+	}
+}
+
+func BenchmarkIngest(b *testing.B) {
+	r, err := ingestbench.Run(context.Background(), ingestbench.Options{Dir: b.TempDir()})
+	if err != nil {
+		b.Fatal(err)
+	}
+	r.Print(os.Stdout)
+}

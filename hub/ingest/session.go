@@ -1,0 +1,467 @@
+package ingest
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/linekeeper/linekeeper/hub/store"
+	"github.com/linekeeper/linekeeper/hub/wire"
+	pb "github.com/linekeeper/linekeeper/proto/linekeeper/v1"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+)
+
+const deliveriesAhead = 200 // sent down and not yet acknowledged
+
+// session is one stream of an agent that was admitted. Three goroutines serve it: receive (checks and hands on), file
+// (writes what is no fact) and serve itself (sends).
+type session struct {
+	server   *Server
+	stream   grpc.BidiStreamingServer[pb.Up, pb.Down]
+	ctx      context.Context
+	cancel   context.CancelCauseFunc
+	done     chan struct{} // closed when the session has left the registry
+	name     string        // "plant/agent"
+	plant    string
+	instance string
+	agentID  int64
+
+	next    map[string]uint64 // receive: the next business sequence of each generation
+	started map[string]bool   // receive: generations that this stream has sent of
+	room    chan struct{}     // a token for each batch that is not yet answered
+
+	wake      chan struct{} // serve: there is something to send
+	fileWake  chan struct{} // file: there is something to write
+	telemetry chan *pb.Batch
+	sent      int64   // serve: last delivery put on the stream
+	all       bool    // serve: receipts that were stored once are needed, too
+	ahead     []int64 // deliveries sent and not acknowledged; guarded by mu
+
+	mu        sync.Mutex
+	lastHeard time.Time
+	contested string
+	acks      []*pb.BatchAck
+	refusal   *pb.Refusal
+	broken    bool // a batch could not be stored: nothing after it may be acknowledged
+	status    *pb.AgentStatus
+	downAck   int64
+}
+
+func newSession(s *Server, stream grpc.BidiStreamingServer[pb.Up, pb.Down], h *pb.Hello) *session {
+	ctx, cancel := context.WithCancelCause(stream.Context())
+	return &session{
+		server: s, stream: stream, ctx: ctx, cancel: cancel, done: make(chan struct{}),
+		name: h.GetPlant() + "/" + h.GetAgent(), plant: h.GetPlant(), instance: h.GetInstance(),
+		next: map[string]uint64{}, started: map[string]bool{}, room: make(chan struct{}, 2*s.o.Window),
+		wake: make(chan struct{}, 1), fileWake: make(chan struct{}, 1), telemetry: make(chan *pb.Batch, 4), lastHeard: s.o.Now(),
+	}
+}
+
+func (ss *session) heard() time.Time {
+	ss.mu.Lock()
+	defer ss.mu.Unlock()
+	return ss.lastHeard
+}
+
+// contest remembers that another instance wanted the identity. When this one is heard again, both live.
+func (ss *session) contest(instance string) {
+	ss.mu.Lock()
+	defer ss.mu.Unlock()
+	ss.contested = instance
+}
+
+func kick(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// serve sends acknowledgements and deliveries until the stream ends, and returns when the session's other goroutines have
+// ended or cannot but end.
+func (ss *session) serve() error {
+	changed, unwatch := ss.server.o.Store.Watch(store.DeliveriesTo(ss.agentID))
+	defer unwatch()
+	if !ss.server.enter() {
+		return status.Error(codes.Unavailable, errStopped.Error())
+	}
+	go func() { // ends when this handler has returned: Recv heeds the stream's context
+		defer ss.server.wg.Done()
+		ss.cancel(ss.receive())
+	}()
+	var filing sync.WaitGroup
+	filing.Go(func() { ss.file() })
+	defer filing.Wait()
+	defer ss.cancel(nil)
+
+	poll := time.NewTicker(ss.server.o.Poll)
+	defer poll.Stop()
+	for {
+		if err := ss.sendAcks(); err != nil {
+			return err
+		}
+		if err := ss.sendDeliveries(); err != nil {
+			return err
+		}
+		select {
+		case <-ss.wake:
+		case <-changed:
+		case <-poll.C:
+		case <-ss.server.stop:
+			return status.Error(codes.Unavailable, errStopped.Error())
+		case <-ss.ctx.Done():
+			return ss.ended()
+		}
+	}
+}
+
+// ended sends what is still to be said and returns how the stream ends.
+func (ss *session) ended() error {
+	if err := ss.sendAcks(); err != nil {
+		return err
+	}
+	ss.mu.Lock()
+	r := ss.refusal
+	ss.mu.Unlock()
+	if r != nil {
+		return ss.stream.Send(&pb.Down{Kind: &pb.Down_Refusal{Refusal: r}})
+	}
+	if context.Cause(ss.ctx) == errReplaced {
+		return status.Error(codes.Aborted, errReplaced.Error())
+	}
+	return nil
+}
+
+// refuse ends the session with a refusal; the first one counts.
+func (ss *session) refuse(r *pb.Refusal) {
+	ss.mu.Lock()
+	if ss.refusal == nil {
+		ss.refusal = r
+	}
+	ss.mu.Unlock()
+	ss.cancel(fmt.Errorf("refused: %s", r.GetReason()))
+}
+
+func (ss *session) sendAcks() error {
+	ss.mu.Lock()
+	acks := ss.acks
+	ss.acks = nil
+	ss.mu.Unlock()
+	for _, a := range acks {
+		if err := ss.stream.Send(&pb.Down{Kind: &pb.Down_BatchAck{BatchAck: a}}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (ss *session) sendDeliveries() error {
+	read := ss.server.o.Store.DeliveriesAfter
+	if !ss.all {
+		read = ss.server.o.Store.NeededAfter
+	}
+	for {
+		ss.mu.Lock()
+		room := deliveriesAhead - len(ss.ahead)
+		ss.mu.Unlock()
+		if room <= 0 {
+			return nil
+		}
+		list, err := read(ss.ctx, ss.agentID, ss.sent, room)
+		if err != nil || len(list) == 0 {
+			return ss.readable(err)
+		}
+		if err := ss.put(list); err != nil {
+			return err
+		}
+	}
+}
+
+// readable logs a store that cannot be read: the stream stays, the next poll tries again.
+func (ss *session) readable(err error) error {
+	if err != nil && ss.ctx.Err() == nil {
+		ss.server.o.Logger.Error("cannot read deliveries", "agent", ss.name, "error", err)
+	}
+	return nil
+}
+
+func (ss *session) put(list []store.Delivery) error {
+	orders := false
+	for _, d := range list {
+		m, err := delivery(d)
+		if err != nil {
+			return status.Error(codes.DataLoss, err.Error())
+		}
+		ss.mu.Lock()
+		ss.ahead = append(ss.ahead, d.Seq)
+		ss.mu.Unlock()
+		if err := ss.stream.Send(&pb.Down{Kind: &pb.Down_Delivery{Delivery: m}}); err != nil {
+			return err
+		}
+		ss.sent = d.Seq
+		orders = orders || d.Kind == store.DeliverWorkOrder
+	}
+	if orders {
+		if err := ss.server.o.Store.MarkSent(ss.ctx, ss.agentID, ss.sent); err != nil {
+			return ss.readable(err)
+		}
+	}
+	return nil
+}
+
+func delivery(d store.Delivery) (*pb.Delivery, error) {
+	m := &pb.Delivery{Seq: d.Seq}
+	var err error
+	switch d.Kind {
+	case store.DeliverWorkOrder:
+		o := &pb.WorkOrder{}
+		err = proto.Unmarshal(d.Body, o)
+		m.Kind = &pb.Delivery_WorkOrder{WorkOrder: o}
+	case store.DeliverReceipt:
+		r := &pb.Receipt{}
+		err = proto.Unmarshal(d.Body, r)
+		m.Kind = &pb.Delivery_Receipt{Receipt: r}
+	default:
+		err = fmt.Errorf("kind %q is not known", d.Kind)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read delivery %d of %q: %w", d.Seq, d.Ref, err)
+	}
+	return m, nil
+}
+
+// receive takes what comes up until the stream ends.
+func (ss *session) receive() error {
+	for {
+		up, err := ss.stream.Recv()
+		if err != nil {
+			return err
+		}
+		if err := ss.hear(); err != nil {
+			return err
+		}
+		switch k := up.GetKind().(type) {
+		case *pb.Up_Batch:
+			err = ss.take(k.Batch)
+		case *pb.Up_Status:
+			ss.mu.Lock()
+			ss.status = k.Status
+			ss.mu.Unlock()
+			kick(ss.fileWake)
+		case *pb.Up_DownAck:
+			ss.delivered(k.DownAck.GetSeq())
+		case *pb.Up_Hello:
+			err = status.Error(codes.InvalidArgument, "a second hello on one stream")
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// hear notes that the agent lives; if another instance asked for its identity meanwhile, there are two.
+func (ss *session) hear() error {
+	ss.mu.Lock()
+	ss.lastHeard = ss.server.o.Now()
+	other := ss.contested
+	ss.contested = ""
+	ss.mu.Unlock()
+	if other == "" {
+		return nil
+	}
+	return ss.server.o.Store.Update(ss.ctx, func(tx *store.Tx) error {
+		return tx.RaiseAlarm(ss.name, "identity_in_use",
+			fmt.Sprintf("two live processes use this identity: %q is connected, %q was refused", ss.instance, other),
+			"A plant computer or its disk was copied: stop one of the two, or give it a name and a certificate of its own.")
+	})
+}
+
+func (ss *session) delivered(seq int64) {
+	ss.mu.Lock()
+	ss.downAck = max(ss.downAck, seq)
+	n := 0
+	for n < len(ss.ahead) && ss.ahead[n] <= seq {
+		n++
+	}
+	ss.ahead = append(ss.ahead[:0], ss.ahead[n:]...)
+	ss.mu.Unlock()
+	kick(ss.fileWake)
+	kick(ss.wake)
+}
+
+func (ss *session) take(b *pb.Batch) error {
+	if len(b.GetRecords()) == 0 {
+		return nil
+	}
+	if b.GetStream() != pb.Stream_STREAM_BUSINESS {
+		select {
+		case ss.telemetry <- b:
+			return nil
+		case <-ss.ctx.Done():
+			return ss.ctx.Err()
+		}
+	}
+	if err := ss.inSequence(b); err != nil {
+		return err
+	}
+	j := &job{session: ss, batch: store.Batch{AgentID: ss.agentID, Agent: ss.name, Generation: b.GetGeneration(), FirstSeq: b.GetFirstSeq()}}
+	j.batch.Records = make([]store.Record, len(b.GetRecords()))
+	for i, body := range b.GetRecords() {
+		j.batch.Records[i] = ss.check(body)
+	}
+	return ss.submit(j)
+}
+
+func (ss *session) submit(j *job) error {
+	select {
+	case ss.room <- struct{}{}:
+	case <-ss.ctx.Done():
+		return ss.ctx.Err()
+	}
+	select {
+	case ss.server.jobs <- j:
+		return nil
+	case <-ss.ctx.Done():
+		return ss.ctx.Err()
+	}
+}
+
+// check reads a record's form. A fact must be of the plant that its agent is of.
+func (ss *session) check(body []byte) store.Record {
+	f, err := wire.DecodeFact(body)
+	if err != nil {
+		return store.Record{Body: body, Fault: err.Error()}
+	}
+	if f.Plant != ss.plant {
+		return store.Record{Body: body, Fault: fmt.Sprintf("fact %q names plant %q, its agent is %q", f.Key, f.Plant, ss.name)}
+	}
+	return store.Record{Key: f.Key, Body: body}
+}
+
+// inSequence refuses a batch that does not follow the one before. A stream that begins behind a gap is believed: the agent
+// sends from what was acknowledged on, so what is missing is gone there, and refusing it for ever would lose the rest.
+func (ss *session) inSequence(b *pb.Batch) error {
+	next, known := ss.next[b.GetGeneration()]
+	begun := ss.started[b.GetGeneration()]
+	ss.started[b.GetGeneration()] = true
+	ss.next[b.GetGeneration()] = max(next, b.GetFirstSeq()+uint64(len(b.GetRecords())))
+	if !known || b.GetFirstSeq() <= next {
+		return nil
+	}
+	if begun {
+		err := fmt.Errorf("batch begins at record %d, expected %d", b.GetFirstSeq(), next)
+		ss.refuse(refuse(pb.Refusal_CODE_OUT_OF_SEQUENCE, err.Error(), "it is sent again by itself"))
+		return err
+	}
+	return ss.server.o.Store.Update(ss.ctx, func(tx *store.Tx) error {
+		return tx.RaiseAlarm(ss.name, "records_lost",
+			fmt.Sprintf("records %d to %d of generation %q never came: the agent has them no more", next, b.GetFirstSeq()-1, b.GetGeneration()),
+			"Look at the agent's page for a damaged segment; compare the tally with the source and book the difference.")
+	})
+}
+
+func (ss *session) isBroken() bool {
+	ss.mu.Lock()
+	defer ss.mu.Unlock()
+	return ss.broken
+}
+
+// fail is called by the committer when a batch could not be stored: it ends the stream without an acknowledgement.
+func (ss *session) fail(err error) {
+	ss.mu.Lock()
+	ss.broken = true
+	ss.mu.Unlock()
+	ss.refuse(storeRefusal(err))
+}
+
+// answer is called by the committer when a batch is stored.
+func (ss *session) answer(b store.Batch, verdicts []store.Verdict) {
+	<-ss.room
+	ack := &pb.BatchAck{Stream: pb.Stream_STREAM_BUSINESS, Generation: b.Generation, Seq: b.FirstSeq + uint64(len(b.Records)) - 1}
+	for _, v := range verdicts {
+		ack.Verdicts = append(ack.Verdicts, &pb.Verdict{Seq: v.Seq, Kind: pb.Verdict_Kind(v.Kind), Reason: v.Reason})
+	}
+	ss.acknowledge(ack)
+}
+
+func (ss *session) acknowledge(ack *pb.BatchAck) {
+	ss.mu.Lock()
+	ss.acks = append(ss.acks, ack)
+	ss.mu.Unlock()
+	kick(ss.wake)
+}
+
+// file writes what is no fact: telemetry, the agent's status, what it has stored.
+func (ss *session) file() {
+	for {
+		var err error
+		select {
+		case b := <-ss.telemetry:
+			err = ss.fileReadings(b)
+		case <-ss.fileWake:
+			err = ss.fileNews()
+		case <-ss.ctx.Done():
+			return
+		}
+		if err != nil && ss.ctx.Err() == nil {
+			ss.server.o.Logger.Error("cannot store what an agent said", "agent", ss.name, "error", err)
+			ss.refuse(storeRefusal(err))
+		}
+	}
+}
+
+func (ss *session) fileNews() error {
+	ss.mu.Lock()
+	st, seq := ss.status, ss.downAck
+	ss.status = nil
+	ss.mu.Unlock()
+	if st != nil {
+		if err := ss.server.o.Store.SetStatus(ss.ctx, ss.agentID, st); err != nil {
+			return err
+		}
+	}
+	if seq == 0 {
+		return nil
+	}
+	if err := ss.server.o.Store.MarkStored(ss.ctx, ss.agentID, seq); err != nil {
+		return err
+	}
+	ss.mu.Lock()
+	if ss.downAck == seq {
+		ss.downAck = 0
+	}
+	ss.mu.Unlock()
+	return nil
+}
+
+func (ss *session) fileReadings(b *pb.Batch) error {
+	last := b.GetFirstSeq() + uint64(len(b.GetRecords())) - 1
+	ack := &pb.BatchAck{Stream: b.GetStream(), Generation: b.GetGeneration(), Seq: last}
+	latest := map[[2]string]int{}
+	var readings []store.Reading
+	for i, body := range b.GetRecords() {
+		var m pb.Reading
+		if err := proto.Unmarshal(body, &m); err != nil {
+			ack.Verdicts = append(ack.Verdicts, &pb.Verdict{Seq: b.GetFirstSeq() + uint64(i), Kind: pb.Verdict_KIND_UNREADABLE, Reason: err.Error()})
+			continue
+		}
+		r := store.Reading{
+			Source: m.GetSource(), Tag: m.GetTag(), Value: m.GetValue(), Quality: m.GetQuality(), Equipment: m.GetEquipment(), At: m.GetAt().AsTime(),
+		}
+		if at, ok := latest[[2]string{r.Source, r.Tag}]; ok { // only the last of each tag is kept
+			readings[at] = r
+			continue
+		}
+		latest[[2]string{r.Source, r.Tag}] = len(readings)
+		readings = append(readings, r)
+	}
+	if err := ss.server.o.Store.AppendReadings(ss.ctx, ss.agentID, b.GetGeneration(), last, readings); err != nil {
+		return err
+	}
+	ss.acknowledge(ack)
+	return nil
+}

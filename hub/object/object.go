@@ -1,0 +1,222 @@
+// Package object is the hub's canonical vocabulary: work orders, the facts of the shop floor, and their states.
+//
+// It owns names, invariants and state machines. It promises that a value which passed Check can be posted, compared and
+// summed without a second look: quantities are exact decimals in UN/ECE Recommendation 20 units, times carry their zone.
+// It never touches a clock, the network or a file, and it knows no wire format and no ERP.
+package object
+
+import (
+	"time"
+
+	"github.com/linekeeper/linekeeper/proto/factkey"
+	"github.com/shopspring/decimal"
+)
+
+// Quantity is an exact amount in a UN/ECE Recommendation 20 unit, such as 12.5 KGM.
+type Quantity struct {
+	Value decimal.Decimal
+	Unit  string
+}
+
+// OrderState is the state of a work order as the ERP sees it.
+type OrderState string
+
+// The states of a work order.
+const (
+	OrderPlanned    OrderState = "PLANNED"
+	OrderReleased   OrderState = "RELEASED"
+	OrderInProgress OrderState = "IN_PROGRESS"
+	OrderHeld       OrderState = "HELD"
+	OrderCompleted  OrderState = "COMPLETED"
+	OrderClosed     OrderState = "CLOSED"
+	OrderCancelled  OrderState = "CANCELLED"
+)
+
+// WorkOrder is one revision of a work order.
+type WorkOrder struct {
+	OrderNo         string
+	Revision        int64 // counted by the hub: 1 for the first content seen, +1 for each change that concerns the plant
+	ERP             string
+	ERPKey          string
+	Plant           string // set by the hub's routing
+	Site            string // the ERP's own name of the place, which routing maps to a plant
+	WorkCenter      string
+	Item            string
+	ItemDescription string
+	Quantity        Quantity
+	State           OrderState
+	Priority        int32
+	PlannedStart    time.Time
+	PlannedEnd      time.Time
+	Lot             string
+	Operations      []Operation
+	Components      []Component
+	RevisedAt       time.Time
+}
+
+// Operation is one step of a work order.
+type Operation struct {
+	Operation   string
+	Description string
+	WorkCenter  string
+	Quantity    Quantity
+}
+
+// Component is material that a work order needs.
+type Component struct {
+	Item        string
+	Description string
+	Required    Quantity
+	Operation   string
+	Reservation string
+	Backflush   bool
+}
+
+// Kind is the kind of a fact.
+type Kind string
+
+// The kinds of facts.
+const (
+	KindConfirmation Kind = "production_confirmation"
+	KindConsumption  Kind = "material_consumption"
+	KindQuality      Kind = "quality_status"
+	KindOrderState   Kind = "order_state"
+	KindException    Kind = "source_exception"
+)
+
+// Fact is what happened at a source. Exactly the field of its Kind is set.
+type Fact struct {
+	Key        factkey.Key
+	Kind       Kind
+	Plant      string
+	Source     string
+	Rule       string
+	OccurredAt time.Time // in the plant's zone
+	RecordedAt time.Time
+	TimeZone   string
+	Equipment  string
+	Reverses   factkey.Key
+	Position   string
+
+	Confirmation *Confirmation
+	Consumption  *Consumption
+	Quality      *Quality
+	OrderState   *ShopFloorState
+	Exception    *Exception
+}
+
+// CounterRange is the counter evidence of a confirmation or a consumption; nil for what no counter measured.
+func (f *Fact) CounterRange() *CounterRange {
+	switch {
+	case f.Confirmation != nil:
+		return f.Confirmation.CounterRange
+	case f.Consumption != nil:
+		return f.Consumption.CounterRange
+	}
+	return nil
+}
+
+// OrderNo is the work order that the fact belongs to, or empty.
+func (f *Fact) OrderNo() string {
+	switch {
+	case f.Confirmation != nil:
+		return f.Confirmation.OrderNo
+	case f.Consumption != nil:
+		return f.Consumption.OrderNo
+	case f.Quality != nil:
+		return f.Quality.OrderNo
+	case f.OrderState != nil:
+		return f.OrderState.OrderNo
+	}
+	return ""
+}
+
+// Confirmation is what was produced: three separate quantities in one unit.
+type Confirmation struct {
+	OrderNo      string
+	Operation    string
+	Item         string
+	Yield        decimal.Decimal
+	Scrap        decimal.Decimal
+	Rework       decimal.Decimal
+	Unit         string
+	ScrapReason  string
+	Final        bool
+	StartedAt    time.Time
+	FinishedAt   time.Time
+	CounterRange *CounterRange
+	Lot          string
+	Person       string
+	Shift        string
+}
+
+// CounterRange is the PLC evidence: raw counter values, (From, To], of one epoch.
+type CounterRange struct {
+	Tag, Epoch string
+	From, To   decimal.Decimal
+}
+
+// Movement says which way material went.
+type Movement string
+
+// The movements.
+const (
+	Issue  Movement = "ISSUE"
+	Return Movement = "RETURN"
+)
+
+// Consumption is material taken to an order, or given back.
+type Consumption struct {
+	OrderNo     string
+	Operation   string
+	Item        string
+	Quantity    Quantity // positive in both directions
+	Lot         string
+	Movement    Movement
+	Reservation string
+	// CounterRange is set when a counter measured the quantity, such as a flow meter.
+	CounterRange *CounterRange
+}
+
+// Quality is a decision on a lot, a serial number or an order.
+type Quality struct {
+	OrderNo, Item, Lot, Serial  string
+	Status, Disposition, Reason string
+	Quantity                    Quantity
+}
+
+// FloorState is how far the shop floor is with a work order.
+type FloorState string
+
+// The shop floor's states of a work order.
+const (
+	FloorDelivered FloorState = "DELIVERED"
+	FloorAccepted  FloorState = "ACCEPTED"
+	FloorRejected  FloorState = "REJECTED"
+	FloorStarted   FloorState = "STARTED"
+	FloorHeld      FloorState = "HELD"
+	FloorFinished  FloorState = "FINISHED"
+	FloorCancelled FloorState = "CANCELLED"
+)
+
+// ShopFloorState is a work order's change of state on the shop floor.
+type ShopFloorState struct {
+	OrderNo   string
+	Revision  int64
+	State     FloorState
+	Reason    string
+	Operation string
+}
+
+// Exception is an input that did not become a fact.
+type Exception struct {
+	Code, Item, Reason, NextStep string
+	Excerpt                      []byte
+}
+
+// Balance is how much of an item a place holds, at one instant.
+type Balance struct {
+	Site, Location, Item, Lot string
+	OnHand                    Quantity
+	AsOf                      time.Time
+}

@@ -1,0 +1,39 @@
+// Package posting takes facts into the books of an outside system, each once.
+//
+// It owns the planner, which reads new facts in their order and decides what each of them means, and the engine, a small
+// state machine for each fact that has an effect outside. It promises that a fact takes effect at most once while the outside
+// system can be asked, and that a person is asked where it cannot; that postings of one order are made in the order of their
+// facts, one at a time, and those of different orders side by side; that a fact which is refused is parked with its reason
+// and the next step, and never stops its neighbours; and that whatever a crash interrupts is taken up where the store says.
+// It never tries again blindly, never guesses, never drops a fact, and speaks no outside system's language.
+//
+// # States
+//
+//	            +--------- absent ----------+
+//	            v                           |
+//	planned -> due -> sending -> in_doubt --+--> parked (cannot tell)
+//	   |        ^        |          |
+//	   |        |        +-> posted <- found
+//	   |     retryable   |      |
+//	   |        +--------+      +-> verified
+//	   |                 |      +-> parked (mismatch)
+//	   |                 +-> parked (rejected)
+//	   +-> parked (waiting for its order, or unusable) -> due
+//	   +-> not_posted (policy, nothing to post, range known already)
+//	parked -> due, in_doubt or posted (replayed), settled (a person's decision)
+//
+// "sending" is stored, with what Lookup will need, before the outside system is asked; a hub that starts and finds it takes
+// it for in doubt. In doubt is only ever left by looking up. Retries wait with full jitter and end after a day; a system that
+// cannot be reached is tried for ever.
+//
+// # Order
+//
+// The postings of one order in one system are a lane. A lane does one thing at a time: first what is in doubt, then what is
+// to be read back, then the next that is due. What is parked lets others pass, except those that finish the order: these wait
+// until nothing else of it is open, and say what they wait for.
+//
+// # Counters and quantities
+//
+// A confirmation with a counter range counts only what the hub does not know yet of that counter (see trim.go). Quantities
+// are rounded half-even to what the outside system keeps, and what is left over goes to the next posting of the same thing.
+package posting

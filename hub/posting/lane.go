@@ -1,0 +1,346 @@
+package posting
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/linekeeper/linekeeper/hub/connector"
+	"github.com/linekeeper/linekeeper/hub/store"
+	pb "github.com/linekeeper/linekeeper/proto/linekeeper/v1"
+)
+
+const stepsAtOnce = 20 // of one lane, before others get its worker
+
+// runLane does what is due in a lane, one thing after the other. It returns when the lane has to be looked at again: zero
+// for not by itself.
+func (e *Engine) runLane(ctx context.Context, l store.Lane) (next time.Time, err error) {
+	for range stepsAtOnce {
+		if ctx.Err() != nil {
+			return time.Time{}, nil
+		}
+		work, err := e.o.Store.LaneWork(ctx, l)
+		if err != nil {
+			return time.Time{}, ended(ctx, err)
+		}
+		again, err := e.step(ctx, l, work)
+		if err != nil || !again.IsZero() || work == (store.LaneWork{}) {
+			return again, err
+		}
+	}
+	return e.o.Now(), nil
+}
+
+// step does the one thing that comes first. A non-zero time says that nothing can be done before.
+func (e *Engine) step(ctx context.Context, l store.Lane, w store.LaneWork) (time.Time, error) {
+	now := e.o.Now()
+	var wait time.Time
+	due := func(p *store.Posting) bool {
+		if p == nil {
+			return false
+		}
+		if !p.NextAt.After(now) {
+			return true
+		}
+		if wait.IsZero() || p.NextAt.Before(wait) {
+			wait = p.NextAt
+		}
+		return false
+	}
+	switch {
+	case due(w.Doubt):
+		return e.permitted(ctx, l, *w.Doubt, e.lookUp)
+	case due(w.Unverified):
+		return e.permitted(ctx, l, *w.Unverified, e.verify)
+	case w.Doubt != nil: // blocks what follows
+		return wait, nil
+	case due(w.Due):
+		if w.Due.Closing {
+			return e.closeOrder(ctx, l, *w.Due, wait)
+		}
+		return e.permitted(ctx, l, *w.Due, e.post)
+	}
+	return wait, nil
+}
+
+// closeOrder posts what finishes an order, once nothing else of it is open, here or at the plant.
+func (e *Engine) closeOrder(ctx context.Context, l store.Lane, p store.Posting, wait time.Time) (time.Time, error) {
+	n, example, err := e.o.Store.OpenBeside(ctx, p.OrderNo, p.FactID)
+	if err != nil {
+		return time.Time{}, ended(ctx, err)
+	}
+	if n == 0 {
+		reason, err := e.mayClose(ctx, p)
+		if err != nil {
+			return time.Time{}, ended(ctx, err)
+		}
+		if reason == "" {
+			return e.permitted(ctx, l, p, e.post)
+		}
+		return e.holdClosing(ctx, p, e.o.Now().Add(askPlantAgain), reason, "nothing to do: it goes on by itself")
+	}
+	f, err := e.o.Store.FactByID(ctx, example.FactID)
+	if err != nil {
+		return time.Time{}, ended(ctx, err)
+	}
+	reason := fmt.Sprintf("waits for %d postings of the order, the first is %s: %s", n, f.Fact.Key, example.State)
+	if example.Reason != "" {
+		reason += ", " + example.Reason
+	}
+	if wait.IsZero() || wait.Sub(e.o.Now()) > e.o.Poll {
+		wait = e.o.Now().Add(e.o.Poll) // others wake the lane; this is for the case that they cannot
+	}
+	return e.holdClosing(ctx, p, wait, reason, "settle those; then this goes on by itself")
+}
+
+const (
+	askPlantAgain = time.Second
+	doubtUnheard  = 15 * time.Second // the longest pause after a look-up that did not get through
+)
+
+func (e *Engine) holdClosing(ctx context.Context, p store.Posting, wait time.Time, reason, next string) (time.Time, error) {
+	if p.Reason == reason {
+		return wait, nil
+	}
+	p.Code, p.Reason, p.NextStep = CodeWaitsForOthers, reason, next
+	return wait, e.o.Store.Update(context.WithoutCancel(ctx), func(tx *store.Tx) error { return tx.PutPosting(p) })
+}
+
+// mayClose returns why the plant may still hold something of the order, empty when it does not or was waited for long enough.
+func (e *Engine) mayClose(ctx context.Context, p store.Posting) (reason string, err error) {
+	if e.o.MayClose == nil || e.o.Now().Sub(p.Since) >= e.o.CloseAfter {
+		return "", nil
+	}
+	f, err := e.o.Store.FactByID(ctx, p.FactID)
+	if err != nil {
+		return "", err
+	}
+	return e.o.MayClose(ctx, f)
+}
+
+// call is everything that a step needs to know.
+type call struct {
+	erp     connector.Connector
+	p       store.Posting
+	f       store.Fact
+	posting connector.Posting
+}
+
+// action makes one call of the outside system and stores what came of it. failure is a reason to believe that the system
+// itself is in trouble.
+type action func(ctx context.Context, c *call) (failure string, err error)
+
+// permitted runs an action unless the system is being left in peace.
+func (e *Engine) permitted(ctx context.Context, l store.Lane, p store.Posting, do action) (time.Time, error) {
+	c, err := e.prepareCall(ctx, l, p)
+	if err != nil {
+		return time.Time{}, ended(ctx, err)
+	}
+	wait, ok := e.gates[l.ERP].enter(e.o.Now())
+	if !ok {
+		return e.o.Now().Add(wait), nil
+	}
+	ctx, cancel := e.callContext(ctx)
+	defer cancel()
+	failure, err := do(ctx, c)
+	e.gates[l.ERP].leave(e.o.Now(), failure)
+	if failure != "" {
+		e.o.Logger.Warn("outside system failed", "erp", l.ERP, "order", l.OrderNo, "fact", c.f.Fact.Key.String(), "reason", failure)
+	}
+	return time.Time{}, err
+}
+
+// callContext outlives the engine's end by the grace, so that a call which has begun can be answered.
+func (e *Engine) callContext(ctx context.Context) (context.Context, context.CancelFunc) {
+	call, cancel := context.WithTimeout(context.WithoutCancel(ctx), e.o.CallTimeout)
+	stop := context.AfterFunc(ctx, func() {
+		grace := time.NewTimer(e.o.Grace)
+		defer grace.Stop()
+		select {
+		case <-grace.C:
+			cancel()
+		case <-call.Done():
+		}
+	})
+	return call, func() { stop(); cancel() }
+}
+
+func (e *Engine) prepareCall(ctx context.Context, l store.Lane, p store.Posting) (*call, error) {
+	f, err := e.o.Store.FactByID(ctx, p.FactID)
+	if err != nil {
+		return nil, err
+	}
+	order, err := e.o.Store.Order(ctx, l.ERP, l.OrderNo)
+	if err != nil {
+		return nil, err
+	}
+	return &call{erp: e.o.Connectors[l.ERP], p: p, f: f, posting: connector.Posting{
+		Fact: adjusted(f.Fact, p.Amounts), Order: order.Order, PostingDate: postingDate(f.Fact), Attempt: max(p.Attempt, 1),
+	}}, nil
+}
+
+// post asks for the intent, stores it, and only then makes the effect.
+func (e *Engine) post(ctx context.Context, c *call) (failure string, err error) {
+	c.posting.Attempt = c.p.Attempt + 1
+	intent, early, err := c.erp.Prepare(ctx, c.posting)
+	if err != nil {
+		return err.Error(), e.unreachable(ctx, c, err)
+	}
+	c.p.Attempt++
+	if early != nil {
+		return e.answered(ctx, c, *early)
+	}
+	if err := e.crash("prepared"); err != nil {
+		return "", err
+	}
+	c.p.State, c.p.Intent, c.p.Code, c.p.Reason, c.p.NextStep = store.PostingSending, intent, "", "", ""
+	if err := e.save(ctx, c, "sending", pb.Receipt_OUTCOME_UNSPECIFIED); err != nil {
+		return "", err
+	}
+	if err := e.crash("sending"); err != nil {
+		return "", err
+	}
+	out := c.erp.Post(ctx, c.posting, intent)
+	if err := e.crash("posted"); err != nil {
+		return "", err
+	}
+	return e.answered(ctx, c, out)
+}
+
+// save stores a posting after a call; it is not cut short by the engine's end.
+func (e *Engine) save(ctx context.Context, c *call, step string, outcome pb.Receipt_Outcome) error {
+	err := e.o.Store.Update(context.WithoutCancel(ctx), func(tx *store.Tx) error {
+		if o := c.f.Fact.OrderState; o != nil && step == "posted" {
+			err := tx.AddOrderStep(store.OrderStep{
+				OrderNo: c.p.OrderNo, Step: "posted " + string(o.State), Origin: "erp " + c.p.ERP, FactID: c.p.FactID, Reason: c.p.Document,
+			})
+			if err != nil {
+				return err
+			}
+		}
+		return e.changed(tx, c.p, c.f, step, "", outcome)
+	})
+	if err != nil {
+		return fmt.Errorf("store what became of fact %q: %w", c.f.Fact.Key, err)
+	}
+	return e.crash("saved " + step)
+}
+
+// unreachable leaves a posting where it is; the call comes again, for ever.
+func (e *Engine) unreachable(ctx context.Context, c *call, err error) error {
+	now := e.o.Now()
+	c.p.Tries++
+	pause := retryAfter(c.p.Tries)
+	if c.p.State == store.PostingInDoubt {
+		// The question was lost, not answered: what is in doubt holds its order up, and the gate keeps a system that fails
+		// from being asked too often.
+		pause = min(pause, doubtUnheard)
+	}
+	c.p.NextAt = now.Add(pause)
+	first := c.p.Code != CodeUnreachable || c.p.Reason != err.Error()
+	c.p.Code, c.p.Reason, c.p.NextStep = CodeUnreachable, err.Error(), "nothing to do here: it is tried again until the system answers"
+	if first {
+		return e.save(ctx, c, "unreachable", pb.Receipt_OUTCOME_UNSPECIFIED)
+	}
+	return e.o.Store.Update(context.WithoutCancel(ctx), func(tx *store.Tx) error { return tx.PutPosting(c.p) })
+}
+
+// answered stores the answer of Post, or the early one of Prepare.
+func (e *Engine) answered(ctx context.Context, c *call, out connector.Outcome) (failure string, err error) {
+	now := e.o.Now()
+	switch {
+	case out.Result == connector.Posted:
+		return "", e.posted(ctx, c, out.Document, "posted")
+	case out.Result == connector.Rejected && out.Class == connector.Retryable:
+		return "", e.retry(ctx, c, out)
+	case out.Result == connector.Rejected:
+		park(&c.p, string(out.Class), out.Code, out.Reason, out.NextStep)
+		c.p.Since, c.p.Tries, c.p.Intent = now, 0, nil
+		return "", e.save(ctx, c, "rejected", pb.Receipt_OUTCOME_REJECTED)
+	}
+	reason := out.Reason
+	if reason == "" {
+		reason = "the outside system was asked and did not answer"
+	}
+	doubt(&c.p, now, reason)
+	return reason, e.save(ctx, c, "in_doubt", pb.Receipt_OUTCOME_IN_DOUBT)
+}
+
+func (e *Engine) posted(ctx context.Context, c *call, doc connector.Document, step string) error {
+	now := e.o.Now()
+	c.p.State, c.p.Class, c.p.Code, c.p.Reason, c.p.NextStep = store.PostingPosted, "", "", "", ""
+	c.p.Document, c.p.DocumentID, c.p.Since, c.p.Tries = doc.Number, doc.ID, now, 0
+	c.p.NextAt = now.Add(c.erp.Capabilities().Settle)
+	return e.save(ctx, c, step, pb.Receipt_OUTCOME_POSTED)
+}
+
+// retry makes a posting due again, or parks it when that has gone on for too long.
+func (e *Engine) retry(ctx context.Context, c *call, out connector.Outcome) error {
+	now := e.o.Now()
+	if c.p.Tries == 0 || c.p.Code == CodeUnreachable {
+		c.p.Since = now
+	}
+	c.p.Tries++
+	if now.Sub(c.p.Since) >= e.o.RetryFor {
+		park(&c.p, string(out.Class), out.Code, fmt.Sprintf("%s (tried %d times since %s)", out.Reason, c.p.Tries, c.p.Since.Format(time.RFC3339)), out.NextStep)
+		c.p.Tries, c.p.Intent = 0, nil
+		return e.save(ctx, c, "rejected", pb.Receipt_OUTCOME_REJECTED)
+	}
+	c.p.State, c.p.Class, c.p.Code, c.p.Reason, c.p.NextStep = store.PostingDue, string(out.Class), out.Code, out.Reason, out.NextStep
+	c.p.Intent = nil
+	c.p.NextAt = now.Add(max(out.RetryAfter, retryAfter(c.p.Tries)))
+	return e.save(ctx, c, "retry", pb.Receipt_OUTCOME_UNSPECIFIED)
+}
+
+// lookUp finds out what became of a posting in doubt.
+func (e *Engine) lookUp(ctx context.Context, c *call) (failure string, err error) {
+	found, err := c.erp.Lookup(ctx, c.posting, c.p.Intent)
+	if err != nil {
+		return err.Error(), e.unreachable(ctx, c, err)
+	}
+	now := e.o.Now()
+	switch found.Presence {
+	case connector.Found:
+		return "", e.posted(ctx, c, found.Document, "posted")
+	case connector.Absent:
+		c.p.State, c.p.Class, c.p.Code, c.p.Reason, c.p.NextStep = store.PostingDue, "", "", "", ""
+		c.p.Intent, c.p.Tries, c.p.Since, c.p.NextAt = nil, 0, now, now
+		return "", e.save(ctx, c, "absent", pb.Receipt_OUTCOME_UNSPECIFIED)
+	case connector.NotFoundYet:
+		if now.Sub(c.p.Since) < e.o.DoubtFor {
+			c.p.Tries++
+			c.p.NextAt = now.Add(lookupAfter(c.p.Tries))
+			c.p.Code = ""
+			return "", e.save(ctx, c, "not found yet", pb.Receipt_OUTCOME_UNSPECIFIED)
+		}
+		found.Reason = fmt.Sprintf("the effect has not appeared since %s", c.p.Since.Format(time.RFC3339))
+	}
+	park(&c.p, ClassCannotTell, CodeCannotTell, found.Reason,
+		"look in the outside system: accept this fact with the document's number if it is there, or have it posted again if it is not")
+	c.p.Since, c.p.Tries = now, 0
+	return "", e.save(ctx, c, "cannot tell", pb.Receipt_OUTCOME_IN_DOUBT)
+}
+
+// verify reads the effect back.
+func (e *Engine) verify(ctx context.Context, c *call) (failure string, err error) {
+	v, err := c.erp.Verify(ctx, c.posting, c.p.Intent, connector.Document{Number: c.p.Document, ID: c.p.DocumentID})
+	if err != nil {
+		return err.Error(), e.unreachable(ctx, c, err)
+	}
+	now := e.o.Now()
+	switch {
+	case v.Matches:
+		c.p.State, c.p.Class, c.p.Code, c.p.Reason, c.p.NextStep = store.PostingVerified, "", "", "", ""
+		c.p.Intent, c.p.Since, c.p.Tries, c.p.NextAt = nil, now, 0, time.Time{}
+		return "", e.save(ctx, c, "verified", pb.Receipt_OUTCOME_VERIFIED)
+	case v.NotYet && now.Sub(c.p.Since) < e.o.DoubtFor:
+		c.p.Tries++
+		c.p.NextAt = now.Add(lookupAfter(c.p.Tries - 1))
+		return "", e.o.Store.Update(context.WithoutCancel(ctx), func(tx *store.Tx) error { return tx.PutPosting(c.p) })
+	case v.NotYet:
+		v.Difference = fmt.Sprintf("the effect of document %q has not appeared since %s", c.p.Document, c.p.Since.Format(time.RFC3339))
+	}
+	park(&c.p, ClassMismatch, CodeDiffers, v.Difference, "correct the document in the outside system, then replay this fact to compare again")
+	c.p.Since, c.p.Tries = now, 0
+	return "", e.save(ctx, c, "differs", pb.Receipt_OUTCOME_POSTED)
+}

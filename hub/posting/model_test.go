@@ -1,0 +1,232 @@
+package posting
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/linekeeper/linekeeper/hub/connector"
+	"github.com/linekeeper/linekeeper/hub/object"
+	"github.com/shopspring/decimal"
+)
+
+// modelERP is an outside system with a bad line. It judges the engine: an effect made twice, two calls about one order at a
+// time, and a posting out of order are faults.
+type modelERP struct {
+	scale int32
+	posts []object.Kind
+
+	mu  sync.Mutex
+	rng *rand.Rand
+	now func() time.Time
+	trouble
+	orders  map[string]object.WorkOrder
+	effects map[string]effect    // by fact key
+	late    map[string]time.Time // effects that will appear
+	busy    map[string]bool      // orders with a call under way
+	made    map[string][]string  // positions in the order of their effects, by order
+	calls   map[string]int       // by method
+	faults  []string
+}
+
+// trouble is how often, of 100 calls, what goes wrong.
+type trouble struct {
+	down, lostReply, lostRequest, delayed, retry, early, unreadable int
+	// reject names fact keys that are refused until somebody mends them; dark ones whose look-up cannot tell.
+	reject, dark map[string]bool
+}
+
+type effect struct {
+	document string
+	fact     object.Fact
+	at       time.Time
+}
+
+func newModel(seed uint64, now func() time.Time) *modelERP {
+	return &modelERP{
+		scale: 3, posts: []object.Kind{object.KindConfirmation, object.KindConsumption, object.KindOrderState},
+		rng: rand.New(rand.NewPCG(seed, 1)), now: now, orders: map[string]object.WorkOrder{}, effects: map[string]effect{},
+		late: map[string]time.Time{}, busy: map[string]bool{}, made: map[string][]string{}, calls: map[string]int{},
+		trouble: trouble{reject: map[string]bool{}, dark: map[string]bool{}},
+	}
+}
+
+func (m *modelERP) fault(format string, args ...any) {
+	m.faults = append(m.faults, fmt.Sprintf(format, args...))
+}
+
+// enter begins a call about an order.
+func (m *modelERP) enter(method, order string) func() {
+	m.mu.Lock()
+	m.calls[method]++
+	if m.busy[order] {
+		m.fault("two calls about order %s at a time", order)
+	}
+	m.busy[order] = true
+	m.mu.Unlock()
+	time.Sleep(time.Millisecond) // fake time: lets others run into each other
+	m.mu.Lock()
+	return func() {
+		m.busy[order] = false
+		m.mu.Unlock()
+	}
+}
+
+func (m *modelERP) chance(percent int) bool { return m.rng.IntN(100) < percent }
+
+func (m *modelERP) Capabilities() connector.Capabilities {
+	return connector.Capabilities{
+		System: "model", Posts: m.posts, States: []object.FloorState{object.FloorStarted, object.FloorFinished},
+		ExternalKey: true, QuantityScale: m.scale, Settle: time.Second,
+	}
+}
+
+func (m *modelERP) ListChanged(context.Context, string) (connector.Changes, error) {
+	return connector.Changes{}, errors.New("not asked in this test")
+}
+
+func (m *modelERP) Get(context.Context, string) (object.WorkOrder, error) {
+	return object.WorkOrder{}, connector.ErrNotFound
+}
+
+func (m *modelERP) Prepare(_ context.Context, p connector.Posting) ([]byte, *connector.Outcome, error) {
+	defer m.enter("prepare", p.Order.OrderNo)()
+	key := p.Fact.Key.String()
+	switch {
+	case m.chance(m.down):
+		return nil, nil, errors.New("connection refused")
+	case m.chance(m.early):
+		if e, ok := m.effects[key]; ok {
+			return nil, &connector.Outcome{Result: connector.Posted, Document: connector.Document{Number: e.document}}, nil
+		}
+		return nil, &connector.Outcome{Result: connector.Rejected, Class: connector.Retryable, Code: "locked", Reason: "order is locked"}, nil
+	}
+	return []byte("intent of " + key), nil, nil
+}
+
+func (m *modelERP) Post(_ context.Context, p connector.Posting, intent []byte) connector.Outcome {
+	defer m.enter("post", p.Order.OrderNo)()
+	key := p.Fact.Key.String()
+	if string(intent) != "intent of "+key {
+		m.fault("intent of fact %s is %q", key, intent)
+	}
+	switch {
+	case m.reject[key]:
+		return connector.Outcome{Result: connector.Rejected, Class: connector.Correctable, Code: "period_closed", Reason: "period is closed", NextStep: "open it"}
+	case m.chance(m.retry):
+		return connector.Outcome{Result: connector.Rejected, Class: connector.Retryable, Code: "locked", Reason: "order is locked"}
+	case m.chance(m.lostRequest):
+		m.late[key] = m.now().Add(3 * time.Minute) // until then nobody can be sure that it does not come
+		return connector.Outcome{Result: connector.InDoubt, Reason: "timeout"}
+	case m.chance(m.delayed):
+		m.effect(p, m.now().Add(time.Duration(m.rng.IntN(180))*time.Second))
+		return connector.Outcome{Result: connector.InDoubt, Reason: "timeout"}
+	}
+	document := m.effect(p, m.now())
+	if m.chance(m.lostReply) {
+		return connector.Outcome{Result: connector.InDoubt, Reason: "connection reset"}
+	}
+	return connector.Outcome{Result: connector.Posted, Document: connector.Document{Number: document}}
+}
+
+func (m *modelERP) effect(p connector.Posting, at time.Time) string {
+	key := p.Fact.Key.String()
+	if _, twice := m.effects[key]; twice {
+		m.fault("fact %s takes effect twice", key)
+	}
+	document := fmt.Sprintf("D%d", len(m.effects)+1)
+	m.effects[key] = effect{document, p.Fact, at}
+	m.made[p.Order.OrderNo] = append(m.made[p.Order.OrderNo], p.Fact.Position)
+	return document
+}
+
+func (m *modelERP) Lookup(_ context.Context, p connector.Posting, _ []byte) (connector.Finding, error) {
+	defer m.enter("lookup", p.Order.OrderNo)()
+	key := p.Fact.Key.String()
+	if m.chance(m.down) {
+		return connector.Finding{}, errors.New("connection refused")
+	}
+	if m.dark[key] {
+		return connector.Finding{Presence: connector.CannotTell, Reason: "the system keeps no key"}, nil
+	}
+	if e, ok := m.effects[key]; ok {
+		if e.at.After(m.now()) {
+			return connector.Finding{Presence: connector.NotFoundYet}, nil
+		}
+		return connector.Finding{Presence: connector.Found, Document: connector.Document{Number: e.document}}, nil
+	}
+	if m.late[key].After(m.now()) {
+		return connector.Finding{Presence: connector.NotFoundYet}, nil
+	}
+	return connector.Finding{Presence: connector.Absent}, nil
+}
+
+func (m *modelERP) Verify(_ context.Context, p connector.Posting, _ []byte, doc connector.Document) (connector.Verification, error) {
+	defer m.enter("verify", p.Order.OrderNo)()
+	e, ok := m.effects[p.Fact.Key.String()]
+	switch {
+	case m.chance(m.down):
+		return connector.Verification{}, errors.New("connection refused")
+	case m.chance(m.unreadable):
+		return connector.Verification{NotYet: true}, nil
+	case !ok || e.document != doc.Number:
+		return connector.Verification{Difference: fmt.Sprintf("document %q is not there", doc.Number)}, nil
+	case e.fact.Confirmation != nil && !e.fact.Confirmation.Yield.Equal(p.Fact.Confirmation.Yield):
+		return connector.Verification{Difference: "quantities differ"}, nil
+	}
+	return connector.Verification{Matches: true}, nil
+}
+
+// yield is the sum of what was confirmed on an order.
+func (m *modelERP) yield(order string) decimal.Decimal {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var sum decimal.Decimal
+	for _, e := range m.effects {
+		if c := e.fact.Confirmation; c != nil && c.OrderNo == order {
+			sum = sum.Add(c.Yield)
+		}
+	}
+	return sum
+}
+
+// consumed is the sum of what was taken to an order.
+func (m *modelERP) consumed(order string) decimal.Decimal {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var sum decimal.Decimal
+	for _, e := range m.effects {
+		if c := e.fact.Consumption; c != nil && c.OrderNo == order {
+			sum = sum.Add(c.Quantity.Value)
+		}
+	}
+	return sum
+}
+
+func (m *modelERP) madeOn(order string) []string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.Clone(m.made[order])
+}
+
+func (m *modelERP) set(t trouble) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if t.reject == nil {
+		t.reject = map[string]bool{}
+	}
+	if t.dark == nil {
+		t.dark = map[string]bool{}
+	}
+	m.trouble = t
+}
+
+func (m *modelERP) called(method string) int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.calls[method]
+}

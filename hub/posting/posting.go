@@ -1,0 +1,286 @@
+package posting
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"github.com/linekeeper/linekeeper/hub/connector"
+	"github.com/linekeeper/linekeeper/hub/object"
+	"github.com/linekeeper/linekeeper/hub/store"
+	pb "github.com/linekeeper/linekeeper/proto/linekeeper/v1"
+	"google.golang.org/protobuf/types/known/timestamppb"
+)
+
+// Options of New. Store and Connectors are needed; zero fields mean the documented default.
+type Options struct {
+	Store *store.Store
+	// Connectors by the name that work orders carry as their ERP.
+	Connectors map[string]connector.Connector
+	// FetchOrder brings an order that facts name and the hub has never seen into the store. It returns nil when that is done or
+	// when no system has the order, and an error when it could not find out. Nil: nobody is asked.
+	FetchOrder func(ctx context.Context, orderNo string) error
+	// MayClose is asked, when everything known of an order is settled, whether its plant may still hold something of it; f is
+	// the fact that finishes the order. A reason lets the closing wait and is shown. Nil: nothing is asked. CloseAfter closes
+	// all the same after so long; 1 h.
+	MayClose   func(ctx context.Context, f store.Fact) (reason string, err error)
+	CloseAfter time.Duration
+	// Workers is how many orders of one system are posted side by side; 4.
+	Workers int
+	// RetryFor is how long a retryable rejection is tried again before a person is asked, DoubtFor how long an effect that may
+	// still appear is waited for; 24 h each.
+	RetryFor, DoubtFor time.Duration
+	// CallTimeout bounds one call of a connector; 2 min. Grace is how long a running call may take after Run was told to
+	// end; 15 s.
+	CallTimeout, Grace time.Duration
+	// Poll is how often the engine looks for work that nobody announced; 30 s.
+	Poll time.Duration
+	// Now is the clock; time.Now.
+	Now    func() time.Time
+	Logger *slog.Logger
+}
+
+func (o *Options) setDefaults() {
+	set := func(d *time.Duration, v time.Duration) {
+		if *d <= 0 {
+			*d = v
+		}
+	}
+	set(&o.RetryFor, 24*time.Hour)
+	set(&o.DoubtFor, 24*time.Hour)
+	set(&o.CloseAfter, time.Hour)
+	set(&o.CallTimeout, 2*time.Minute)
+	set(&o.Grace, 15*time.Second)
+	set(&o.Poll, 30*time.Second)
+	if o.Workers <= 0 {
+		o.Workers = 4
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+}
+
+// Engine plans and posts. Make one with New; one Run at a time on one store.
+type Engine struct {
+	o     Options
+	gates map[string]*gate // of each outside system
+	wake  chan struct{}
+
+	mu     sync.Mutex
+	poked  []store.Lane
+	waited []wait
+
+	// crash is asked at each step whether the process dies there (errDies), or the store fails (any other); tests set it.
+	crash func(step string) error
+}
+
+// New returns an engine that does nothing until Run runs.
+func New(o Options) *Engine {
+	o.setDefaults()
+	e := &Engine{
+		o: o, gates: map[string]*gate{}, wake: make(chan struct{}, 1), crash: func(string) error { return nil },
+	}
+	for name := range o.Connectors {
+		e.gates[name] = &gate{health: Health{OK: true, Since: o.Now()}}
+	}
+	return e
+}
+
+// Health returns how the talk with each outside system goes.
+func (e *Engine) Health() map[string]Health {
+	out := map[string]Health{}
+	for name, g := range e.gates {
+		out[name] = g.state()
+	}
+	return out
+}
+
+func (e *Engine) takePoked() ([]store.Lane, []wait) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	lanes, waiting := e.poked, e.waited
+	e.poked, e.waited = nil, nil
+	return lanes, waiting
+}
+
+// replayed wakes the lane of a posting that a person took up again, or remembers what it waits for.
+func (e *Engine) replayed(all ...store.Posting) {
+	e.mu.Lock()
+	for _, p := range all {
+		if p.Class == ClassWaiting {
+			e.waited = append(e.waited, wait{p.Code, p.OrderNo})
+		}
+		e.poked = append(e.poked, store.Lane{ERP: p.ERP, OrderNo: p.OrderNo})
+	}
+	e.mu.Unlock()
+	kick(e.wake)
+}
+
+func kick(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// Run plans and posts until ctx ends, then waits for the calls that are under way. When the store fails it starts over a
+// little later from what the store says, as after a crash. Its only error is that of a store that was closed.
+func (e *Engine) Run(ctx context.Context) error {
+	for {
+		err := e.runOnce(ctx)
+		if ctx.Err() != nil && !errors.Is(err, errDies) {
+			return nil
+		}
+		if errors.Is(err, errDies) || errors.Is(err, store.ErrClosed) {
+			return err
+		}
+		e.o.Logger.Error("postings stopped and start over", "error", err)
+		pause := time.NewTimer(5 * time.Second)
+		select {
+		case <-pause.C:
+		case <-ctx.Done():
+		}
+		pause.Stop()
+	}
+}
+
+func (e *Engine) runOnce(ctx context.Context) error {
+	if err := e.recover(ctx); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	r := newRunner(e)
+	defer r.stop()
+	defer cancel()
+	return r.run(ctx)
+}
+
+// errDies is how a test's crash ends Run.
+var errDies = errors.New("the hub dies")
+
+// recover takes what a hub that died had under way for in doubt, and looks again at what lacked a connector.
+func (e *Engine) recover(ctx context.Context) error {
+	err := e.each(ctx, store.PostingFilter{State: store.PostingSending}, func(tx *store.Tx, p *store.Posting, f store.Fact) error {
+		doubt(p, tx.Now(), "the hub ended while it was posting")
+		p.NextAt = tx.Now()
+		return e.changed(tx, *p, f, "in_doubt", "", pb.Receipt_OUTCOME_IN_DOUBT)
+	})
+	if err == nil && len(e.o.Connectors) > 0 {
+		err = e.each(ctx, store.PostingFilter{State: store.PostingParked, Code: CodeNoConnector}, e.readmit(""))
+	}
+	if err != nil && !errors.Is(err, context.Canceled) {
+		return fmt.Errorf("recover postings: %w", err)
+	}
+	return err
+}
+
+// each changes all postings that match, some hundred in a transaction.
+func (e *Engine) each(ctx context.Context, filter store.PostingFilter, change func(*store.Tx, *store.Posting, store.Fact) error) error {
+	for after := int64(0); ; {
+		var ids []int64
+		err := e.o.Store.Update(ctx, func(tx *store.Tx) (err error) {
+			if ids, err = tx.PostingIDs(filter, after, planAtOnce); err != nil {
+				return err
+			}
+			for _, id := range ids {
+				if err := e.one(tx, id, change); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if err != nil || len(ids) == 0 {
+			return err
+		}
+		after = ids[len(ids)-1]
+	}
+}
+
+func (e *Engine) one(tx *store.Tx, id int64, change func(*store.Tx, *store.Posting, store.Fact) error) error {
+	p, err := tx.Posting(id)
+	if err != nil {
+		return err
+	}
+	f, err := tx.FactByID(id)
+	if err != nil {
+		return err
+	}
+	return change(tx, &p, f)
+}
+
+// changed stores a posting that changed, the step in its life, and the receipt for the plant (none when unspecified).
+func (e *Engine) changed(tx *store.Tx, p store.Posting, f store.Fact, step, by string, outcome pb.Receipt_Outcome) error {
+	if err := tx.PutPosting(p); err != nil {
+		return err
+	}
+	err := tx.AddPostingStep(store.PostingStep{
+		FactID: p.FactID, Step: step, Attempt: p.Attempt, Code: p.Code, Reason: p.Reason, Document: p.Document, By: by,
+	})
+	if err != nil || outcome == pb.Receipt_OUTCOME_UNSPECIFIED {
+		return err
+	}
+	return receipt(tx, p, f, outcome)
+}
+
+func receipt(tx *store.Tx, p store.Posting, f store.Fact, outcome pb.Receipt_Outcome) error {
+	return tx.DeliverReceipt(f.AgentID, f.Fact.Key.String(), receiptOf(tx, p, f, outcome))
+}
+
+func receiptOf(tx *store.Tx, p store.Posting, f store.Fact, outcome pb.Receipt_Outcome) *pb.Receipt {
+	return &pb.Receipt{
+		FactKey: f.Fact.Key[:], Outcome: outcome, Document: p.Document, Reason: p.Reason, At: timestamppb.New(tx.Now()), Erp: p.ERP, OrderNo: p.OrderNo,
+	}
+}
+
+func doubt(p *store.Posting, now time.Time, reason string) {
+	p.State, p.Class, p.Code, p.Reason = store.PostingInDoubt, "", "", reason
+	p.NextStep = "nothing to do: the outside system is asked until it is known"
+	p.Since, p.Tries = now, 0
+	p.NextAt = now.Add(lookupAfter(0))
+}
+
+// lookupAfter is the pause before look-up n: 2, 10, 60 seconds, then doubling up to 10 minutes.
+func lookupAfter(n int) time.Duration {
+	first := []time.Duration{2 * time.Second, 10 * time.Second, time.Minute}
+	if n < len(first) {
+		return first[n]
+	}
+	return min(time.Minute<<min(n-2, 4), 10*time.Minute)
+}
+
+// retryAfter is the pause after failure n of an attempt: full jitter up to a limit that doubles from 4 seconds to 5 minutes.
+func retryAfter(n int) time.Duration {
+	limit := min(2*time.Second<<min(n, 10), 5*time.Minute)
+	return 100*time.Millisecond + rand.N(limit)
+}
+
+// the fact as it is to be posted: with the amounts that were decided.
+func adjusted(f object.Fact, a *store.Amounts) object.Fact {
+	if a == nil {
+		return f
+	}
+	if f.Confirmation != nil {
+		c := *f.Confirmation
+		c.Yield, c.Scrap, c.Rework = a.Yield, a.Scrap, a.Rework
+		f.Confirmation = &c
+	}
+	if f.Consumption != nil {
+		c := *f.Consumption
+		c.Quantity.Value = a.Quantity
+		f.Consumption = &c
+	}
+	return f
+}
+
+// postingDate is the calendar date at the plant when it happened, as midnight UTC.
+func postingDate(f object.Fact) time.Time {
+	y, m, d := f.OccurredAt.Date() // in the plant's zone
+	return time.Date(y, m, d, 0, 0, 0, 0, time.UTC)
+}

@@ -1,0 +1,176 @@
+package store
+
+import (
+	"context"
+	"crypto/rand"
+	"database/sql"
+	"embed"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/pressly/goose/v3"
+)
+
+//go:embed migrations/*.sql
+var migrations embed.FS
+
+var (
+	// ErrLocked says that another hub has the database open; Open wraps it.
+	ErrLocked = errors.New("another hub has it open")
+	// ErrNotFound says that nothing is stored under that name.
+	ErrNotFound = errors.New("not found")
+)
+
+// Store is an open database. Its methods may be called from several goroutines. Make one with Open.
+type Store struct {
+	rw   *sql.DB
+	ro   *sql.DB
+	conn *sql.Conn // the only one that writes
+	lock *fileLock
+	path string
+	now  func() time.Time
+
+	write chan struct{} // holds one token: who has it writes
+	stmts map[string]*sql.Stmt
+	reads sync.Map // text -> *sql.Stmt of the readers
+
+	mu       sync.Mutex
+	queue    []*update // wait to be written
+	watchers map[*watcher]struct{}
+}
+
+// Options of Open. The zero value is good.
+type Options struct {
+	// Now is the clock for the times that the store itself writes; time.Now when nil.
+	Now func() time.Time
+}
+
+// Open opens the database file at path, making it and its folder where they are missing, and brings its schema up to date.
+// The error wraps ErrLocked when another process has it.
+func Open(ctx context.Context, path string, o Options) (*Store, error) {
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o750); err != nil {
+		return nil, fmt.Errorf("make folder of store %q: %w", path, err)
+	}
+	lock, err := lockFile(path + ".lock")
+	if err != nil {
+		return nil, fmt.Errorf("open store %q: %w (stop the other hub, or give this one its own file)", path, err)
+	}
+	s := &Store{
+		lock: lock, path: path, now: o.Now, write: make(chan struct{}, 1), stmts: map[string]*sql.Stmt{}, watchers: map[*watcher]struct{}{},
+	}
+	s.write <- struct{}{}
+	if err := s.open(ctx, path); err != nil {
+		s.Close()
+		return nil, fmt.Errorf("open store %q: %w", path, err)
+	}
+	return s, nil
+}
+
+func (s *Store) open(ctx context.Context, path string) (err error) {
+	if s.rw, err = openWriter(path); err != nil {
+		return err
+	}
+	if err := migrate(ctx, s.rw); err != nil {
+		return err
+	}
+	if s.conn, err = s.rw.Conn(ctx); err != nil {
+		return err
+	}
+	if s.ro, err = openReaders(path); err != nil {
+		return err
+	}
+	return s.Update(ctx, func(tx *Tx) error {
+		_, err := tx.exec(`INSERT INTO meta (name, value) VALUES ('made_at', $1) ON CONFLICT DO NOTHING`, s.now().UTC().Format(time.RFC3339))
+		return err
+	})
+}
+
+func migrate(ctx context.Context, db *sql.DB) error {
+	files, err := fs.Sub(migrations, "migrations")
+	if err != nil {
+		return err
+	}
+	p, err := goose.NewProvider(gooseDialect, db, files)
+	if err != nil {
+		return fmt.Errorf("read migrations: %w", err)
+	}
+	if _, err := p.Up(ctx); err != nil {
+		return fmt.Errorf("migrate schema: %w", err)
+	}
+	return nil
+}
+
+// Close ends all work on the database and lets the next process have it. It waits for a running transaction. Using the
+// store afterwards is an error; closing twice is none.
+func (s *Store) Close() error {
+	if s.lock == nil {
+		return nil
+	}
+	<-s.write // never given back: nobody writes any more
+	var errs []error
+	for _, st := range s.stmts {
+		errs = append(errs, st.Close())
+	}
+	if s.conn != nil {
+		errs = append(errs, s.conn.Close())
+	}
+	s.reads.Range(func(_, st any) bool {
+		errs = append(errs, st.(*sql.Stmt).Close())
+		return true
+	})
+	if s.ro != nil {
+		errs = append(errs, s.ro.Close())
+	}
+	if s.rw != nil {
+		errs = append(errs, s.rw.Close())
+	}
+	errs = append(errs, s.lock.release())
+	s.lock = nil
+	close(s.write)
+	return errors.Join(errs...)
+}
+
+// ErrClosed is what every write answers after Close.
+var ErrClosed = errors.New("store is closed")
+
+// Ping reports whether the database answers.
+func (s *Store) Ping(ctx context.Context) error {
+	var one int
+	if err := s.ro.QueryRowContext(ctx, "SELECT 1").Scan(&one); err != nil {
+		return fmt.Errorf("ask store: %w", err)
+	}
+	return nil
+}
+
+// Backup writes a consistent copy of the database to a new file while the hub works.
+func (s *Store) Backup(ctx context.Context, path string) error {
+	if err := copyDatabase(ctx, s.path, path); err != nil {
+		return fmt.Errorf("back up store to %q: %w", path, err)
+	}
+	return nil
+}
+
+func randomText() string { return rand.Text()[:16] }
+
+// us and at convert between time.Time and what is stored: microseconds since 1970, 0 for the zero time.
+func us(t time.Time) int64 {
+	if t.IsZero() {
+		return 0
+	}
+	return t.UnixMicro()
+}
+
+func at(us int64) time.Time {
+	if us == 0 {
+		return time.Time{}
+	}
+	return time.UnixMicro(us).UTC()
+}

@@ -1,0 +1,498 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/linekeeper/linekeeper/hub/object"
+	pb "github.com/linekeeper/linekeeper/proto/linekeeper/v1"
+	"github.com/shopspring/decimal"
+)
+
+// PostingState is where the posting of one fact stands.
+type PostingState string
+
+// The states of a posting.
+const (
+	PostingDue       PostingState = "due"        // waits for its turn, for a time, or for others (Reason says)
+	PostingSending   PostingState = "sending"    // the intent is stored, the ERP may have been asked
+	PostingInDoubt   PostingState = "in_doubt"   // the ERP was asked, the answer is not known
+	PostingPosted    PostingState = "posted"     // the ERP says that it has it
+	PostingVerified  PostingState = "verified"   // it was read back and equals the intent
+	PostingParked    PostingState = "parked"     // needs a person, or something that is missing; Code and Reason say what
+	PostingNotPosted PostingState = "not_posted" // by policy: needs no effect
+	PostingSettled   PostingState = "settled"    // a person decided that it needs no effect any more
+)
+
+// Settled reports that nothing more will happen by itself or needs to happen.
+func (s PostingState) Settled() bool {
+	return s == PostingVerified || s == PostingNotPosted || s == PostingSettled
+}
+
+// Posting is the way of one fact into an ERP.
+type Posting struct {
+	FactID  int64
+	ERP     string
+	OrderNo string
+	Plant   string
+	// Closing postings finish their order: they wait until nothing else of it is open.
+	Closing  bool
+	State    PostingState
+	Class    string // of a parked posting: a connector.Class, "waiting", "cannot_tell", "mismatch"
+	Code     string
+	Reason   string
+	NextStep string
+	// What is to be posted, after rounding and trimming; nil before the fact's order is known.
+	Amounts *Amounts
+	// Attempt counts what was sent, Tries the attempts of the present step (for the back-off).
+	Attempt    int
+	Tries      int
+	Intent     []byte
+	Document   string
+	DocumentID string
+	// Since is when the present state (or kind of trouble) began, NextAt the earliest next action.
+	Since     time.Time
+	NextAt    time.Time
+	ChangedAt time.Time
+}
+
+// Amounts are the quantities of a posting; those that its kind does not have are zero.
+type Amounts struct {
+	Yield, Scrap, Rework decimal.Decimal // of a confirmation
+	Quantity             decimal.Decimal // of a consumption or a quality decision
+}
+
+const postingColumns = `SELECT p.fact_id, p.erp, p.order_no, p.plant, p.closing, p.state, p.class, p.code, p.reason, p.next_step,
+	p.yield, p.scrap, p.rework, p.quantity, p.attempt, p.tries, p.intent, p.document, p.document_id, p.since, p.next_at, p.changed_at
+	FROM postings p`
+
+func scanPosting(r *sql.Rows) (p Posting, err error) {
+	var since, next, changed, closing int64
+	var yield, scrap, rework, quantity string
+	err = r.Scan(&p.FactID, &p.ERP, &p.OrderNo, &p.Plant, &closing, &p.State, &p.Class, &p.Code, &p.Reason, &p.NextStep,
+		&yield, &scrap, &rework, &quantity, &p.Attempt, &p.Tries, &p.Intent, &p.Document, &p.DocumentID, &since, &next, &changed)
+	if err != nil {
+		return p, err
+	}
+	p.Closing = closing != 0
+	p.Since, p.NextAt, p.ChangedAt = at(since), at(next), at(changed)
+	if yield != "" {
+		p.Amounts = &Amounts{}
+		p.Amounts.Yield, p.Amounts.Scrap, p.Amounts.Rework, p.Amounts.Quantity, err = four(yield, scrap, rework, quantity)
+	}
+	return p, err
+}
+
+func four(a, b, c, d string) (w, x, y, z decimal.Decimal, err error) {
+	for i, v := range []*decimal.Decimal{&w, &x, &y, &z} {
+		var e error
+		if *v, e = decimal.NewFromString([]string{a, b, c, d}[i]); e != nil {
+			err = fmt.Errorf("stored quantity: %w", e)
+		}
+	}
+	return
+}
+
+const postingFields = `postings (fact_id, erp, order_no, plant, closing, state, class, code, reason, next_step, yield, scrap,
+	rework, quantity, attempt, tries, intent, document, document_id, since, next_at, changed_at)`
+
+// fields are the values of postingFields.
+func (p *Posting) fields(changed time.Time) []any {
+	var yield, scrap, rework, quantity string
+	if a := p.Amounts; a != nil {
+		yield, scrap, rework, quantity = a.Yield.String(), a.Scrap.String(), a.Rework.String(), a.Quantity.String()
+	}
+	closing := 0
+	if p.Closing {
+		closing = 1
+	}
+	return []any{
+		p.FactID, p.ERP, p.OrderNo, p.Plant, closing, string(p.State), p.Class, p.Code, p.Reason, p.NextStep, yield, scrap,
+		rework, quantity, p.Attempt, p.Tries, p.Intent, p.Document, p.DocumentID, us(p.Since), us(p.NextAt), us(changed),
+	}
+}
+
+// PutPosting stores a posting, new or changed.
+func (tx *Tx) PutPosting(p Posting) error {
+	tx.touch(TopicPostings)
+	_, err := tx.exec("INSERT INTO "+postingFields+`
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22)
+		ON CONFLICT (fact_id) DO UPDATE SET erp = excluded.erp, closing = excluded.closing, state = excluded.state, class = excluded.class,
+		code = excluded.code, reason = excluded.reason, next_step = excluded.next_step, yield = excluded.yield, scrap = excluded.scrap,
+		rework = excluded.rework, quantity = excluded.quantity, attempt = excluded.attempt, tries = excluded.tries, intent = excluded.intent,
+		document = excluded.document, document_id = excluded.document_id, since = excluded.since, next_at = excluded.next_at,
+		changed_at = excluded.changed_at`, p.fields(tx.now)...)
+	return err
+}
+
+// PostingStep is one thing that happened to a posting.
+type PostingStep struct {
+	FactID   int64
+	At       time.Time
+	Step     string
+	Attempt  int
+	Code     string
+	Reason   string
+	Document string
+	By       string
+}
+
+const stepFields = "posting_steps (fact_id, at, step, attempt, code, reason, document, by_whom)"
+
+func (s *PostingStep) fields(now time.Time) []any {
+	return []any{s.FactID, us(now), s.Step, s.Attempt, s.Code, s.Reason, s.Document, s.By}
+}
+
+// AddPostingStep adds to a fact's life, at the time of the transaction.
+func (tx *Tx) AddPostingStep(s PostingStep) error {
+	_, err := tx.exec("INSERT INTO "+stepFields+" VALUES ($1, $2, $3, $4, $5, $6, $7, $8)", s.fields(tx.now)...)
+	return err
+}
+
+// Posting returns the posting of a fact. ErrNotFound when it has none.
+func (s *Store) Posting(ctx context.Context, factID int64) (Posting, error) {
+	return first(ctx, s, scanPosting, postingColumns+" WHERE p.fact_id = $1", factID)
+}
+
+// Posting is Store.Posting inside a transaction.
+func (tx *Tx) Posting(factID int64) (Posting, error) {
+	return first(tx.ctx, tx, scanPosting, postingColumns+" WHERE p.fact_id = $1", factID)
+}
+
+// FactByID returns a stored fact without its posting.
+func (s *Store) FactByID(ctx context.Context, id int64) (Fact, error) {
+	return first(ctx, s, scanFact, factColumns+" WHERE f.id = $1", id)
+}
+
+// PostingFilter chooses postings; empty fields choose all.
+type PostingFilter struct {
+	ERP, OrderNo, Plant, Code, Class string
+	State                            PostingState
+}
+
+func (f PostingFilter) where(w *where) {
+	w.andText("p.erp = ?", f.ERP)
+	w.andText("p.order_no = ?", f.OrderNo)
+	w.andText("p.plant = ?", f.Plant)
+	w.andText("p.code = ?", f.Code)
+	w.andText("p.class = ?", f.Class)
+	w.andText("p.state = ?", string(f.State))
+}
+
+// Postings lists postings with their facts, newest first. Page.Before is a Fact.ID.
+func (s *Store) Postings(ctx context.Context, f PostingFilter, page Page) ([]Fact, error) {
+	var w where
+	w.and("p.fact_id < ?", page.before())
+	f.where(&w)
+	all, err := collect(ctx, s, scanPosting, postingColumns+w.String()+" ORDER BY p.fact_id DESC LIMIT "+fmt.Sprint(page.limit()), w.args...)
+	if err != nil {
+		return nil, fmt.Errorf("list postings: %w", err)
+	}
+	facts := make([]Fact, len(all))
+	for i := range all {
+		if facts[i], err = s.FactByID(ctx, all[i].FactID); err != nil {
+			return nil, fmt.Errorf("list postings: %w", err)
+		}
+		facts[i].Posting = &all[i]
+	}
+	return facts, nil
+}
+
+// PostingIDs returns the fact ids of at most limit postings that match, oldest first, above after.
+func (tx *Tx) PostingIDs(f PostingFilter, after int64, limit int) ([]int64, error) {
+	var w where
+	w.and("p.fact_id > ?", after)
+	f.where(&w)
+	return collect(tx.ctx, tx, scanValue[int64], "SELECT p.fact_id FROM postings p"+w.String()+" ORDER BY p.fact_id LIMIT "+fmt.Sprint(limit), w.args...)
+}
+
+// PostingCount is how many postings of an ERP are in a state with a code.
+type PostingCount struct {
+	ERP   string
+	State PostingState
+	Code  string
+	Count int64
+	// Oldest is the earliest Since.
+	Oldest time.Time
+}
+
+// PostingCounts counts all postings by ERP, state and code.
+func (s *Store) PostingCounts(ctx context.Context) ([]PostingCount, error) {
+	return collect(ctx, s, func(r *sql.Rows) (c PostingCount, err error) {
+		var t int64
+		err = r.Scan(&c.ERP, &c.State, &c.Code, &c.Count, &t)
+		c.Oldest = at(t)
+		return c, err
+	}, "SELECT erp, state, code, COUNT(*), MIN(since) FROM postings GROUP BY erp, state, code ORDER BY erp, state, code")
+}
+
+// Lane is the sequence of postings of one order in one ERP.
+type Lane struct{ ERP, OrderNo string }
+
+// ActiveLanes lists the lanes that have something to do now or later.
+func (s *Store) ActiveLanes(ctx context.Context) ([]Lane, error) {
+	return collect(ctx, s, func(r *sql.Rows) (l Lane, err error) { return l, r.Scan(&l.ERP, &l.OrderNo) },
+		`SELECT erp, order_no FROM postings WHERE state = 'due' UNION SELECT erp, order_no FROM postings WHERE state IN ('sending', 'in_doubt')
+		UNION SELECT erp, order_no FROM postings WHERE state = 'posted'`)
+}
+
+// LaneWork is what a lane has to do. Doubt is the posting whose outcome is not known, Due the one whose turn it is, Unverified
+// the posted one that is to be read back first; each is nil when there is none.
+type LaneWork struct{ Doubt, Due, Unverified *Posting }
+
+// LaneWork returns what a lane has to do.
+func (s *Store) LaneWork(ctx context.Context, l Lane) (w LaneWork, err error) {
+	for _, q := range []struct {
+		into **Posting
+		rest string
+	}{
+		{&w.Doubt, "p.state IN ('sending', 'in_doubt') ORDER BY p.fact_id LIMIT 1"},
+		{&w.Due, "p.state = 'due' ORDER BY p.closing, p.fact_id LIMIT 1"},
+		{&w.Unverified, "p.state = 'posted' ORDER BY p.next_at, p.fact_id LIMIT 1"},
+	} {
+		*q.into, err = optionalRow(first(ctx, s, scanPosting, postingColumns+" WHERE p.erp = $1 AND p.order_no = $2 AND "+q.rest, l.ERP, l.OrderNo))
+		if err != nil {
+			return w, fmt.Errorf("read what order %q has to do: %w", l.OrderNo, err)
+		}
+	}
+	return w, nil
+}
+
+func optionalRow[T any](v T, err error) (*T, error) {
+	if errors.Is(err, ErrNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &v, nil
+}
+
+// OpenBeside counts the postings of an order that are not settled, without the one named and other closing ones, and returns
+// the first of them as the example to show.
+func (s *Store) OpenBeside(ctx context.Context, orderNo string, factID int64) (n int64, example *Posting, err error) {
+	const open = " FROM postings p WHERE p.order_no = $1 AND p.state NOT IN ('verified', 'not_posted', 'settled') AND p.fact_id <> $2 AND p.closing = 0"
+	n, err = first(ctx, s, scanValue[int64], "SELECT COUNT(*)"+open, orderNo, factID)
+	if err != nil || n == 0 {
+		return n, nil, err
+	}
+	example, err = optionalRow(first(ctx, s, scanPosting, postingColumns+open[len(" FROM postings p"):]+" ORDER BY p.fact_id LIMIT 1", orderNo, factID))
+	return n, example, err
+}
+
+// OrdersAtOnce is how many orders Admissible looks at.
+const OrdersAtOnce = bulkRows
+
+// Admissible lists the fact ids of at most limit parked postings of some orders that waited for these and need not any more,
+// above after and in the order of facts: those with code unknown whose order is known by now, and those with code unrouted
+// whose order has a plant.
+func (tx *Tx) Admissible(orders []string, unknown, unrouted string, after int64, limit int) (ids []int64, err error) {
+	// The first condition on the state is that of the index over open postings; the second is written so that no other index
+	// serves it: many postings may be parked, and few of these orders.
+	return collect(tx.ctx, tx, scanValue[int64], `SELECT p.fact_id FROM postings p
+		WHERE p.order_no IN (`+in(4, OrdersAtOnce)+`) AND p.fact_id > $3
+		AND p.state NOT IN ('verified', 'not_posted', 'settled') AND p.state || '' = 'parked' AND p.code IN ($1, $2)
+		AND EXISTS (SELECT 1 FROM work_orders w WHERE w.order_no = p.order_no AND (p.code = $1 OR w.plant <> ''))
+		ORDER BY p.fact_id LIMIT $4`, padded([]any{unknown, unrouted, after, limit}, orders)...)
+}
+
+// ParkedOrders lists the order numbers of postings that are parked with a code.
+func (s *Store) ParkedOrders(ctx context.Context, code string) ([]string, error) {
+	return collect(ctx, s, scanValue[string], "SELECT DISTINCT order_no FROM postings WHERE state = 'parked' AND code = $1", code)
+}
+
+// padded appends bulkRows values to the arguments, the last one repeated, so that a statement has one text.
+func padded(args []any, values []string) []any {
+	for i := range bulkRows {
+		args = append(args, values[min(i, len(values)-1)])
+	}
+	return args
+}
+
+// KnownOrders returns those of some order numbers that the hub knows, with a plant only when routed is true.
+func (s *Store) KnownOrders(ctx context.Context, numbers []string, routed bool) (known []string, err error) {
+	for len(numbers) > 0 {
+		n := min(len(numbers), bulkRows)
+		args := padded([]any{routed}, numbers[:n])
+		found, err := collect(ctx, s, scanValue[string],
+			"SELECT DISTINCT order_no FROM work_orders WHERE order_no IN ("+in(1, bulkRows)+") AND (plant <> '' OR NOT $1)", args...)
+		if err != nil {
+			return nil, err
+		}
+		known, numbers = append(known, found...), numbers[n:]
+	}
+	return known, nil
+}
+
+// PlanCursor returns the id of the last fact that was planned.
+func (tx *Tx) PlanCursor() (int64, error) { return planCursor(tx.ctx, tx) }
+
+func planCursor(ctx context.Context, db querier) (int64, error) {
+	v, err := first(ctx, db, scanValue[int64], "SELECT CAST(value AS BIGINT) FROM meta WHERE name = 'planned'")
+	if errors.Is(err, ErrNotFound) {
+		return 0, nil
+	}
+	return v, err
+}
+
+// Unplanned returns the planner's cursor and up to limit facts behind it, in their order.
+func (s *Store) Unplanned(ctx context.Context, limit int) (cursor int64, facts []Fact, err error) {
+	if cursor, err = planCursor(ctx, s); err != nil {
+		return 0, nil, err
+	}
+	facts, err = collect(ctx, s, scanFact, unplannedColumns+" WHERE f.id > $1 ORDER BY f.id LIMIT $2", cursor, limit)
+	return cursor, facts, err
+}
+
+// SetPlanCursor moves the planner's cursor.
+func (tx *Tx) SetPlanCursor(id int64) error {
+	_, err := tx.exec("INSERT INTO meta (name, value) VALUES ('planned', $1) ON CONFLICT (name) DO UPDATE SET value = excluded.value", fmt.Sprint(id))
+	return err
+}
+
+// FactByID is Store.FactByID inside a transaction.
+func (tx *Tx) FactByID(id int64) (Fact, error) {
+	return first(tx.ctx, tx, scanFact, factColumns+" WHERE f.id = $1", id)
+}
+
+// Planned is what the planner made of one new fact.
+type Planned struct {
+	Fact Fact
+	// Lines are the quantities that count, Trimmed what was left out and why.
+	Lines   []object.FactLine
+	Trimmed string
+	// Posting is nil for a source exception. Receipt goes to the fact's agent; nil for none.
+	Posting *Posting
+	Receipt *pb.Receipt
+}
+
+// AddPlanned stores what the planner made of new facts: one row of the index each, and where there is one the posting with
+// the first step of its life and the receipt.
+func (tx *Tx) AddPlanned(all []Planned) error {
+	var index, postings, steps [][]any
+	var receipts []Delivery
+	for i := range all {
+		p := &all[i]
+		index = append(index, p.index(tx.now))
+		if x := p.Posting; x != nil {
+			step := PostingStep{FactID: x.FactID, Step: string(x.State), Code: x.Code, Reason: x.Reason}
+			postings, steps = append(postings, x.fields(tx.now)), append(steps, step.fields(tx.now))
+		}
+		if p.Receipt != nil {
+			d, err := receiptTo(p.Fact.AgentID, p.Fact.Fact.Key.String(), p.Receipt)
+			if err != nil {
+				return err
+			}
+			receipts = append(receipts, d)
+		}
+	}
+	if len(postings) > 0 {
+		tx.touch(TopicPostings)
+	}
+	return errors.Join(tx.insertRows(indexFields, index), tx.insertRows(postingFields, postings), tx.insertRows(stepFields, steps), tx.deliver(receipts...))
+}
+
+const indexFields = `fact_index (fact_id, agent_id, plant, source, kind, order_no, operation, item, unit, yield, scrap, rework,
+	consumed, returned, occurred_at, planned_at, trimmed)`
+
+func (p *Planned) index(now time.Time) []any {
+	f := &p.Fact.Fact
+	var op, item, unit string
+	if c := f.Confirmation; c != nil {
+		op, item, unit = c.Operation, c.Item, c.Unit
+	} else if c := f.Consumption; c != nil {
+		op, item, unit = c.Operation, c.Item, c.Quantity.Unit
+	}
+	sum := func(kind object.QuantityKind) string {
+		for _, l := range p.Lines {
+			if l.Kind == kind {
+				return l.Received.String()
+			}
+		}
+		return "0"
+	}
+	return []any{
+		p.Fact.ID, p.Fact.AgentID, f.Plant, f.Source, string(f.Kind), f.OrderNo(), op, item, unit, sum(object.Yield), sum(object.Scrap),
+		sum(object.Rework), sum(object.Consumed), sum(object.Returned), us(f.OccurredAt), us(now), p.Trimmed,
+	}
+}
+
+// Residue returns what rounding left over for a ledger line in an ERP.
+func (tx *Tx) Residue(erp string, k object.LedgerKey) (decimal.Decimal, error) {
+	v, err := first(tx.ctx, tx, scanValue[string], `SELECT value FROM residues
+		WHERE erp = $1 AND order_no = $2 AND operation = $3 AND item = $4 AND kind = $5 AND unit = $6`,
+		erp, k.OrderNo, k.Operation, k.Item, string(k.Kind), k.Unit)
+	if errors.Is(err, ErrNotFound) {
+		return decimal.Decimal{}, nil
+	}
+	if err != nil {
+		return decimal.Decimal{}, err
+	}
+	return decimal.NewFromString(v)
+}
+
+// SetResidue stores what rounding left over.
+func (tx *Tx) SetResidue(erp string, k object.LedgerKey, v decimal.Decimal) error {
+	_, err := tx.exec(`INSERT INTO residues (erp, order_no, operation, item, kind, unit, value) VALUES ($1, $2, $3, $4, $5, $6, $7)
+		ON CONFLICT (erp, order_no, operation, item, kind, unit) DO UPDATE SET value = excluded.value`,
+		erp, k.OrderNo, k.Operation, k.Item, string(k.Kind), k.Unit, v.String())
+	return err
+}
+
+// Exception is an input of a source that did not become a fact.
+type Exception struct {
+	ID         int64
+	FactID     int64
+	Agent      string // "plant/agent"
+	Source     string
+	Code       string
+	Item       string
+	Reason     string
+	NextStep   string
+	Excerpt    []byte
+	OccurredAt time.Time
+	ClosedAt   time.Time
+	Note       string
+}
+
+// AddException stores the source exception that a fact carries.
+func (tx *Tx) AddException(f Fact) error {
+	tx.touch(TopicFacts)
+	e := f.Fact.Exception
+	_, err := tx.exec(`INSERT INTO exceptions (fact_id, agent_id, source, code, item, reason, next_step, excerpt, occurred_at)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)`, f.ID, f.AgentID, f.Fact.Source, e.Code, e.Item, e.Reason, e.NextStep, e.Excerpt, us(f.Fact.OccurredAt))
+	return err
+}
+
+// ExceptionFilter chooses exceptions; empty fields choose all, Closed also those that are settled.
+type ExceptionFilter struct {
+	Plant, Source, Code string
+	Closed              bool
+}
+
+// Exceptions lists source exceptions, newest first.
+func (s *Store) Exceptions(ctx context.Context, f ExceptionFilter, page Page) ([]Exception, error) {
+	var w where
+	w.and("e.id < ?", page.before())
+	w.andText("a.plant = ?", f.Plant)
+	w.andText("e.source = ?", f.Source)
+	w.andText("e.code = ?", f.Code)
+	if !f.Closed {
+		w.and("e.closed_at = 0")
+	}
+	return collect(ctx, s, func(r *sql.Rows) (e Exception, err error) {
+		var occurred, closed int64
+		err = r.Scan(&e.ID, &e.FactID, &e.Agent, &e.Source, &e.Code, &e.Item, &e.Reason, &e.NextStep, &e.Excerpt, &occurred, &closed, &e.Note)
+		e.OccurredAt, e.ClosedAt = at(occurred), at(closed)
+		return e, err
+	}, `SELECT e.id, e.fact_id, a.plant || '/' || a.agent, e.source, e.code, e.item, e.reason, e.next_step, e.excerpt, e.occurred_at, e.closed_at, e.note
+		FROM exceptions e JOIN agents a ON a.id = e.agent_id`+w.String()+" ORDER BY e.id DESC LIMIT "+fmt.Sprint(page.limit()), w.args...)
+}
+
+// CloseException settles an exception with a note. ErrNotFound when none is open there.
+func (s *Store) CloseException(ctx context.Context, id int64, note string) error {
+	return s.closeRow(ctx, "exceptions", id, note)
+}

@@ -1,0 +1,338 @@
+package store_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/linekeeper/linekeeper/hub/object"
+	"github.com/linekeeper/linekeeper/hub/store"
+	"github.com/linekeeper/linekeeper/hub/wire"
+	"github.com/linekeeper/linekeeper/proto/factkey"
+	"github.com/shopspring/decimal"
+)
+
+func open(t testing.TB, path string) *store.Store {
+	t.Helper()
+	s, err := store.Open(context.Background(), path, store.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	return s
+}
+
+func agent(t testing.TB, s *store.Store, plant, name string) (a store.Agent) {
+	t.Helper()
+	err := s.Update(context.Background(), func(tx *store.Tx) (err error) {
+		a, err = tx.AgentByName(plant, name)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return a
+}
+
+func confirmation(n int, yield string) object.Fact {
+	zone, err := time.LoadLocation("Europe/Berlin")
+	if err != nil {
+		panic(err)
+	}
+	position := factkey.Position("counter", "ulm", "press1", "good", "e1", fmt.Sprint(n))
+	return object.Fact{
+		Key: factkey.Of(position), Kind: object.KindConfirmation, Plant: "ulm", Source: "press1", Rule: "good", TimeZone: "Europe/Berlin",
+		OccurredAt: time.Date(2026, 11, 24, 8, 0, n%60, 0, zone), RecordedAt: time.Date(2026, 11, 24, 8, 1, 0, 0, zone), Position: position,
+		Confirmation: &object.Confirmation{OrderNo: "WO-1", Operation: "0010", Item: "P-100", Unit: "C62", Yield: decimal.RequireFromString(yield)},
+	}
+}
+
+func record(t testing.TB, f object.Fact) store.Record {
+	t.Helper()
+	body, err := wire.EncodeFact(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return store.Record{Key: f.Key, Body: body}
+}
+
+func appendFacts(t testing.TB, s *store.Store, a store.Agent, first uint64, records ...store.Record) []store.Verdict {
+	t.Helper()
+	v, err := s.AppendFacts(context.Background(), []store.Batch{{AgentID: a.ID, Agent: a.Name(), Generation: "g1", FirstSeq: first, Records: records}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return v[0]
+}
+
+func TestASecondHubOnTheSameFileIsRefused(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "hub.db")
+	s := open(t, path)
+	if _, err := store.Open(context.Background(), path, store.Options{}); !errors.Is(err, store.ErrLocked) {
+		t.Fatalf("second open: %v, want ErrLocked", err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	open(t, path) // the first one is gone: now it works
+}
+
+func TestFactsAndPositionsSurviveReopening(t *testing.T) {
+	ctx := context.Background()
+	path := filepath.Join(t.TempDir(), "a folder", "hub?.db")
+	s := open(t, path)
+	a := agent(t, s, "ulm", "edge1")
+	if v := appendFacts(t, s, a, 1, record(t, confirmation(1, "5")), record(t, confirmation(2, "7"))); len(v) != 0 {
+		t.Fatalf("verdicts %v, want none", v)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s = open(t, path)
+	f, err := s.FactByKey(ctx, confirmation(2, "7").Key.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if f.Seq != 2 || f.Agent != "edge1" || !f.Fact.Confirmation.Yield.Equal(decimal.NewFromInt(7)) {
+		t.Fatalf("read back %+v", f)
+	}
+	if byUUID, err := s.FactByKey(ctx, f.Fact.Key.UUID()); err != nil || byUUID.ID != f.ID {
+		t.Fatalf("by UUID: %v, %v", byUUID.ID, err)
+	}
+	p, err := s.Positions(ctx, a.ID)
+	if err != nil || len(p) != 1 || p[0].Seq != 2 {
+		t.Fatalf("positions %+v, %v", p, err)
+	}
+}
+
+func TestAKeyIsStoredOnceAndAnotherContentIsKeptAside(t *testing.T) {
+	ctx := context.Background()
+	s := open(t, filepath.Join(t.TempDir(), "hub.db"))
+	a := agent(t, s, "ulm", "edge1")
+	first, again, other := confirmation(1, "5"), confirmation(1, "5.0"), confirmation(1, "6")
+	again.RecordedAt = again.RecordedAt.Add(time.Hour) // made anew by a restored agent
+	appendFacts(t, s, a, 1, record(t, first), record(t, first))
+	got := appendFacts(t, s, a, 3, record(t, again), record(t, other), store.Record{Body: []byte("junk"), Fault: "not a fact"})
+	want := []store.VerdictKind{store.Duplicate, store.Conflict, store.Unreadable}
+	if len(got) != 3 {
+		t.Fatalf("verdicts %+v", got)
+	}
+	for i := range want {
+		if got[i].Kind != want[i] {
+			t.Errorf("verdict %d is %+v, want kind %d", i, got[i], want[i])
+		}
+	}
+	appendFacts(t, s, a, 4, record(t, other)) // a resend of what is aside adds nothing
+	conflicts, err := s.Conflicts(ctx, false, store.Page{})
+	if err != nil || len(conflicts) != 1 || conflicts[0].Key != first.Key.String() {
+		t.Fatalf("conflicts %+v, %v", conflicts, err)
+	}
+	if facts, err := s.FactsAfter(ctx, 0, 10); err != nil || len(facts) != 1 {
+		t.Fatalf("%d facts, %v", len(facts), err)
+	}
+	unreadable, err := s.UnreadableRecords(ctx, false, store.Page{})
+	if err != nil || len(unreadable) != 1 || string(unreadable[0].Body) != "junk" {
+		t.Fatalf("unreadable %+v, %v", unreadable, err)
+	}
+	if err := s.ReplayUnreadable(ctx, unreadable[0].ID); err == nil {
+		t.Fatal("junk became a fact")
+	}
+	if err := s.CloseUnreadable(ctx, unreadable[0].ID, "scrap"); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestFunctionsThatShareACommitFailAlone(t *testing.T) {
+	ctx := context.Background()
+	s := open(t, filepath.Join(t.TempDir(), "hub.db"))
+	release := make(chan struct{})
+	begun := make(chan struct{})
+	results := make(chan error, 21)
+	go func() {
+		results <- s.Update(ctx, func(tx *store.Tx) error { // holds the writer until all others wait
+			close(begun)
+			<-release
+			return nil
+		})
+	}()
+	<-begun
+	bad := errors.New("not this one")
+	for n := range 20 {
+		go func() {
+			results <- s.Update(ctx, func(tx *store.Tx) error {
+				if err := tx.AddOrderStep(store.OrderStep{OrderNo: "WO-1", Step: fmt.Sprint(n), Origin: "test"}); err != nil {
+					return err
+				}
+				if n%4 == 0 {
+					return bad
+				}
+				return nil
+			})
+		}()
+	}
+	close(release)
+	failed := 0
+	for range 21 {
+		if err := <-results; err != nil {
+			if !errors.Is(err, bad) {
+				t.Fatal(err)
+			}
+			failed++
+		}
+	}
+	var steps []store.OrderStep
+	err := s.Update(ctx, func(tx *store.Tx) (err error) {
+		steps, err = tx.OrderSteps("WO-1")
+		return err
+	})
+	if err != nil || failed != 5 || len(steps) != 15 {
+		t.Fatalf("%d failed and %d stored, %v; want 5 and 15", failed, len(steps), err)
+	}
+}
+
+func TestWaitingForTheWriterHeedsItsContext(t *testing.T) {
+	s := open(t, filepath.Join(t.TempDir(), "hub.db"))
+	release, begun, ended := make(chan struct{}), make(chan struct{}), make(chan error, 1)
+	go func() {
+		ended <- s.Update(context.Background(), func(*store.Tx) error {
+			close(begun)
+			<-release
+			return nil
+		})
+	}()
+	<-begun
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	if err := s.Update(ctx, func(*store.Tx) error { t.Error("ran all the same"); return nil }); !errors.Is(err, context.Canceled) {
+		t.Fatalf("got %v", err)
+	}
+	close(release)
+	if err := <-ended; err != nil {
+		t.Fatal(err)
+	}
+	s.Close()
+	if err := s.Update(context.Background(), func(*store.Tx) error { return nil }); !errors.Is(err, store.ErrClosed) {
+		t.Fatalf("write after close: %v", err)
+	}
+}
+
+func TestCommitWakesWhoWatchesItsTopicAndNobodyElse(t *testing.T) {
+	s := open(t, filepath.Join(t.TempDir(), "hub.db"))
+	a := agent(t, s, "ulm", "edge1")
+	facts, end := s.Watch(store.TopicFacts)
+	defer end()
+	orders, end := s.Watch(store.TopicOrders)
+	defer end()
+	appendFacts(t, s, a, 1, record(t, confirmation(1, "5")))
+	<-facts
+	select {
+	case <-orders:
+		t.Fatal("a new fact announced orders")
+	default:
+	}
+}
+
+func TestTallyRowsIncludeFactsThatNoPlannerHasSeen(t *testing.T) {
+	ctx := context.Background()
+	s := open(t, filepath.Join(t.TempDir(), "hub.db"))
+	a := agent(t, s, "ulm", "edge1")
+	appendFacts(t, s, a, 1, record(t, confirmation(1, "5")), record(t, confirmation(2, "7")))
+	_, fresh, err := s.Unplanned(ctx, 1)
+	if err != nil || len(fresh) != 1 {
+		t.Fatal(fresh, err)
+	}
+	f := fresh[0]
+	err = s.Update(ctx, func(tx *store.Tx) error { // what the planner does with the first
+		p := store.Posting{FactID: f.ID, ERP: "erp", OrderNo: "WO-1", Plant: "ulm", State: store.PostingPosted, Document: "D1"}
+		p.Amounts = &store.Amounts{Yield: decimal.NewFromInt(5)}
+		if err := tx.AddPlanned([]store.Planned{{Fact: f, Lines: f.Fact.FactQuantities(), Posting: &p}}); err != nil {
+			return err
+		}
+		return tx.SetPlanCursor(f.ID)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, facts, err := s.TallyInput(ctx, store.TallyFilter{Plant: "ulm", OrderNo: "WO-1"})
+	if err != nil || len(facts) != 2 {
+		t.Fatalf("%+v, %v", facts, err)
+	}
+	if facts[0].Posted.String() != "5" || facts[0].State != "posted" || facts[1].Received.String() != "7" || facts[1].State != "" {
+		t.Fatalf("%+v", facts)
+	}
+	if _, other, err := s.TallyInput(ctx, store.TallyFilter{Plant: "lyon"}); err != nil || len(other) != 0 {
+		t.Fatalf("another plant's rows: %+v, %v", other, err)
+	}
+	listed, err := s.Facts(ctx, store.FactFilter{OrderNo: "WO-1", Outcome: "posted"}, store.Page{})
+	if err != nil || len(listed) != 1 || listed[0].Posting.Document != "D1" {
+		t.Fatalf("listed %+v, %v", listed, err)
+	}
+}
+
+func TestBackupIsACompleteStore(t *testing.T) {
+	ctx := context.Background()
+	dir := t.TempDir()
+	s := open(t, filepath.Join(dir, "hub.db"))
+	a := agent(t, s, "ulm", "edge1")
+	appendFacts(t, s, a, 1, record(t, confirmation(1, "5")))
+	if err := s.Backup(ctx, filepath.Join(dir, "copy.db")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := open(t, filepath.Join(dir, "copy.db")).FactByKey(ctx, confirmation(1, "5").Key.String()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestFunctionThatFailsTakesNobodyAlong lets functions wait for one commit: those that may be called again and those that may
+// not, failing and not.
+func TestFunctionThatFailsTakesNobodyAlong(t *testing.T) {
+	ctx := context.Background()
+	s := open(t, filepath.Join(t.TempDir(), "hub.db"))
+	broken := errors.New("broken")
+	begun, free := make(chan struct{}), make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() { // holds the writer until all others wait
+		err := s.Update(ctx, func(*store.Tx) error { close(begun); <-free; return nil })
+		if err != nil {
+			t.Error(err)
+		}
+	})
+	<-begun
+	var started sync.WaitGroup
+	const each = 8
+	for n := range each {
+		for what, call := range map[string]func(context.Context, func(*store.Tx) error) error{"update": s.Update, "repeat": s.Repeat} {
+			for _, fails := range []error{nil, broken} {
+				started.Add(1)
+				wg.Go(func() {
+					started.Done()
+					err := call(ctx, func(tx *store.Tx) error {
+						if err := tx.RaiseAlarm(fmt.Sprint(what, n), fmt.Sprint(fails), "", ""); err != nil {
+							return err
+						}
+						return fails
+					})
+					if err != fails {
+						t.Errorf("%s: %v, want %v", what, err, fails)
+					}
+				})
+			}
+		}
+	}
+	started.Wait()
+	close(free)
+	wg.Wait()
+	alarms, err := s.Alarms(ctx, false, store.Page{})
+	if err != nil || len(alarms) != 2*each {
+		t.Fatalf("%d alarms, %v: want %d", len(alarms), err, 2*each)
+	}
+	for _, a := range alarms {
+		if a.Times != 1 || a.Code != fmt.Sprint(nil) {
+			t.Errorf("alarm %+v of a function that failed, or twice", a)
+		}
+	}
+}
