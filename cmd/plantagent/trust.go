@@ -1,0 +1,134 @@
+package main
+
+import (
+	"cmp"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"path/filepath"
+	"text/tabwriter"
+	"time"
+
+	"github.com/linekeeper/linekeeper/drivers/opcua"
+)
+
+type trustCmd struct {
+	Source      string `arg:"" optional:"" help:"Name of the OPC UA source."`
+	Fingerprint string `arg:"" optional:"" help:"SHA-256 fingerprint (or its first 8 digits or more) of the certificate to trust; without it the refused ones are listed."`
+	JSON        bool   `help:"Print JSON."`
+}
+
+func (trustCmd) Help() string {
+	return examples("Compare the fingerprint with the one that the machine shows before you trust it. A running agent connects within seconds.", "plantagent trust", "plantagent trust press1 4f1c09ab")
+}
+
+// refused are the certificates of one source that wait for a decision.
+type refused struct {
+	Source   string        `json:"source"`
+	Rejected []certificate `json:"rejected"`
+}
+
+type certificate struct {
+	Fingerprint    string    `json:"fingerprint"`
+	Subject        string    `json:"subject"`
+	ApplicationURI string    `json:"application_uri,omitempty"`
+	Hosts          []string  `json:"hosts,omitempty"`
+	NotBefore      time.Time `json:"not_before"`
+	NotAfter       time.Time `json:"not_after"`
+	Seen           time.Time `json:"seen"`
+}
+
+// Run works on the trust folders; a running agent notices by itself.
+func (t trustCmd) Run(e *env) error {
+	folders, err := t.folders(e)
+	if err != nil {
+		return err
+	}
+	if t.Fingerprint != "" {
+		return t.trust(e, folders[0].dir)
+	}
+	list := []refused{}
+	for _, f := range folders {
+		r, err := listRefused(f.source, f.dir)
+		if err != nil {
+			return err
+		}
+		list = append(list, r)
+	}
+	if t.JSON {
+		enc := json.NewEncoder(e.out)
+		enc.SetIndent("", "  ")
+		return enc.Encode(list)
+	}
+	return printRefused(e.out, list)
+}
+
+type trustFolder struct{ source, dir string }
+
+// folders returns those of the sources that are meant, at least one.
+func (t trustCmd) folders(e *env) ([]trustFolder, error) {
+	cfg, err := load(e.cli.Config)
+	if err != nil {
+		return nil, err
+	}
+	cfg.Check(nil) // fills the data folder's default
+	var found []trustFolder
+	for _, s := range cfg.Sources {
+		if s.Kind == opcua.Kind.Name && (t.Source == "" || t.Source == s.Name) {
+			found = append(found, trustFolder{s.Name, filepath.Join(cfg.DataDir, "sources", s.Name)})
+		}
+	}
+	switch {
+	case len(found) > 0:
+		return found, nil
+	case t.Source != "":
+		return nil, fmt.Errorf("%s has no OPC UA source %q", e.cli.Config, t.Source)
+	}
+	return nil, errors.New("there is no OPC UA source in " + e.cli.Config)
+}
+
+func (t trustCmd) trust(e *env, dir string) error {
+	if err := opcua.Trust(dir, t.Fingerprint); err != nil {
+		return err
+	}
+	if t.JSON {
+		return json.NewEncoder(e.out).Encode(map[string]string{"source": t.Source, "trusted": t.Fingerprint})
+	}
+	fmt.Fprintf(e.out, "source %s trusts %s now\n", t.Source, t.Fingerprint)
+	return nil
+}
+
+func listRefused(source, dir string) (refused, error) {
+	found, err := opcua.ListRejected(dir)
+	if err != nil {
+		return refused{}, fmt.Errorf("source %q: %w", source, err)
+	}
+	r := refused{Source: source, Rejected: []certificate{}}
+	for _, c := range found {
+		r.Rejected = append(r.Rejected, certificate(c))
+	}
+	return r, nil
+}
+
+func printRefused(w io.Writer, list []refused) error {
+	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	rows := 0
+	for _, r := range list {
+		for _, c := range r.Rejected {
+			if rows++; rows == 1 {
+				fmt.Fprintln(table, "SOURCE\tFIRST SEEN\tVALID UNTIL\tSUBJECT\tFINGERPRINT (SHA-256)")
+			}
+			fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\n", r.Source, c.Seen.Local().Format(time.DateTime), c.NotAfter.Local().Format(time.DateOnly), cmp.Or(c.Subject, c.ApplicationURI, "-"), c.Fingerprint)
+		}
+	}
+	if rows == 0 {
+		fmt.Fprintln(w, "no certificate waits for a decision")
+		return nil
+	}
+	if err := table.Flush(); err != nil {
+		return err
+	}
+	_, err := fmt.Fprintln(w, "\nCompare the fingerprint with the one that the machine shows, then: plantagent trust SOURCE FINGERPRINT")
+	return err
+}
