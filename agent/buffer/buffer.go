@@ -66,12 +66,12 @@ type Config struct {
 	SegmentSize int64
 	// Overflow is what happens at Limit and DiskReserve.
 	Overflow Overflow
+	// Disk is asked to sync, to rename and for free space; nil means the real one.
+	Disk Disk
 	// Now gives the time of records; nil means time.Now.
 	Now func() time.Time
 	// Logger gets what an operator should know; nil means none.
 	Logger *slog.Logger
-
-	freeDisk func(dir string) (int64, error) // a test's own disk
 }
 
 func (c Config) withDefaults() (Config, error) {
@@ -98,8 +98,8 @@ func (c Config) withDefaults() (Config, error) {
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
-	if c.freeDisk == nil {
-		c.freeDisk = freeDisk
+	if c.Disk == nil {
+		c.Disk = systemDisk{}
 	}
 	return c, nil
 }
@@ -314,7 +314,7 @@ func (b *Buffer) diskIsLow() bool {
 	if b.free > 2*b.cfg.DiskReserve && b.freeBytes < 1<<20 && age >= 0 && age < time.Second {
 		return false
 	}
-	free, err := b.cfg.freeDisk(b.cfg.Dir)
+	free, err := b.cfg.Disk.Free(b.cfg.Dir)
 	if err != nil {
 		return false
 	}

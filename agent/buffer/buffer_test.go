@@ -538,7 +538,7 @@ func TestLowDiskHoldsAndRecoversByItself(t *testing.T) {
 	free.Store(5000)
 	cfg := small(t.TempDir())
 	cfg.DiskReserve = 10_000
-	cfg.freeDisk = func(string) (int64, error) { return free.Load(), nil }
+	cfg.Disk = freeDiskOf{free: &free}
 	b := open(t, cfg)
 	done := make(chan error, 1)
 	go func() {
@@ -589,7 +589,7 @@ func TestTelemetryOnAFullDiskIsCountedAndHoldsNobodyUp(t *testing.T) {
 	free.Store(50_000)
 	cfg := small(t.TempDir())
 	cfg.Overflow, cfg.DiskReserve = DropOldest, 10_000
-	cfg.freeDisk = func(string) (int64, error) { return free.Load(), nil }
+	cfg.Disk = freeDiskOf{free: &free}
 	b := open(t, cfg)
 	commit(t, b, "a", "b")
 	free.Store(5000)
@@ -736,3 +736,11 @@ func TestForecastSaysWhenTheBufferIsFull(t *testing.T) {
 		t.Errorf("full in %v at %.0f bytes/s, want about %v", s.FullIn, s.FillRate, want)
 	}
 }
+
+// freeDiskOf is a disk with a test's own answer to how much is free.
+type freeDiskOf struct {
+	systemDisk
+	free *atomic.Int64
+}
+
+func (d freeDiskOf) Free(string) (int64, error) { return d.free.Load(), nil }

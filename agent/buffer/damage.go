@@ -3,7 +3,6 @@ package buffer
 import (
 	"context"
 	"errors"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -51,7 +50,7 @@ func (b *Buffer) setAsideFile(s *segment, cause error) {
 	d := Damage{Segment: s.number, First: max(s.first, b.acked+1), Last: s.last, Reason: cause.Error()}
 	d.Records, _ = s.unacked(b.acked)
 	target := strings.TrimSuffix(s.path, segmentSuffix) + damagedSuffix
-	if err := os.Rename(s.path, target); err == nil {
+	if err := b.cfg.Disk.Rename(s.path, target); err == nil {
 		d.File = filepath.Base(target)
 	} else {
 		// It stays under its name and is met again at the next start.
@@ -62,7 +61,7 @@ func (b *Buffer) setAsideFile(s *segment, cause error) {
 		d.Last = d.First - 1
 	}
 	b.report(d)
-	_ = syncDir(b.cfg.Dir)
+	_ = b.cfg.Disk.SyncDir(b.cfg.Dir)
 }
 
 // setAside takes a segment out while the buffer is in use. The one that is being written is first followed by a new one.

@@ -64,7 +64,7 @@ func (b *Buffer) list() (segments, setAside []*segment, err error) {
 	for _, file := range files {
 		path := filepath.Join(b.cfg.Dir, file.Name())
 		if strings.HasSuffix(file.Name(), newSuffix) {
-			if err := os.Remove(path); err != nil {
+			if err := b.cfg.Disk.Remove(path); err != nil {
 				return nil, nil, err
 			}
 		}
@@ -152,7 +152,7 @@ func (b *Buffer) loadNewestCommit(s *segment) ([]sealedSegment, error) {
 	}
 	_ = s.close()
 	wasClosed := s.wasClosed()
-	undo, rewindErr := rewind(s.path)
+	undo, rewindErr := rewind(b.cfg.Disk, s.path)
 	if rewindErr != nil {
 		return nil, err
 	}
@@ -260,7 +260,7 @@ func (b *Buffer) loadOlder(segments []*segment, newest *segment, known []sealedS
 			continue
 		}
 		if s.number == b.info.Replaces {
-			if err := os.Remove(s.path); err != nil {
+			if err := b.cfg.Disk.Remove(s.path); err != nil {
 				return err
 			}
 			s.removed = true
@@ -401,7 +401,7 @@ func (b *Buffer) remove(s *segment) {
 	_ = s.close()
 	b.handles = slices.DeleteFunc(b.handles, func(h *segment) bool { return h == s })
 	b.readMu.Unlock()
-	if err := os.Remove(s.path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := b.cfg.Disk.Remove(s.path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		b.cfg.Logger.Warn("delete segment", "segment", s.path, "error", err)
 	}
 }
@@ -427,7 +427,7 @@ func (b *Buffer) sweep() {
 	if len(gone) == 0 {
 		return
 	}
-	if err := syncDir(b.cfg.Dir); err != nil {
+	if err := b.cfg.Disk.SyncDir(b.cfg.Dir); err != nil {
 		b.cfg.Logger.Warn("sync folder after deleting segments", "buffer", b.cfg.Dir, "error", err)
 	}
 }

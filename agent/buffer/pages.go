@@ -133,14 +133,14 @@ func metaPages(path string) (older, newer *metaPage, err error) {
 }
 
 // overwrite changes a few bytes of a file, durably.
-func overwrite(path string, offset int64, bytes []byte) error {
+func overwrite(disk Disk, path string, offset int64, bytes []byte) error {
 	f, err := os.OpenFile(path, os.O_WRONLY, 0)
 	if err != nil {
 		return err
 	}
 	_, err = f.WriteAt(bytes, offset)
 	if err == nil {
-		err = f.Sync()
+		err = disk.Sync(f)
 	}
 	if closeErr := f.Close(); err == nil {
 		err = closeErr

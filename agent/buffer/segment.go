@@ -40,6 +40,7 @@ type segment struct {
 
 	db      *bbolt.DB
 	file    *os.File // what db writes to
+	disk    Disk     // of a segment that is written
 	trusted bool     // written or checked by this process
 	removed bool
 	base    int64  // size of the file before the first record
@@ -263,29 +264,52 @@ type content struct {
 }
 
 // writeSegment makes the file of a new segment under its final name, complete and synced.
-func writeSegment(path string, c content) error {
+func writeSegment(disk Disk, path string, c content) error {
 	temp := strings.TrimSuffix(path, segmentSuffix) + newSuffix
-	if err := os.Remove(temp); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := disk.Remove(temp); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
+	if err := disk.BeforeWrite(temp, 0); err != nil {
+		return err
+	}
+	var file *os.File
 	db, err := bbolt.Open(temp, 0o600, &bbolt.Options{
-		Timeout: 5 * time.Second, NoFreelistSync: true, NoStatistics: true, PageSize: pageSize,
+		Timeout: 5 * time.Second, NoFreelistSync: true, NoStatistics: true, PageSize: pageSize, NoSync: true,
+		OpenFile: keepFile(&file),
 	})
 	if err != nil {
+		_ = disk.Remove(temp)
 		return err
 	}
-	err = db.Update(c.write)
+	err = db.Update(func(tx *bbolt.Tx) error {
+		if err := c.write(tx); err != nil {
+			return err
+		}
+		return disk.BeforeWrite(temp, tx.Size())
+	})
+	if err == nil {
+		err = disk.Sync(file)
+	}
 	if closeErr := db.Close(); err == nil {
 		err = closeErr
 	}
 	if err == nil {
-		err = os.Rename(temp, path)
+		err = disk.Rename(temp, path)
 	}
 	if err != nil {
-		_ = os.Remove(temp)
+		_ = disk.Remove(temp)
 		return err
 	}
-	return syncDir(filepath.Dir(path))
+	return disk.SyncDir(filepath.Dir(path))
+}
+
+// keepFile opens files for bbolt and notes which.
+func keepFile(into **os.File) func(string, int, os.FileMode) (*os.File, error) {
+	return func(name string, flag int, mode os.FileMode) (*os.File, error) {
+		file, err := os.OpenFile(name, flag, mode)
+		*into = file
+		return file, err
+	}
 }
 
 func (c content) write(tx *bbolt.Tx) error {
@@ -362,11 +386,7 @@ func (s *segment) openWrite(room int64) error {
 	db, err := bbolt.Open(s.path, 0o600, &bbolt.Options{
 		Timeout: 5 * time.Second, NoFreelistSync: true, FreelistType: bbolt.FreelistMapType, NoStatistics: true,
 		InitialMmapSize: int(room),
-		OpenFile: func(name string, flag int, mode os.FileMode) (*os.File, error) {
-			file, err := os.OpenFile(name, flag, mode)
-			s.file = file
-			return file, err
-		},
+		OpenFile:        keepFile(&s.file),
 	})
 	if err != nil {
 		return err

@@ -59,7 +59,7 @@ func (b *Buffer) sample() {
 // rate, 0 when it is not filling or not yet known.
 func (b *Buffer) Stats() Stats {
 	oldest := b.oldestPending()
-	free, err := b.cfg.freeDisk(b.cfg.Dir)
+	free, err := b.cfg.Disk.Free(b.cfg.Dir)
 	if err != nil {
 		free = -1
 	}

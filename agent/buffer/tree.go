@@ -134,7 +134,7 @@ func item(bucket int, v []byte) uint64 {
 }
 
 // rewind makes a closed segment show its commit before the last one. undo puts it back.
-func rewind(path string) (undo func(), err error) {
+func rewind(disk Disk, path string) (undo func(), err error) {
 	older, newer, err := metaPages(path)
 	if err != nil {
 		return nil, err
@@ -142,8 +142,8 @@ func rewind(path string) (undo func(), err error) {
 	if older.txid+1 != newer.txid {
 		return nil, fmt.Errorf("commit %d follows commit %d", newer.txid, older.txid)
 	}
-	if err := overwrite(path, newer.offset, make([]byte, len(newer.raw))); err != nil {
+	if err := overwrite(disk, path, newer.offset, make([]byte, len(newer.raw))); err != nil {
 		return nil, err
 	}
-	return func() { _ = overwrite(path, newer.offset, newer.raw) }, nil
+	return func() { _ = overwrite(disk, path, newer.offset, newer.raw) }, nil
 }

@@ -3,7 +3,6 @@ package buffer
 import (
 	"fmt"
 	"maps"
-	"os"
 
 	"go.etcd.io/bbolt"
 )
@@ -136,11 +135,14 @@ func (s *segment) put(p *plan) (err error) {
 	if err := t.apply(p); err != nil {
 		return err
 	}
+	if err := s.disk.BeforeWrite(s.path, tx.Size()); err != nil {
+		return err
+	}
 	if err := tx.Commit(); err != nil {
 		return err
 	}
 	s.sum = t.sum
-	return s.db.Sync()
+	return s.disk.Sync(s.file)
 }
 
 func (t *tree) apply(p *plan) error {
@@ -274,12 +276,13 @@ func (b *Buffer) roll() error {
 
 // start makes the file and opens it.
 func (b *Buffer) start(s *segment, c content) error {
-	if err := writeSegment(s.path, c); err != nil {
+	if err := writeSegment(b.cfg.Disk, s.path, c); err != nil {
 		return err
 	}
+	s.disk = b.cfg.Disk
 	if err := s.openWrite(b.cfg.SegmentSize); err != nil {
 		_ = s.close()
-		_ = os.Remove(s.path)
+		_ = b.cfg.Disk.Remove(s.path)
 		return err
 	}
 	return nil
@@ -301,7 +304,7 @@ func (s *segment) seal() error {
 		err = closeErr
 	}
 	if err == nil && size > 0 {
-		_ = os.Truncate(s.path, size)
+		_ = s.disk.Truncate(s.path, size)
 	}
 	return err
 }
