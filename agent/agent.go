@@ -63,6 +63,10 @@ type Options struct {
 	Version string
 	Logger  *slog.Logger
 	Kinds   []signal.Kind
+	// Now is the clock by which facts and records are timed; nil means time.Now. Pauses are timed by the machine's own.
+	Now func() time.Time
+	// Listen opens the address of the operator's page; nil means net.Listen.
+	Listen func(network, address string) (net.Listener, error)
 }
 
 // New checks the configuration, opens the buffers and the page's port, and makes the drivers. It reaches no other machine.
@@ -75,9 +79,15 @@ func New(cfg Config, o Options) (*Agent, error) {
 		}
 		return nil, fmt.Errorf("%w: %w", ErrConfig, errors.Join(list...))
 	}
-	a := &Agent{cfg: cfg, version: o.Version, log: o.Logger, now: time.Now, told: map[string]int64{}}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.Listen == nil {
+		o.Listen = net.Listen
+	}
+	a := &Agent{cfg: cfg, version: o.Version, log: o.Logger, now: o.Now, told: map[string]int64{}}
 	a.started = a.now()
-	if err := a.open(); err != nil {
+	if err := a.open(o); err != nil {
 		a.Close()
 		return nil, err
 	}
@@ -92,7 +102,7 @@ func New(cfg Config, o Options) (*Agent, error) {
 	return a, nil
 }
 
-func (a *Agent) open() error {
+func (a *Agent) open(o Options) error {
 	if err := os.MkdirAll(a.cfg.DataDir, 0o700); err != nil {
 		return fmt.Errorf("make data folder: %w", err)
 	}
@@ -126,7 +136,7 @@ func (a *Agent) open() error {
 		a.log.Error("the inbox was damaged", "what", note)
 	}
 	a.pipe.inbox = a.inbox
-	if a.ui, err = net.Listen("tcp", a.cfg.Listen); err != nil {
+	if a.ui, err = o.Listen("tcp", a.cfg.Listen); err != nil {
 		return fmt.Errorf("open the page's address %q: %w (choose another in listen:)", a.cfg.Listen, err)
 	}
 	return nil

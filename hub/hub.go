@@ -35,6 +35,10 @@ type Options struct {
 	Version string
 	Logger  *slog.Logger
 	Kinds   []ConnectorKind
+	// Now is the clock for everything that is stored and compared; nil means time.Now. Pauses are timed by the machine's own.
+	Now func() time.Time
+	// Listen opens the addresses of agents and API; nil means net.Listen.
+	Listen func(network, address string) (net.Listener, error)
 }
 
 // Hub is one sync hub. Make it with New, then Run it once.
@@ -65,7 +69,13 @@ func New(ctx context.Context, cfg Config, o Options) (*Hub, error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	h := &Hub{cfg: cfg, log: o.Logger, now: time.Now}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.Listen == nil {
+		o.Listen = net.Listen
+	}
+	h := &Hub{cfg: cfg, log: o.Logger, now: o.Now}
 	if err := h.open(ctx, o); err != nil {
 		h.Close()
 		return nil, err
@@ -81,7 +91,7 @@ func (h *Hub) open(ctx context.Context, o Options) error {
 	if err := os.MkdirAll(h.cfg.DataDir, 0o700); err != nil {
 		return fmt.Errorf("make data folder: %w", err)
 	}
-	if h.store, err = store.Open(ctx, filepath.Join(h.cfg.DataDir, "hub.db"), store.Options{}); err != nil {
+	if h.store, err = store.Open(ctx, filepath.Join(h.cfg.DataDir, "hub.db"), store.Options{Now: h.now}); err != nil {
 		return err
 	} // Before anybody can connect: an agent that came first would be marked as gone.
 	if err := h.store.DisconnectAll(ctx); err != nil {
@@ -104,22 +114,22 @@ func (h *Hub) open(ctx context.Context, o Options) error {
 	})
 	h.posting = posting.New(posting.Options{
 		Store: h.store, Connectors: connectors, FetchOrder: h.dispatch.Fetch, Workers: h.cfg.Posting.Workers,
-		MayClose: h.mayClose, CloseAfter: h.cfg.Posting.CloseAfter,
+		MayClose: h.mayClose, CloseAfter: h.cfg.Posting.CloseAfter, Now: h.now,
 		Logger: o.Logger.With("part", "posting"),
 	})
-	h.ingest = ingest.New(ingest.Options{Store: h.store, Directory: &h.cfg, Version: o.Version, Logger: o.Logger.With("part", "ingest")})
+	h.ingest = ingest.New(ingest.Options{Store: h.store, Directory: &h.cfg, Version: o.Version, Now: h.now, Logger: o.Logger.With("part", "ingest")})
 	h.grpc = grpc.NewServer(append(ingest.ServerOptions(), grpc.Creds(credentials.NewTLS(tlsConfig)))...)
 	pb.RegisterUplinkServer(h.grpc, h.ingest)
 
-	handler := api.New(h.store, poster{h.posting}, api.Options{Version: o.Version, Tokens: h.cfg.API.Tokens, Now: time.Now})
+	handler := api.New(h.store, poster{h.posting}, api.Options{Version: o.Version, Tokens: h.cfg.API.Tokens, Now: h.now})
 	h.http = &http.Server{
 		Handler: console.New(handler), ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 30 * time.Second, IdleTimeout: 2 * time.Minute,
 		ErrorLog: slog.NewLogLogger(o.Logger.With("part", "API").Handler(), slog.LevelDebug),
 	}
-	if h.grpcL, err = net.Listen("tcp", h.cfg.Listen.GRPC); err != nil {
+	if h.grpcL, err = o.Listen("tcp", h.cfg.Listen.GRPC); err != nil {
 		return fmt.Errorf("open the agents' address %q: %w (choose another in listen.grpc)", h.cfg.Listen.GRPC, err)
 	}
-	if h.httpL, err = net.Listen("tcp", h.cfg.Listen.HTTP); err != nil {
+	if h.httpL, err = o.Listen("tcp", h.cfg.Listen.HTTP); err != nil {
 		return fmt.Errorf("open the API's address %q: %w (choose another in listen.http)", h.cfg.Listen.HTTP, err)
 	}
 	if h.cfg.TLS.HTTP {
@@ -174,6 +184,9 @@ func (h *Hub) HTTPAddr() string { return h.httpL.Addr().String() }
 
 // GRPCAddr is the address for agents.
 func (h *Hub) GRPCAddr() string { return h.grpcL.Addr().String() }
+
+// Handler answers the API's and the console's requests without a network.
+func (h *Hub) Handler() http.Handler { return h.http.Handler }
 
 // Close lets go of everything New opened. Run does it by itself.
 func (h *Hub) Close() error {
