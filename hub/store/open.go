@@ -33,6 +33,8 @@ type Store struct {
 	conn *sql.Conn // the only one that writes
 	lock *fileLock
 	path string
+	// session is this store as owner of the database, empty until it is.
+	session string
 	now  func() time.Time
 
 	write chan struct{} // holds one token: who has it writes
@@ -85,6 +87,13 @@ func (s *Store) open(ctx context.Context, path string) (err error) {
 		return err
 	}
 	if s.ro, err = openReaders(path); err != nil {
+		return err
+	}
+	mark, err := markLock(s.lock.f)
+	if err != nil {
+		return err
+	}
+	if err := s.own(ctx, mark); err != nil {
 		return err
 	}
 	return s.Update(ctx, func(tx *Tx) error {
