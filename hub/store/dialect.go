@@ -26,10 +26,10 @@ const (
 	bulkRows     = 64 // rows of one INSERT: more gains nothing, fewer lose a third
 )
 
-func openWriter(path string) (*sql.DB, error) {
+func openWriter(path, vfs string) (*sql.DB, error) {
 	// What a statement or a part of a transaction needs to be undone is kept in memory: a file would be written for each page
 	// that changes. The cache (in KiB) holds the index over the keys of about a million facts, which come in no order.
-	db, err := sql.Open("sqlite", dsn(path, "_txlock=immediate", "_pragma=temp_store(MEMORY)", "_pragma=cache_size(-32768)",
+	db, err := sql.Open("sqlite", dsn(path, vfs, "_txlock=immediate", "_pragma=temp_store(MEMORY)", "_pragma=cache_size(-32768)",
 		"_pragma=busy_timeout(10000)", "_pragma=journal_mode(WAL)", "_pragma=synchronous(FULL)", "_pragma=wal_autocheckpoint(4000)"))
 	if err != nil {
 		return nil, err
@@ -38,8 +38,8 @@ func openWriter(path string) (*sql.DB, error) {
 	return db, nil
 }
 
-func openReaders(path string) (*sql.DB, error) {
-	db, err := sql.Open("sqlite", dsn(path, "_pragma=busy_timeout(10000)", "_pragma=query_only(1)"))
+func openReaders(path, vfs string) (*sql.DB, error) {
+	db, err := sql.Open("sqlite", dsn(path, vfs, "_pragma=busy_timeout(10000)", "_pragma=query_only(1)"))
 	if err != nil {
 		return nil, err
 	}
@@ -49,8 +49,8 @@ func openReaders(path string) (*sql.DB, error) {
 }
 
 // copyDatabase writes a consistent copy to a new file, on a connection of its own.
-func copyDatabase(ctx context.Context, from, to string) error {
-	db, err := sql.Open("sqlite", dsn(from, "_pragma=busy_timeout(10000)"))
+func copyDatabase(ctx context.Context, from, to, vfs string) error {
+	db, err := sql.Open("sqlite", dsn(from, vfs, "_pragma=busy_timeout(10000)"))
 	if err != nil {
 		return err
 	}
@@ -59,7 +59,10 @@ func copyDatabase(ctx context.Context, from, to string) error {
 	return err
 }
 
-func dsn(path string, options ...string) string {
+func dsn(path, vfs string, options ...string) string {
+	if vfs != "" {
+		options = append(options, "vfs="+url.QueryEscape(vfs))
+	}
 	escaped := (&url.URL{Path: filepath.ToSlash(path)}).EscapedPath()
 	return "file:" + strings.ReplaceAll(escaped, "?", "%3F") + "?" + strings.Join(options, "&")
 }

@@ -33,9 +33,10 @@ type Store struct {
 	conn *sql.Conn // the only one that writes
 	lock *fileLock
 	path string
+	vfs  string // see Options
 	// session is this store as owner of the database, empty until it is.
 	session string
-	now  func() time.Time
+	now     func() time.Time
 
 	write chan struct{} // holds one token: who has it writes
 	stmts map[string]*sql.Stmt
@@ -50,6 +51,8 @@ type Store struct {
 type Options struct {
 	// Now is the clock for the times that the store itself writes; time.Now when nil.
 	Now func() time.Time
+	// VFS is the name of the SQLite VFS that reaches the file, as registered; SQLite's own when empty. See package faultvfs.
+	VFS string
 }
 
 // Open opens the database file at path, making it and its folder where they are missing, and brings its schema up to date.
@@ -66,7 +69,7 @@ func Open(ctx context.Context, path string, o Options) (*Store, error) {
 		return nil, fmt.Errorf("open store %q: %w (stop the other hub, or give this one its own file)", path, err)
 	}
 	s := &Store{
-		lock: lock, path: path, now: o.Now, write: make(chan struct{}, 1), stmts: map[string]*sql.Stmt{}, watchers: map[*watcher]struct{}{},
+		lock: lock, path: path, vfs: o.VFS, now: o.Now, write: make(chan struct{}, 1), stmts: map[string]*sql.Stmt{}, watchers: map[*watcher]struct{}{},
 	}
 	s.write <- struct{}{}
 	if err := s.open(ctx, path); err != nil {
@@ -77,7 +80,7 @@ func Open(ctx context.Context, path string, o Options) (*Store, error) {
 }
 
 func (s *Store) open(ctx context.Context, path string) (err error) {
-	if s.rw, err = openWriter(path); err != nil {
+	if s.rw, err = openWriter(path, s.vfs); err != nil {
 		return err
 	}
 	if err := migrate(ctx, s.rw); err != nil {
@@ -86,7 +89,7 @@ func (s *Store) open(ctx context.Context, path string) (err error) {
 	if s.conn, err = s.rw.Conn(ctx); err != nil {
 		return err
 	}
-	if s.ro, err = openReaders(path); err != nil {
+	if s.ro, err = openReaders(path, s.vfs); err != nil {
 		return err
 	}
 	mark, err := markLock(s.lock.f)
@@ -161,7 +164,7 @@ func (s *Store) Ping(ctx context.Context) error {
 
 // Backup writes a consistent copy of the database to a new file while the hub works.
 func (s *Store) Backup(ctx context.Context, path string) error {
-	if err := copyDatabase(ctx, s.path, path); err != nil {
+	if err := copyDatabase(ctx, s.path, path, s.vfs); err != nil {
 		return fmt.Errorf("back up store to %q: %w", path, err)
 	}
 	return nil
