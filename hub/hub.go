@@ -234,6 +234,7 @@ func (h *Hub) Run(ctx context.Context) error {
 			}
 		})
 	}
+	part("store", h.store.Guard)
 	part("ingest", h.ingest.Run)
 	part("posting", h.posting.Run)
 	part("dispatch", h.dispatch.Run)

@@ -2,7 +2,7 @@
 // orders to the plants.
 //
 // It owns flags, signals, exit codes and the list of connectors. It promises exit codes that scripts can use: 0 done, 1
-// failed, 64 wrong usage, 78 wrong configuration. It never holds logic of the hub itself.
+// failed, 64 wrong usage, 75 another hub has the store, 78 wrong configuration. It never holds logic of the hub itself.
 package main
 
 import (
@@ -25,6 +25,7 @@ import (
 	"github.com/linekeeper/linekeeper/hub/connector"
 	"github.com/linekeeper/linekeeper/hub/connector/sandbox"
 	"github.com/linekeeper/linekeeper/hub/connector/tryton"
+	"github.com/linekeeper/linekeeper/hub/store"
 )
 
 var version = "dev"
@@ -63,6 +64,7 @@ func beside(dir, file string) string {
 const (
 	exitFailed = 1
 	exitUsage  = 64
+	exitLocked = 75
 	exitConfig = 78
 )
 
@@ -125,6 +127,9 @@ func run(args []string, out, errOut io.Writer) int {
 		}
 		if errors.Is(err, hub.ErrConfig) || errors.As(err, &f) || errors.Is(err, os.ErrNotExist) {
 			return exitConfig
+		}
+		if errors.Is(err, store.ErrLocked) || errors.Is(err, store.ErrTakenOver) {
+			return exitLocked
 		}
 		return exitFailed
 	}

@@ -131,14 +131,15 @@ func kick(c chan struct{}) {
 }
 
 // Run plans and posts until ctx ends, then waits for the calls that are under way. When the store fails it starts over a
-// little later from what the store says, as after a crash. Its only error is that of a store that was closed.
+// little later from what the store says, as after a crash. Its only errors are those of a store that was closed or that another
+// hub has taken over.
 func (e *Engine) Run(ctx context.Context) error {
 	for {
 		err := e.runOnce(ctx)
 		if ctx.Err() != nil && !errors.Is(err, errDies) {
 			return nil
 		}
-		if errors.Is(err, errDies) || errors.Is(err, store.ErrClosed) {
+		if errors.Is(err, errDies) || errors.Is(err, store.ErrClosed) || errors.Is(err, store.ErrTakenOver) {
 			return err
 		}
 		e.o.Logger.Error("postings stopped and start over", "error", err)

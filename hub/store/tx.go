@@ -170,6 +170,10 @@ func (tx *Tx) openingPart(group []*update, now time.Time) (rest []*update, err e
 		if _, err := tx.exec(beginWrite); err != nil {
 			return nil, fmt.Errorf("begin transaction: %w", err)
 		}
+		if err := tx.stillOwner(); err != nil {
+			_, undo := tx.exec("ROLLBACK")
+			return nil, errors.Join(err, undo)
+		}
 		i := 0
 		for ; i < len(group) && group[i].again; i++ {
 			u := group[i]
