@@ -308,7 +308,9 @@ type Header struct {
 	// Name of the fact that this one reverses (its 16-byte key); empty for ordinary facts.
 	Reverses []byte `protobuf:"bytes,8,opt,name=reverses,proto3" json:"reverses,omitempty"`
 	// What the key was made from, readable, for the audit trail: "counter|ulm|press1|good|e1|1250".
-	Position      string `protobuf:"bytes,9,opt,name=position,proto3" json:"position,omitempty"`
+	Position string `protobuf:"bytes,9,opt,name=position,proto3" json:"position,omitempty"`
+	// The agent's clock was known to be wrong when it took recorded_at: the sequence tells the order, the times do not.
+	ClockSuspect  bool `protobuf:"varint,10,opt,name=clock_suspect,json=clockSuspect,proto3" json:"clock_suspect,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -404,6 +406,13 @@ func (x *Header) GetPosition() string {
 		return x.Position
 	}
 	return ""
+}
+
+func (x *Header) GetClockSuspect() bool {
+	if x != nil {
+		return x.ClockSuspect
+	}
+	return false
 }
 
 // Quantity is decimal text with its unit; equality is numeric.
@@ -1064,7 +1073,7 @@ const file_linekeeper_v1_fact_proto_rawDesc = "" +
 	"\vorder_state\x18\x06 \x01(\v2\x19.linekeeper.v1.OrderStateH\x00R\n" +
 	"orderState\x12K\n" +
 	"\x10source_exception\x18\a \x01(\v2\x1e.linekeeper.v1.SourceExceptionH\x00R\x0fsourceExceptionB\t\n" +
-	"\acontent\"\xb7\x02\n" +
+	"\acontent\"\xdc\x02\n" +
 	"\x06Header\x12\x14\n" +
 	"\x05plant\x18\x01 \x01(\tR\x05plant\x12\x16\n" +
 	"\x06source\x18\x02 \x01(\tR\x06source\x12\x12\n" +
@@ -1076,7 +1085,9 @@ const file_linekeeper_v1_fact_proto_rawDesc = "" +
 	"\ttime_zone\x18\x06 \x01(\tR\btimeZone\x12\x1c\n" +
 	"\tequipment\x18\a \x01(\tR\tequipment\x12\x1a\n" +
 	"\breverses\x18\b \x01(\fR\breverses\x12\x1a\n" +
-	"\bposition\x18\t \x01(\tR\bposition\"4\n" +
+	"\bposition\x18\t \x01(\tR\bposition\x12#\n" +
+	"\rclock_suspect\x18\n" +
+	" \x01(\bR\fclockSuspect\"4\n" +
 	"\bQuantity\x12\x14\n" +
 	"\x05value\x18\x01 \x01(\tR\x05value\x12\x12\n" +
 	"\x04unit\x18\x02 \x01(\tR\x04unit\"Z\n" +

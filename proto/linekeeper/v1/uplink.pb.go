@@ -14,6 +14,7 @@ package linekeeperv1
 import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	durationpb "google.golang.org/protobuf/types/known/durationpb"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
@@ -139,6 +140,7 @@ const (
 	Refusal_CODE_IDENTITY_IN_USE   Refusal_Code = 4 // another live agent has this identity; both are flagged
 	Refusal_CODE_OUT_OF_SEQUENCE   Refusal_Code = 5 // a batch does not follow what was acknowledged
 	Refusal_CODE_HUB_STORE         Refusal_Code = 6 // the hub cannot commit now; try again
+	Refusal_CODE_BUSY              Refusal_Code = 7 // too many agents say hello at once; come again after retry_after
 )
 
 // Enum value maps for Refusal_Code.
@@ -151,6 +153,7 @@ var (
 		4: "CODE_IDENTITY_IN_USE",
 		5: "CODE_OUT_OF_SEQUENCE",
 		6: "CODE_HUB_STORE",
+		7: "CODE_BUSY",
 	}
 	Refusal_Code_value = map[string]int32{
 		"CODE_UNSPECIFIED":       0,
@@ -160,6 +163,7 @@ var (
 		"CODE_IDENTITY_IN_USE":   4,
 		"CODE_OUT_OF_SEQUENCE":   5,
 		"CODE_HUB_STORE":         6,
+		"CODE_BUSY":              7,
 	}
 )
 
@@ -430,7 +434,9 @@ type Hello struct {
 	DeliveryEpoch string `protobuf:"bytes,6,opt,name=delivery_epoch,json=deliveryEpoch,proto3" json:"delivery_epoch,omitempty"`
 	DeliverySeq   int64  `protobuf:"varint,7,opt,name=delivery_seq,json=deliverySeq,proto3" json:"delivery_seq,omitempty"`
 	// Random per process start: tells two live agents with one identity apart.
-	Instance      string `protobuf:"bytes,8,opt,name=instance,proto3" json:"instance,omitempty"`
+	Instance string `protobuf:"bytes,8,opt,name=instance,proto3" json:"instance,omitempty"`
+	// The agent takes deliveries ahead of their turn (see Delivery.ahead).
+	TakesAhead    bool `protobuf:"varint,9,opt,name=takes_ahead,json=takesAhead,proto3" json:"takes_ahead,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -519,6 +525,13 @@ func (x *Hello) GetInstance() string {
 		return x.Instance
 	}
 	return ""
+}
+
+func (x *Hello) GetTakesAhead() bool {
+	if x != nil {
+		return x.TakesAhead
+	}
+	return false
 }
 
 // StreamPosition is where a buffer stands: a random generation, the last sequence written and the last one that the hub
@@ -965,7 +978,10 @@ type Delivery struct {
 	//
 	//	*Delivery_WorkOrder
 	//	*Delivery_Receipt
-	Kind          isDelivery_Kind `protobuf_oneof:"kind"`
+	Kind isDelivery_Kind `protobuf_oneof:"kind"`
+	// Sent before its turn, so that a work order does not wait behind a backlog of receipts. It is stored and acknowledged by
+	// its own number and moves no position; it comes again when its turn has come.
+	Ahead         bool `protobuf:"varint,4,opt,name=ahead,proto3" json:"ahead,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1032,6 +1048,13 @@ func (x *Delivery) GetReceipt() *Receipt {
 	return nil
 }
 
+func (x *Delivery) GetAhead() bool {
+	if x != nil {
+		return x.Ahead
+	}
+	return false
+}
+
 type isDelivery_Kind interface {
 	isDelivery_Kind()
 }
@@ -1048,10 +1071,12 @@ func (*Delivery_WorkOrder) isDelivery_Kind() {}
 
 func (*Delivery_Receipt) isDelivery_Kind() {}
 
-// DownAck: everything up to seq of the delivery epoch is stored at the agent.
+// DownAck: everything up to seq of the delivery epoch is stored at the agent, and the deliveries sent ahead whose numbers
+// are listed. Seq is 0 when only those are meant.
 type DownAck struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Seq           int64                  `protobuf:"varint,1,opt,name=seq,proto3" json:"seq,omitempty"`
+	Ahead         []int64                `protobuf:"varint,2,rep,packed,name=ahead,proto3" json:"ahead,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1091,6 +1116,13 @@ func (x *DownAck) GetSeq() int64 {
 		return x.Seq
 	}
 	return 0
+}
+
+func (x *DownAck) GetAhead() []int64 {
+	if x != nil {
+		return x.Ahead
+	}
+	return nil
 }
 
 // AgentStatus is what the agent's own page shows, sent after Hello, when it changes and at least every 30 s.
@@ -1502,10 +1534,12 @@ func (x *Reading) GetEquipment() string {
 
 // Refusal ends the stream with a reason that a person can act on.
 type Refusal struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Code          Refusal_Code           `protobuf:"varint,1,opt,name=code,proto3,enum=linekeeper.v1.Refusal_Code" json:"code,omitempty"`
-	Reason        string                 `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
-	NextStep      string                 `protobuf:"bytes,3,opt,name=next_step,json=nextStep,proto3" json:"next_step,omitempty"`
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Code     Refusal_Code           `protobuf:"varint,1,opt,name=code,proto3,enum=linekeeper.v1.Refusal_Code" json:"code,omitempty"`
+	Reason   string                 `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	NextStep string                 `protobuf:"bytes,3,opt,name=next_step,json=nextStep,proto3" json:"next_step,omitempty"`
+	// With CODE_BUSY: when this agent's turn is, so that many agents come back one after the other.
+	RetryAfter    *durationpb.Duration `protobuf:"bytes,4,opt,name=retry_after,json=retryAfter,proto3" json:"retry_after,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1561,11 +1595,18 @@ func (x *Refusal) GetNextStep() string {
 	return ""
 }
 
+func (x *Refusal) GetRetryAfter() *durationpb.Duration {
+	if x != nil {
+		return x.RetryAfter
+	}
+	return nil
+}
+
 var File_linekeeper_v1_uplink_proto protoreflect.FileDescriptor
 
 const file_linekeeper_v1_uplink_proto_rawDesc = "" +
 	"\n" +
-	"\x1alinekeeper/v1/uplink.proto\x12\rlinekeeper.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19linekeeper/v1/order.proto\"\xd3\x01\n" +
+	"\x1alinekeeper/v1/uplink.proto\x12\rlinekeeper.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19linekeeper/v1/order.proto\"\xd3\x01\n" +
 	"\x02Up\x12,\n" +
 	"\x05hello\x18\x01 \x01(\v2\x14.linekeeper.v1.HelloH\x00R\x05hello\x12,\n" +
 	"\x05batch\x18\x02 \x01(\v2\x14.linekeeper.v1.BatchH\x00R\x05batch\x123\n" +
@@ -1577,7 +1618,7 @@ const file_linekeeper_v1_uplink_proto_rawDesc = "" +
 	"\tbatch_ack\x18\x02 \x01(\v2\x17.linekeeper.v1.BatchAckH\x00R\bbatchAck\x125\n" +
 	"\bdelivery\x18\x03 \x01(\v2\x17.linekeeper.v1.DeliveryH\x00R\bdelivery\x122\n" +
 	"\arefusal\x18\x04 \x01(\v2\x16.linekeeper.v1.RefusalH\x00R\arefusalB\x06\n" +
-	"\x04kind\"\x93\x02\n" +
+	"\x04kind\"\xb4\x02\n" +
 	"\x05Hello\x12\x1a\n" +
 	"\bprotocol\x18\x01 \x01(\x05R\bprotocol\x12#\n" +
 	"\ragent_version\x18\x02 \x01(\tR\fagentVersion\x12\x14\n" +
@@ -1586,7 +1627,9 @@ const file_linekeeper_v1_uplink_proto_rawDesc = "" +
 	"\astreams\x18\x05 \x03(\v2\x1d.linekeeper.v1.StreamPositionR\astreams\x12%\n" +
 	"\x0edelivery_epoch\x18\x06 \x01(\tR\rdeliveryEpoch\x12!\n" +
 	"\fdelivery_seq\x18\a \x01(\x03R\vdeliverySeq\x12\x1a\n" +
-	"\binstance\x18\b \x01(\tR\binstance\"\x97\x01\n" +
+	"\binstance\x18\b \x01(\tR\binstance\x12\x1f\n" +
+	"\vtakes_ahead\x18\t \x01(\bR\n" +
+	"takesAhead\"\x97\x01\n" +
 	"\x0eStreamPosition\x12-\n" +
 	"\x06stream\x18\x01 \x01(\x0e2\x15.linekeeper.v1.StreamR\x06stream\x12\x1e\n" +
 	"\n" +
@@ -1632,15 +1675,17 @@ const file_linekeeper_v1_uplink_proto_rawDesc = "" +
 	"\x10KIND_UNSPECIFIED\x10\x00\x12\x12\n" +
 	"\x0eKIND_DUPLICATE\x10\x01\x12\x11\n" +
 	"\rKIND_CONFLICT\x10\x02\x12\x13\n" +
-	"\x0fKIND_UNREADABLE\x10\x03\"\x93\x01\n" +
+	"\x0fKIND_UNREADABLE\x10\x03\"\xa9\x01\n" +
 	"\bDelivery\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x03R\x03seq\x129\n" +
 	"\n" +
 	"work_order\x18\x02 \x01(\v2\x18.linekeeper.v1.WorkOrderH\x00R\tworkOrder\x122\n" +
-	"\areceipt\x18\x03 \x01(\v2\x16.linekeeper.v1.ReceiptH\x00R\areceiptB\x06\n" +
-	"\x04kind\"\x1b\n" +
+	"\areceipt\x18\x03 \x01(\v2\x16.linekeeper.v1.ReceiptH\x00R\areceipt\x12\x14\n" +
+	"\x05ahead\x18\x04 \x01(\bR\x05aheadB\x06\n" +
+	"\x04kind\"1\n" +
 	"\aDownAck\x12\x10\n" +
-	"\x03seq\x18\x01 \x01(\x03R\x03seq\"\xb4\x03\n" +
+	"\x03seq\x18\x01 \x01(\x03R\x03seq\x12\x14\n" +
+	"\x05ahead\x18\x02 \x03(\x03R\x05ahead\"\xb4\x03\n" +
 	"\vAgentStatus\x12*\n" +
 	"\x02at\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x12\x14\n" +
 	"\x05state\x18\x02 \x01(\tR\x05state\x12\x16\n" +
@@ -1677,11 +1722,13 @@ const file_linekeeper_v1_uplink_proto_rawDesc = "" +
 	"\x05value\x18\x03 \x01(\tR\x05value\x12\x18\n" +
 	"\aquality\x18\x04 \x01(\tR\aquality\x12*\n" +
 	"\x02at\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x12\x1c\n" +
-	"\tequipment\x18\x06 \x01(\tR\tequipment\"\xa5\x02\n" +
+	"\tequipment\x18\x06 \x01(\tR\tequipment\"\xf0\x02\n" +
 	"\aRefusal\x12/\n" +
 	"\x04code\x18\x01 \x01(\x0e2\x1b.linekeeper.v1.Refusal.CodeR\x04code\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x1b\n" +
-	"\tnext_step\x18\x03 \x01(\tR\bnextStep\"\xb3\x01\n" +
+	"\tnext_step\x18\x03 \x01(\tR\bnextStep\x12:\n" +
+	"\vretry_after\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\n" +
+	"retryAfter\"\xc2\x01\n" +
 	"\x04Code\x12\x14\n" +
 	"\x10CODE_UNSPECIFIED\x10\x00\x12\x19\n" +
 	"\x15CODE_PROTOCOL_VERSION\x10\x01\x12\x1a\n" +
@@ -1689,7 +1736,8 @@ const file_linekeeper_v1_uplink_proto_rawDesc = "" +
 	"\x12CODE_UNKNOWN_AGENT\x10\x03\x12\x18\n" +
 	"\x14CODE_IDENTITY_IN_USE\x10\x04\x12\x18\n" +
 	"\x14CODE_OUT_OF_SEQUENCE\x10\x05\x12\x12\n" +
-	"\x0eCODE_HUB_STORE\x10\x06*K\n" +
+	"\x0eCODE_HUB_STORE\x10\x06\x12\r\n" +
+	"\tCODE_BUSY\x10\a*K\n" +
 	"\x06Stream\x12\x16\n" +
 	"\x12STREAM_UNSPECIFIED\x10\x00\x12\x13\n" +
 	"\x0fSTREAM_BUSINESS\x10\x01\x12\x14\n" +
@@ -1734,6 +1782,7 @@ var file_linekeeper_v1_uplink_proto_goTypes = []any{
 	(*timestamppb.Timestamp)(nil), // 19: google.protobuf.Timestamp
 	(*WorkOrder)(nil),             // 20: linekeeper.v1.WorkOrder
 	(*Receipt)(nil),               // 21: linekeeper.v1.Receipt
+	(*durationpb.Duration)(nil),   // 22: google.protobuf.Duration
 }
 var file_linekeeper_v1_uplink_proto_depIdxs = []int32{
 	5,  // 0: linekeeper.v1.Up.hello:type_name -> linekeeper.v1.Hello
@@ -1763,13 +1812,14 @@ var file_linekeeper_v1_uplink_proto_depIdxs = []int32{
 	19, // 24: linekeeper.v1.SourceStatus.last_data:type_name -> google.protobuf.Timestamp
 	19, // 25: linekeeper.v1.Reading.at:type_name -> google.protobuf.Timestamp
 	2,  // 26: linekeeper.v1.Refusal.code:type_name -> linekeeper.v1.Refusal.Code
-	3,  // 27: linekeeper.v1.Uplink.Connect:input_type -> linekeeper.v1.Up
-	4,  // 28: linekeeper.v1.Uplink.Connect:output_type -> linekeeper.v1.Down
-	28, // [28:29] is the sub-list for method output_type
-	27, // [27:28] is the sub-list for method input_type
-	27, // [27:27] is the sub-list for extension type_name
-	27, // [27:27] is the sub-list for extension extendee
-	0,  // [0:27] is the sub-list for field type_name
+	22, // 27: linekeeper.v1.Refusal.retry_after:type_name -> google.protobuf.Duration
+	3,  // 28: linekeeper.v1.Uplink.Connect:input_type -> linekeeper.v1.Up
+	4,  // 29: linekeeper.v1.Uplink.Connect:output_type -> linekeeper.v1.Down
+	29, // [29:30] is the sub-list for method output_type
+	28, // [28:29] is the sub-list for method input_type
+	28, // [28:28] is the sub-list for extension type_name
+	28, // [28:28] is the sub-list for extension extendee
+	0,  // [0:28] is the sub-list for field type_name
 }
 
 func init() { file_linekeeper_v1_uplink_proto_init() }
