@@ -363,7 +363,7 @@ func TestCommandsAskARunningHub(t *testing.T) {
 	out, _ = ask(0, "replay", "--all", "--json")
 	says(t, out, `{"count":0}`)
 
-	_, e = synchub(t, 1, "serve", "-c", filepath.Join(p.dir, "hub.yaml"))
+	_, e = synchub(t, exitLocked, "serve", "-c", filepath.Join(p.dir, "hub.yaml"))
 	says(t, e, "another hub has it open")
 	if code := stop(); code != 0 {
 		t.Errorf("interrupted hub ended with %d", code)
