@@ -15,7 +15,6 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials"
 
 	"github.com/linekeeper/linekeeper/hub/api"
 	"github.com/linekeeper/linekeeper/hub/connector"
@@ -24,6 +23,7 @@ import (
 	"github.com/linekeeper/linekeeper/hub/ingest"
 	"github.com/linekeeper/linekeeper/hub/posting"
 	"github.com/linekeeper/linekeeper/hub/store"
+	"github.com/linekeeper/linekeeper/hub/tunnel"
 	pb "github.com/linekeeper/linekeeper/proto/linekeeper/v1"
 )
 
@@ -48,6 +48,7 @@ type Hub struct {
 	now      func() time.Time
 	store    *store.Store
 	ingest   *ingest.Server
+	tunnel   *tunnel.Tunnel
 	posting  *posting.Engine
 	dispatch *dispatch.Dispatcher
 	grpc     *grpc.Server
@@ -118,12 +119,13 @@ func (h *Hub) open(ctx context.Context, o Options) error {
 		Logger: o.Logger.With("part", "posting"),
 	})
 	h.ingest = ingest.New(ingest.Options{Store: h.store, Directory: &h.cfg, Version: o.Version, Now: h.now, Logger: o.Logger.With("part", "ingest")})
-	h.grpc = grpc.NewServer(append(ingest.ServerOptions(), grpc.Creds(credentials.NewTLS(tlsConfig)))...)
+	h.tunnel = tunnel.New(tunnel.Options{Logger: o.Logger.With("part", "tunnel")})
+	h.grpc = grpc.NewServer(append(ingest.ServerOptions(), grpc.Creds(h.tunnel.Credentials(tlsConfig)))...)
 	pb.RegisterUplinkServer(h.grpc, h.ingest)
 
 	handler := api.New(h.store, poster{h.posting}, api.Options{Version: o.Version, Tokens: h.cfg.API.Tokens, Now: h.now})
 	h.http = &http.Server{
-		Handler: console.New(handler), ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 30 * time.Second, IdleTimeout: 2 * time.Minute,
+		Handler: h.tunnel.Before(console.New(handler)), ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 30 * time.Second, IdleTimeout: 2 * time.Minute,
 		ErrorLog: slog.NewLogLogger(o.Logger.With("part", "API").Handler(), slog.LevelDebug),
 	}
 	if h.grpcL, err = o.Listen("tcp", h.cfg.Listen.GRPC); err != nil {
@@ -239,10 +241,15 @@ func (h *Hub) Run(ctx context.Context) error {
 	part("posting", h.posting.Run)
 	part("dispatch", h.dispatch.Run)
 	part("agents' port", func(context.Context) error { return h.grpc.Serve(h.grpcL) })
+	part("agents' tunnels", func(context.Context) error { return h.grpc.Serve(h.tunnel) })
+	plain := h.tunnel.PlainServer()
+	part("tunnels at the agents' port", func(context.Context) error { return plain.Serve(h.tunnel.PlainListener()) })
 	part("API", func(context.Context) error { return h.http.Serve(h.httpL) })
 	h.log.Info("the hub runs", "console", h.URL(), "agents", h.GRPCAddr())
 	<-ctx.Done()
 	h.endHTTP(context.WithoutCancel(ctx))
+	h.tunnel.Close()
+	plain.Close()
 	h.grpc.Stop() // agents send again what was not acknowledged
 	parts.Wait()
 	err := context.Cause(ctx)

@@ -62,6 +62,7 @@ var table = []place{
 	{"hub/connector/*", hubs, 3, "a connector knows hub/connector and hub/object only"},
 	{"hub/ingest", hubs, 4, ""},
 	{"hub/ingest/ingestbench", hubs, 5, "measures the ingest"},
+	{"hub/tunnel", hubs, 4, "carries bytes and knows no part of the hub"},
 	{"hub/posting", hubs, 4, ""},
 	{"hub/dispatch", hubs, 4, ""},
 	{"hub/fleet", hubs, 4, ""},
