@@ -189,7 +189,7 @@ func (b *Buffer) loadState(s *segment) (known []sealedSegment, err error) {
 		if err := checkFormat(tx); err != nil {
 			return err
 		}
-		if _, err := checkProof(tx); err != nil {
+		if _, _, err := checkProof(tx); err != nil {
 			return err
 		}
 		if err := getJSON(tx.Bucket(bucketInfo), keyInfo, &stored); err != nil {

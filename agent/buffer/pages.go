@@ -37,13 +37,17 @@ type pageFile struct {
 	seen     map[uint64]bool
 }
 
-// checkPages walks all pages that the newest valid meta page of the file refers to.
+// checkPages walks all pages that the newest meta page of the file refers to. Both meta pages must be whole: where one is
+// not, nobody can say whether it was the newest.
 func checkPages(path string) error {
 	f, err := os.Open(path)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
+	if n := len(readMetas(f)); n == 1 {
+		return damaged(errors.New("one of the two meta pages is not whole"))
+	}
 	p := &pageFile{f: f, seen: map[uint64]bool{}}
 	if err := p.readMeta(); err != nil {
 		return damaged(err)
@@ -187,6 +191,9 @@ func (p *pageFile) checkTree(root uint64) error {
 type treeWalk struct {
 	p    *pageFile
 	prev []byte
+	// each is given the elements of the leaves, when it is set; buckets among them are then not entered. Key and value hold
+	// only during the call.
+	each func(flags uint32, key, value []byte) error
 }
 
 func (w *treeWalk) page(id uint64, depth int) error {
@@ -250,6 +257,9 @@ func (w *treeWalk) leaf(e []byte) error {
 		return fmt.Errorf("key %x after %x", key, w.prev)
 	}
 	w.prev = append(w.prev[:0], key...)
+	if w.each != nil {
+		return w.each(native.Uint32(e), key, value)
+	}
 	if native.Uint32(e)&bucketLeaf != 0 {
 		return w.bucket(value)
 	}
@@ -264,12 +274,27 @@ func (w *treeWalk) bucket(v []byte) error {
 	if root := native.Uint64(v); root != 0 {
 		return w.p.checkTree(root)
 	}
-	inline := v[bucketHeader:]
-	if len(inline) < pageHeaderSize || native.Uint16(inline[8:]) != leafPage {
+	inner := treeWalk{p: w.p}
+	return inner.inline(v[bucketHeader:])
+}
+
+func (w *treeWalk) inline(page []byte) error {
+	if len(page) < pageHeaderSize || native.Uint16(page[8:]) != leafPage {
 		return errors.New("inline bucket is not a leaf")
 	}
-	inner := treeWalk{p: w.p}
-	return inner.elements(inline, 0)
+	return w.elements(page, 0)
+}
+
+// eachIn gives fn the keys and values of a bucket, whose value in its parent's leaf is v.
+func (p *pageFile) eachIn(v []byte, fn func(key, value []byte) error) error {
+	if len(v) < bucketHeader {
+		return fmt.Errorf("bucket of %d bytes", len(v))
+	}
+	w := treeWalk{p: p, each: func(_ uint32, key, value []byte) error { return fn(key, value) }}
+	if root := native.Uint64(v); root != 0 {
+		return w.page(root, 0)
+	}
+	return w.inline(v[bucketHeader:])
 }
 
 func slice(b []byte, pos, size uint32) ([]byte, error) {

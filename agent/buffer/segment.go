@@ -46,6 +46,7 @@ type segment struct {
 	base    int64  // size of the file before the first record
 	size    int64  // size of the file when last written to; the committer's own
 	sum     uint64 // see tree; the committer's own
+	kept    uint64 // likewise
 }
 
 // info is what a segment carries besides state and records.
@@ -346,7 +347,7 @@ func (c content) write(tx *bbolt.Tx) error {
 	if err := t.append(inRecords, c.blocks); err != nil {
 		return err
 	}
-	return t.prove()
+	return t.prove(c.info.Last)
 }
 
 func putSeq(tx *bbolt.Tx, key []byte, seq uint64) error {
@@ -396,7 +397,7 @@ func (s *segment) openWrite(room int64) error {
 	s.db, s.trusted = db, true
 	return db.View(func(tx *bbolt.Tx) error {
 		s.base, s.size = tx.Size(), tx.Size()
-		s.sum, err = checkProof(tx)
+		s.sum, s.kept, err = checkProof(tx)
 		return err
 	})
 }

@@ -1,6 +1,7 @@
 package buffer
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -26,6 +27,7 @@ var (
 
 	keyFormat   = []byte("format")
 	keyProof    = []byte("proof")
+	keyKept     = []byte("kept") // the sum without the records, and the last record: the proof of a state whose records are damaged
 	keyAcked    = []byte("acked")
 	keyFlushed  = []byte("flushed")
 	keyInfo     = []byte("info")
@@ -43,24 +45,33 @@ var errUnproved = errors.New("the last commit is not whole")
 
 // tree is one writing transaction that keeps the sum.
 type tree struct {
-	tx  *bbolt.Tx
-	sum uint64
+	tx   *bbolt.Tx
+	sum  uint64
+	kept uint64 // of that, all but the records
+}
+
+// add changes the sums by a value that is put or taken out.
+func (t *tree) add(bucket int, x uint64) {
+	t.sum += x
+	if bucket != inRecords {
+		t.kept += x
+	}
 }
 
 // put writes a value that starts with its checksum over key and content, as blocks and sealed values do.
 func (t *tree) put(bucket int, key, v []byte) error {
 	b := t.tx.Bucket(summed[bucket].name)
 	if old := b.Get(key); old != nil {
-		t.sum -= item(bucket, old)
+		t.add(bucket, -item(bucket, old))
 	}
-	t.sum += item(bucket, v)
+	t.add(bucket, item(bucket, v))
 	return b.Put(key, v)
 }
 
 func (t *tree) delete(bucket int, key []byte) error {
 	b := t.tx.Bucket(summed[bucket].name)
 	if old := b.Get(key); old != nil {
-		t.sum -= item(bucket, old)
+		t.add(bucket, -item(bucket, old))
 	}
 	return b.Delete(key)
 }
@@ -70,7 +81,7 @@ func (t *tree) append(bucket int, pairs []pair) error {
 	b := t.tx.Bucket(summed[bucket].name)
 	b.FillPercent = 1
 	for _, p := range pairs {
-		t.sum += item(bucket, p.value)
+		t.add(bucket, item(bucket, p.value))
 		if err := b.Put(p.key, p.value); err != nil {
 			return err
 		}
@@ -78,39 +89,48 @@ func (t *tree) append(bucket int, pairs []pair) error {
 	return nil
 }
 
-// prove writes the proof, as the last thing before the commit.
-func (t *tree) prove() error {
+// prove writes the proof, as the last thing before the commit; last is the last sequence number given out by then.
+func (t *tree) prove(last uint64) error {
+	meta := t.tx.Bucket(bucketMeta)
 	v := binary.BigEndian.AppendUint64(nil, uint64(t.tx.ID()))
-	return t.tx.Bucket(bucketMeta).Put(keyProof, sealed(keyProof, binary.BigEndian.AppendUint64(v, t.sum)))
+	if err := meta.Put(keyProof, sealed(keyProof, binary.BigEndian.AppendUint64(v, t.sum))); err != nil {
+		return err
+	}
+	v = binary.BigEndian.AppendUint64(nil, t.kept)
+	return meta.Put(keyKept, sealed(keyKept, binary.BigEndian.AppendUint64(v, last)))
 }
 
-// checkProof returns the sum of a segment, or errUnproved.
-func checkProof(tx *bbolt.Tx) (uint64, error) {
+// checkProof returns the sums of a segment, or errUnproved.
+func checkProof(tx *bbolt.Tx) (sum, kept uint64, err error) {
 	proof, err := unsealed(keyProof, tx.Bucket(bucketMeta).Get(keyProof))
 	if err != nil || len(proof) != 16 {
-		return 0, fmt.Errorf("%w: %q: %v", errUnproved, keyProof, err)
+		return 0, 0, fmt.Errorf("%w: %q: %v", errUnproved, keyProof, err)
 	}
 	if number := binary.BigEndian.Uint64(proof); number != uint64(tx.ID()) {
-		return 0, fmt.Errorf("%w: it is number %d and its root number %d", errUnproved, tx.ID(), number)
+		return 0, 0, fmt.Errorf("%w: it is number %d and its root number %d", errUnproved, tx.ID(), number)
 	}
-	sum := uint64(0)
+	records := uint64(0)
 	for i, s := range summed {
 		b := tx.Bucket(s.name)
 		if b == nil {
-			return 0, fmt.Errorf("%w: no bucket %q", errUnproved, s.name)
+			return 0, 0, fmt.Errorf("%w: no bucket %q", errUnproved, s.name)
 		}
 		err := b.ForEach(func(_, v []byte) error {
-			sum += item(i, v)
+			x := item(i, v)
+			sum += x
+			if i == inRecords {
+				records += x
+			}
 			return nil
 		})
 		if err != nil {
-			return 0, err
+			return 0, 0, err
 		}
 	}
 	if want := binary.BigEndian.Uint64(proof[8:]); sum != want {
-		return 0, fmt.Errorf("%w: sum %x instead of %x", errUnproved, sum, want)
+		return 0, 0, fmt.Errorf("%w: sum %x instead of %x", errUnproved, sum, want)
 	}
-	return sum, nil
+	return sum, sum - records, nil
 }
 
 const (
@@ -133,7 +153,8 @@ func item(bucket int, v []byte) uint64 {
 	return x ^ x>>31
 }
 
-// rewind makes a closed segment show its commit before the last one. undo puts it back.
+// rewind makes a closed segment show its commit before the last one, by a copy of that one's meta page in the place of the
+// last one's. undo puts it back.
 func rewind(disk Disk, path string) (undo func(), err error) {
 	older, newer, err := metaPages(path)
 	if err != nil {
@@ -142,7 +163,8 @@ func rewind(disk Disk, path string) (undo func(), err error) {
 	if older.txid+1 != newer.txid {
 		return nil, fmt.Errorf("commit %d follows commit %d", newer.txid, older.txid)
 	}
-	if err := overwrite(disk, path, newer.offset, make([]byte, len(newer.raw))); err != nil {
+	copied := append(bytes.Clone(newer.raw[:pageHeaderSize]), older.raw[pageHeaderSize:]...)
+	if err := overwrite(disk, path, newer.offset, copied); err != nil {
 		return nil, err
 	}
 	return func() { _ = overwrite(disk, path, newer.offset, newer.raw) }, nil

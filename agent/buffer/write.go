@@ -131,7 +131,7 @@ func (s *segment) put(p *plan) (err error) {
 	}
 	defer func() { _ = tx.Rollback() }() // does nothing after a commit
 	s.size = tx.Size()
-	t := &tree{tx: tx, sum: s.sum}
+	t := &tree{tx: tx, sum: s.sum, kept: s.kept}
 	if err := t.apply(p); err != nil {
 		return err
 	}
@@ -141,7 +141,7 @@ func (s *segment) put(p *plan) (err error) {
 	if err := tx.Commit(); err != nil {
 		return err
 	}
-	s.sum = t.sum
+	s.sum, s.kept = t.sum, t.kept
 	return s.disk.Sync(s.file)
 }
 
@@ -170,7 +170,7 @@ func (t *tree) apply(p *plan) error {
 			return err
 		}
 	}
-	return t.prove()
+	return t.prove(p.last)
 }
 
 func putState(t *tree, state map[string][]byte) error {
