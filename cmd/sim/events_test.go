@@ -1,0 +1,337 @@
+package sim
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"sort"
+	"strings"
+	"testing/synctest"
+	"time"
+
+	"github.com/linekeeper/linekeeper/hub/api"
+)
+
+// deed is something that is to happen at a time.
+type deed struct {
+	at time.Time
+	do func()
+}
+
+// agenda is what is to happen, in the order of time.
+type agenda struct{ deeds []deed }
+
+func (a *agenda) add(at time.Time, do func()) {
+	a.deeds = append(a.deeds, deed{at, do})
+	sort.SliceStable(a.deeds, func(i, j int) bool { return a.deeds[i].at.Before(a.deeds[j].at) })
+}
+
+func (w *world) seconds(from, to int) time.Duration {
+	return time.Duration(from)*time.Second + time.Duration(w.rng.Int64N(int64(to-from)*int64(time.Second)))
+}
+
+// runSeed is the life of one world: disasters, healing, and the reckoning.
+func (w *world) runSeed() {
+	w.hub.start()
+	for _, a := range w.agents {
+		a.start()
+	}
+	w.erp.faulty = true
+	var plan agenda
+	end := time.Now().Add(w.seconds(90, 240))
+	for at := time.Now().Add(w.seconds(2, 15)); at.Before(end); at = at.Add(w.seconds(2, 30)) {
+		plan.add(at, func() { w.disaster(&plan) })
+	}
+	w.live(&plan, end)
+	w.heal()
+	w.reckon()
+}
+
+// live lets things happen until the end, and buries and revives what dies.
+func (w *world) live(plan *agenda, end time.Time) {
+	for {
+		next := end
+		if len(plan.deeds) > 0 && plan.deeds[0].at.Before(end) {
+			next = plan.deeds[0].at
+		}
+		timer := time.NewTimer(time.Until(next))
+		select {
+		case p := <-w.crashed:
+			w.died(p, plan)
+		case <-timer.C:
+			if !next.Before(end) {
+				return
+			}
+			do := plan.deeds[0].do
+			plan.deeds = plan.deeds[1:]
+			do()
+		}
+		timer.Stop()
+	}
+}
+
+// died buries a process and plans its return.
+func (w *world) died(p *process, plan *agenda) {
+	silent := w.rng.IntN(2) == 0
+	back := time.Now().Add(w.seconds(0, 40))
+	if w.hub.p == p {
+		w.hub.dir = w.bury(p, silent)
+		w.hub.p, w.hub.h = nil, nil
+		plan.add(back, w.hub.start)
+		return
+	}
+	for _, a := range w.agents {
+		if a.p == p {
+			a.dir = w.bury(p, silent)
+			a.p, a.a = nil, nil
+			plan.add(back, a.start)
+		}
+	}
+}
+
+// crash kills a process now, if it lives.
+func (w *world) crash(p *process, plan *agenda) {
+	if p == nil || p.frozen() {
+		return
+	}
+	w.logf("%s is killed", p.machine)
+	p.freeze()
+	w.died(p, plan)
+}
+
+// anyone draws one of the agents.
+func (w *world) anyone() *agentMachine { return w.agents[w.rng.IntN(len(w.agents))] }
+
+var (
+	agentPoints = []string{"emit", "emitted", "ack", "ack", "emitted"}
+	hubPoints   = []string{"prepare", "post", "posting", "posted", "posted", "lookup", "verify"}
+)
+
+// disaster lets one thing go wrong.
+func (w *world) disaster(plan *agenda) {
+	a := w.anyone()
+	switch w.rng.IntN(8) {
+	case 0:
+		w.crash(a.p, plan)
+	case 1:
+		w.crash(w.hub.p, plan)
+	case 2, 3:
+		if a.p != nil {
+			point, n := agentPoints[w.rng.IntN(len(agentPoints))], 1+w.rng.IntN(8)
+			w.logf("%s shall die at %q number %d", a.name, point, n)
+			a.p.arm(point, n)
+		}
+	case 4:
+		if w.hub.p != nil {
+			point, n := hubPoints[w.rng.IntN(len(hubPoints))], 1+w.rng.IntN(8)
+			w.logf("the hub shall die at %q number %d", point, n)
+			w.hub.p.arm(point, n)
+		}
+	case 5:
+		if a.p != nil {
+			w.logf("the line of %s is cut", a.name)
+			w.net.cut(a.p)
+		}
+	case 6:
+		if p := a.p; p != nil && !p.frozen() {
+			w.logf("the line of %s is half-open for good", a.name)
+			w.totals.Stalls++
+			w.net.vanish(p)
+		}
+	case 7:
+		w.logf("%s is cut off", a.name)
+		w.net.isolate(a.name, true)
+		if a.p != nil {
+			w.net.stall(a.p, true)
+		}
+		w.totals.Stalls++
+		plan.add(time.Now().Add(w.seconds(1, 90)), func() {
+			w.logf("%s is no longer cut off", a.name)
+			w.net.isolate(a.name, false)
+			if a.p != nil && !a.p.frozen() {
+				w.net.stall(a.p, false)
+			}
+		})
+	}
+}
+
+// heal mends everything and lets the plant finish its orders.
+func (w *world) heal() {
+	w.logf("everything is healed")
+	var rest agenda
+	for settled := false; !settled; {
+		synctest.Wait()
+		select {
+		case p := <-w.crashed:
+			w.died(p, &rest)
+		default:
+			settled = true
+		}
+	}
+	for _, d := range rest.deeds {
+		d.do()
+	}
+	if w.hub.p == nil {
+		w.hub.start()
+	}
+	w.hub.p.disarm()
+	for _, a := range w.agents {
+		if a.p == nil {
+			a.start()
+		}
+		a.p.disarm()
+	}
+	w.net.healAll()
+	w.erp.mu.Lock()
+	w.erp.faulty = false
+	w.erp.mu.Unlock()
+	w.stopAll()
+	for _, a := range w.agents {
+		a.station.finish()
+	}
+}
+
+// reckon waits until nothing moves any more and compares.
+func (w *world) reckon() {
+	var open []string
+	for end := time.Now().Add(3 * time.Hour); time.Now().Before(end); time.Sleep(10 * time.Second) {
+		synctest.Wait()
+		w.person()
+		if open = w.open(); len(open) == 0 {
+			break
+		}
+	}
+	w.logf("it is quiet")
+	for _, what := range open {
+		w.failf("3 hours after everything was healed: %s", what)
+	}
+	w.compare()
+}
+
+// person answers what nobody else can: whether the ERP has a document.
+func (w *world) person() {
+	for _, f := range w.parked() {
+		if f.Posting.Class != "cannot_tell" {
+			continue
+		}
+		number, pending := w.erp.truth(f.Key)
+		var err error
+		switch {
+		case pending:
+			continue
+		case number != "":
+			err = w.hub.ask("POST", "/v1/postings/"+f.Key+"/accept", fmt.Sprintf(`{"document":%q,"note":"is in the journal"}`, number), nil)
+		default:
+			err = w.hub.ask("POST", "/v1/postings/"+f.Key+"/post-again", `{"note":"is not in the journal"}`, nil)
+		}
+		w.logf("a person answers about %s: %q", f.Key, number)
+		w.totals.CannotTell++
+		if err != nil {
+			w.failf("answer about %s: %v", f.Key, err)
+		}
+		w.erp.mu.Lock()
+		delete(w.erp.unclear, f.Key)
+		w.erp.mu.Unlock()
+	}
+}
+
+// list is the API's answer for a list.
+type list[T any] struct {
+	Items []T `json:"items"`
+}
+
+func (w *world) parked() []api.Fact {
+	var l list[api.Fact]
+	if err := w.hub.ask("GET", "/v1/postings?state=parked&limit=500", "", &l); err != nil {
+		w.failf("list what is parked: %v", err)
+	}
+	return l.Items
+}
+
+// open says what is not settled yet.
+func (w *world) open() (open []string) {
+	for _, a := range w.agents {
+		s := a.a.Snapshot()
+		if s.Business.Pending > 0 {
+			open = append(open, fmt.Sprintf("%s holds %d facts (%s: %s)", a.name, s.Business.Pending, s.Uplink.State, s.Uplink.Reason))
+		}
+		a.station.mu.Lock()
+		if n := len(a.station.queue); n > 0 {
+			open = append(open, fmt.Sprintf("the broker of %s holds %d messages", a.name, n))
+		}
+		a.station.mu.Unlock()
+	}
+	var counts list[api.PostingCount]
+	if err := w.hub.ask("GET", "/v1/postings/counts", "", &counts); err != nil {
+		return append(open, err.Error())
+	}
+	for _, c := range counts.Items {
+		switch c.State {
+		case "verified", "settled", "not_posted":
+		default:
+			open = append(open, fmt.Sprintf("%d postings are %s %s", c.Count, c.State, c.Code))
+		}
+	}
+	var tally api.Tally
+	if err := w.hub.ask("GET", "/v1/tally", "", &tally); err != nil {
+		return append(open, err.Error())
+	}
+	for _, d := range tally.Differences {
+		switch d.Reason {
+		case "open", "buffered", "waiting", "in_doubt", "parked":
+			open = append(open, fmt.Sprintf("%s %s %s: %s %s: %s", d.OrderNo, d.Item, d.Kind, d.Quantity, d.Reason, d.Text))
+		}
+	}
+	for _, no := range w.erp.numbers {
+		if o := w.erp.orders[no]; o.State != "COMPLETED" {
+			open = append(open, fmt.Sprintf("order %s is %s in the ERP", no, o.State))
+		}
+	}
+	return open
+}
+
+func (w *world) failf(format string, args ...any) {
+	w.t.Helper()
+	w.logf("FAILED: "+format, args...)
+	w.t.Errorf("SIM_SEED=%d: "+format, append([]any{w.seed}, args...)...)
+}
+
+// close stops everything and keeps the log of a seed that failed.
+func (w *world) close() {
+	w.stopAll()
+	w.working.Wait()
+	for _, a := range w.agents {
+		if a.p != nil {
+			if err := a.p.stop(); err != nil {
+				w.failf("%s ended with %v", a.name, err)
+			}
+		}
+	}
+	if w.hub.p != nil {
+		if err := w.hub.p.stop(); err != nil {
+			w.failf("the hub ended with %v", err)
+		}
+	}
+	if w.t.Failed() {
+		w.keep()
+	}
+}
+
+func (w *world) keep() {
+	text := strings.Join(w.log, "\n") + "\n"
+	dir := os.Getenv("SIM_KEEP")
+	if dir == "" {
+		w.t.Logf("the end of its log:\n%s", text[max(0, len(text)-6000):])
+		return
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		w.t.Log(err)
+		return
+	}
+	path := filepath.Join(dir, fmt.Sprintf("seed-%d.log", w.seed))
+	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+		w.t.Log(err)
+		return
+	}
+	w.t.Logf("its log is in %s", path)
+}

@@ -1,0 +1,292 @@
+package sim
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"math/rand/v2"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/linekeeper/linekeeper/agent/signal"
+)
+
+// line is one line of the ledger, as machines see it.
+type line struct{ order, item, kind, unit string }
+
+func (l line) String() string { return fmt.Sprintf("%s %s %s %s", l.order, l.item, l.kind, l.unit) }
+
+// station is what one agent reads: a PLC with counters, an MES with rows, a broker with messages. It outlives the agent.
+type station struct {
+	name string
+	mu   sync.Mutex
+	rng  *rand.Rand
+	work bool // it produces
+
+	// The PLC shows good as it is, scrap modulo 65536; both had a value before anybody counted.
+	order                string
+	good, scrap          int64
+	goodBase, scrapBase  int64
+	watched              bool // the counters were read once: from then on they move
+	rows                 []row
+	queue                []message // published and not acknowledged
+	published, confirmed int
+	truth                map[line]int64
+	came                 chan struct{} // closed when there are new messages
+}
+
+type row struct {
+	tag   string
+	value map[string]any
+}
+
+type message struct {
+	id    int
+	value map[string]any
+}
+
+func newStation(name string, rng *rand.Rand) *station {
+	s := &station{name: name, rng: rng, order: "WO-" + name + "-1", truth: map[line]int64{}, came: make(chan struct{})}
+	s.goodBase, s.scrapBase = rng.Int64N(1_000_000), 65536-rng.Int64N(30)-1
+	s.good, s.scrap = s.goodBase, s.scrapBase
+	return s
+}
+
+// source is the name of one of its sources; a plant has each name once.
+func (s *station) source(kind string) string { return s.name + "-" + kind }
+
+func (s *station) orderNo(n int) string { return fmt.Sprintf("WO-%s-%d", s.name, n) }
+
+// orders are the work orders that the station works on.
+func (s *station) orders() []string {
+	return []string{s.orderNo(1), s.orderNo(2), s.orderNo(3)}
+}
+
+// produce lets the station work until ctx ends.
+func (s *station) produce(ctx context.Context) {
+	for {
+		s.mu.Lock()
+		wait := 50*time.Millisecond + time.Duration(s.rng.IntN(1200))*time.Millisecond
+		s.mu.Unlock()
+		if pause(ctx, wait) != nil {
+			return
+		}
+		s.mu.Lock()
+		switch s.rng.IntN(4) {
+		case 0:
+			s.insert()
+		case 1:
+			s.publish()
+		default:
+			s.count()
+		}
+		s.mu.Unlock()
+	}
+}
+
+// count moves the counters. mu is held.
+func (s *station) count() {
+	if !s.watched {
+		return
+	}
+	n := int64(1 + s.rng.IntN(3))
+	s.good += n
+	s.truth[line{s.order, "FG-1", "yield", "C62"}] += n
+	if s.rng.IntN(6) == 0 {
+		s.scrap++
+		s.truth[line{s.order, "FG-1", "scrap", "C62"}]++
+	}
+}
+
+// insert adds a row to the MES. mu is held.
+func (s *station) insert() {
+	n := int64(1 + s.rng.IntN(9))
+	order := s.orderNo(2 + s.rng.IntN(2))
+	v := map[string]any{"order": order, "qty": signal.Number(strconv.FormatInt(n, 10)), "at": time.Now()}
+	if s.rng.IntN(3) == 0 {
+		v["item"] = "RM-7"
+		s.rows = append(s.rows, row{"issues", v})
+		s.truth[line{order, "RM-7", "consumed", "KGM"}] += n
+		return
+	}
+	v["item"] = "FG-2"
+	s.rows = append(s.rows, row{"rows", v})
+	s.truth[line{order, "FG-2", "yield", "C62"}] += n
+}
+
+// publish sends a message to the broker. mu is held.
+func (s *station) publish() {
+	n := int64(1 + s.rng.IntN(9))
+	order := s.orderNo(2)
+	s.published++
+	s.queue = append(s.queue, message{s.published, map[string]any{
+		"id": fmt.Sprintf("%s-%d", s.name, s.published), "order": order, "item": "FG-3", "qty": signal.Number(strconv.FormatInt(n, 10)), "at": time.Now(),
+	}})
+	s.truth[line{order, "FG-3", "yield", "C62"}] += n
+	close(s.came)
+	s.came = make(chan struct{})
+}
+
+// finish says in the MES that all orders are finished.
+func (s *station) finish() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, no := range s.orders() {
+		s.rows = append(s.rows, row{"states", map[string]any{"order": no, "state": "finished", "at": time.Now()}})
+	}
+}
+
+// kind makes the drivers of one process of the agent.
+func (s *station) kind(p *process) signal.Kind {
+	return signal.Kind{Name: "sim", New: func(env signal.Env, _ func(any) error) (signal.Driver, error) {
+		d := driver{s: s, p: p, report: env.Reporter}
+		switch env.Source {
+		case s.source("plc"):
+			return &plc{d}, nil
+		case s.source("mes"):
+			return &mes{d}, nil
+		}
+		return &broker{d}, nil
+	}}
+}
+
+// driver is what the drivers share.
+type driver struct {
+	s      *station
+	p      *process
+	report signal.Reporter
+}
+
+// hand gives a batch to the agent until it is durable; false: the driver shall end.
+func (d *driver) hand(ctx context.Context, emit signal.Emit, b signal.Batch) bool {
+	for ctx.Err() == nil {
+		if d.p.pass("emit") != nil {
+			return false
+		}
+		if err := emit(ctx, b); err == nil {
+			return d.p.pass("emitted") == nil
+		}
+		if pause(ctx, time.Second) != nil {
+			return false
+		}
+	}
+	return false
+}
+
+// plc reads counters.
+type plc struct{ driver }
+
+func (d *plc) Run(ctx context.Context, _ []byte, emit signal.Emit) error {
+	d.report.State(signal.StateOK, "")
+	for pause(ctx, 400*time.Millisecond) == nil {
+		s := d.s
+		s.mu.Lock()
+		good, scrap, order := s.good, s.scrap%65536, s.order
+		s.mu.Unlock()
+		now := d.p.clock.now()
+		number := func(tag string, n int64) signal.Signal {
+			return signal.Signal{Tag: tag, Value: signal.Number(strconv.FormatInt(n, 10)), ReceivedTime: now}
+		}
+		b := signal.Batch{Signals: []signal.Signal{
+			{Tag: "order", Value: order, ReceivedTime: now}, number("good", good), number("scrap", scrap), number("temperature", 20+good%7),
+		}}
+		if !d.hand(ctx, emit, b) {
+			return nil
+		}
+		s.mu.Lock()
+		s.watched = true
+		s.mu.Unlock()
+	}
+	return nil
+}
+
+// mes reads rows after a cursor.
+type mes struct{ driver }
+
+func (d *mes) Run(ctx context.Context, cursor []byte, emit signal.Emit) error {
+	d.report.State(signal.StateOK, "")
+	at := 0
+	if cursor != nil {
+		if err := json.Unmarshal(cursor, &at); err != nil {
+			return err
+		}
+	}
+	for pause(ctx, 700*time.Millisecond) == nil {
+		b := signal.Batch{}
+		s := d.s
+		s.mu.Lock()
+		for n := at; n < len(s.rows) && n < at+20; n++ {
+			r := s.rows[n]
+			b.Signals = append(b.Signals, signal.Signal{
+				Tag: r.tag, Position: fmt.Sprintf("%s|%d|1", r.tag, n+1), Value: r.value, ReceivedTime: d.p.clock.now(),
+			})
+		}
+		s.mu.Unlock()
+		if len(b.Signals) == 0 {
+			continue
+		}
+		next := at + len(b.Signals)
+		b.Cursor, _ = json.Marshal(next)
+		if !d.hand(ctx, emit, b) {
+			return nil
+		}
+		at = next
+	}
+	return nil
+}
+
+// broker takes messages, which come again until they are acknowledged.
+type broker struct{ driver }
+
+func (d *broker) Run(ctx context.Context, _ []byte, emit signal.Emit) error {
+	d.report.State(signal.StateOK, "")
+	seen := 0 // a broker sends each message once on one connection
+	for ctx.Err() == nil {
+		s := d.s
+		s.mu.Lock()
+		var take []message
+		for _, m := range s.queue {
+			if m.id > seen && len(take) < 15 {
+				take = append(take, m)
+			}
+		}
+		came := s.came
+		s.mu.Unlock()
+		if len(take) == 0 {
+			select {
+			case <-came:
+			case <-ctx.Done():
+			}
+			continue
+		}
+		b := signal.Batch{}
+		for _, m := range take {
+			b.Signals = append(b.Signals, signal.Signal{Tag: "packs", Topic: "packs", Value: m.value, ReceivedTime: d.p.clock.now()})
+		}
+		if !d.hand(ctx, emit, b) {
+			return nil
+		}
+		for _, m := range take {
+			if d.p.pass("ack") != nil {
+				return nil
+			}
+			s.acknowledge(m.id)
+			seen = m.id
+		}
+	}
+	return nil
+}
+
+// acknowledge takes a message off the broker for ever.
+func (s *station) acknowledge(id int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i, m := range s.queue {
+		if m.id == id {
+			s.queue = append(s.queue[:i:i], s.queue[i+1:]...)
+			s.confirmed++
+			return
+		}
+	}
+}

@@ -1,0 +1,150 @@
+package sim
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// process is one run of an agent or of the hub on a machine, from its start to its death.
+//
+// Death has three steps. First nothing of the process leaves any more (freeze): its connections pass nothing, its calls of
+// the ERP and its acknowledgements to sources do not return, its disk takes nothing. Then, when all of it stands still, the
+// folder is copied: that is what a crash leaves. Only then the process is told to stop, on a folder that nobody needs.
+type process struct {
+	w        *world
+	machine  string
+	dir      string
+	clock    *clock
+	dead     atomic.Bool
+	released chan struct{} // closed when a frozen process may end
+	cancel   context.CancelFunc
+	ended    chan error
+
+	mu    sync.Mutex
+	armed map[string]int // crash at the n-th time that a point is passed
+}
+
+func (w *world) newProcess(machine, dir string, c *clock) *process {
+	return &process{w: w, machine: machine, dir: dir, clock: c, released: make(chan struct{}), ended: make(chan error, 1), armed: map[string]int{}}
+}
+
+var errDead = errors.New("the process is dead")
+
+func (p *process) frozen() bool { return p.dead.Load() }
+
+// arm lets the process die at the n-th time that it passes a point from now on.
+func (p *process) arm(point string, n int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.armed[point] = n
+}
+
+// hit counts that a point is passed and reports whether the process dies of it.
+func (p *process) hit(point string) bool {
+	p.mu.Lock()
+	n := p.armed[point]
+	if n > 0 {
+		p.armed[point] = n - 1
+	}
+	p.mu.Unlock()
+	if n != 1 || p.frozen() {
+		return false
+	}
+	p.w.logf("%s dies at %q", p.machine, point)
+	p.freeze()
+	p.w.crashed <- p
+	return true
+}
+
+// pass is called where something leaves the process. It returns errDead, when the process is gone, and then nothing may
+// have left.
+func (p *process) pass(point string) error {
+	p.hit(point)
+	if p.frozen() {
+		<-p.released
+		return errDead
+	}
+	return nil
+}
+
+func (p *process) freeze() {
+	if !p.dead.Swap(true) {
+		p.w.net.stall(p, true)
+	}
+}
+
+// run starts the process' main function.
+func (p *process) run(main func(ctx context.Context) error) {
+	ctx, cancel := context.WithCancel(context.Background())
+	p.cancel = cancel
+	go func() { p.ended <- main(ctx) }()
+}
+
+// end tells a frozen process to stop and waits for it. silent: its peers are not told.
+func (p *process) end(silent bool) {
+	if silent {
+		p.w.net.vanish(p)
+	} else {
+		p.w.net.stall(p, false)
+		p.w.net.cut(p)
+	}
+	close(p.released)
+	p.cancel()
+	<-p.ended
+	p.w.net.forget(p)
+	p.w.net.drop(p)
+}
+
+// stop ends a process in order, as a service is stopped.
+func (p *process) stop() error {
+	p.cancel()
+	err := <-p.ended
+	p.dead.Store(true)
+	close(p.released)
+	p.w.net.forget(p)
+	return err
+}
+
+// clock is the wall clock of one machine.
+type clock struct{ off atomic.Int64 }
+
+func (c *clock) now() time.Time { return time.Now().Add(time.Duration(c.off.Load())) }
+
+// copyDir copies what lies in a folder, without what only a living process needs.
+func copyDir(from, to string) error {
+	return filepath.WalkDir(from, func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		rel, err := filepath.Rel(from, path)
+		if err != nil {
+			return err
+		}
+		target := filepath.Join(to, rel)
+		if d.IsDir() {
+			return os.MkdirAll(target, 0o700)
+		}
+		if strings.HasSuffix(path, "-shm") || strings.HasSuffix(path, ".lock") || d.Name() == "lock" {
+			return nil
+		}
+		data, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		return os.WriteFile(target, data, 0o600)
+	})
+}
+
+// disarm lets the process live on.
+func (p *process) disarm() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	clear(p.armed)
+}
