@@ -41,11 +41,15 @@ const (
 	ClassMismatch   = "mismatch"
 )
 
-// Facts in one transaction of the planner: few while new ones arrive, because what arrives must not wait long for it.
+// Facts in one transaction of the planner: fewer while new ones arrive, because what arrives must not wait long for it. Many
+// are much cheaper than few: the pages of the indexes are written once for all facts of a transaction. Each takes some 10 us.
 const (
-	planAtOnce = 200
-	planMany   = 1000
+	planBusy = 2000
+	planMany = 5000
 )
+
+// planAtOnce is how many postings are looked at again in one transaction; each of them is read and written alone.
+const planAtOnce = 200
 
 // planned is what a round of planning found to do.
 type planned struct {

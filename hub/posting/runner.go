@@ -160,7 +160,7 @@ func (r *runner) lookForWork(ctx context.Context, admit bool) error {
 		limit := planMany
 		arriving := now.Sub(r.news) < arriveWithin
 		if arriving {
-			limit = planAtOnce
+			limit = planBusy
 		}
 		out, err := r.e.plan(ctx, limit)
 		if err != nil {

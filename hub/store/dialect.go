@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
+	"math/bits"
 	"net/url"
 	"path/filepath"
 	"strings"
@@ -67,35 +68,141 @@ func dsn(path, vfs string, options ...string) string {
 	return "file:" + strings.ReplaceAll(escaped, "?", "%3F") + "?" + strings.Join(options, "&")
 }
 
-// insertFacts is the statement that stores n facts and leaves alone those whose keys are there.
-func insertFacts(n int) string {
-	return insertInto + "facts (key, position_id, seq, received_at, body) VALUES " +
-		strings.TrimSuffix(strings.Repeat("(?,?,?,?,?),", n), ",") + " ON CONFLICT DO NOTHING"
-}
-
 // insertInto begins an insertion of many rows. What fails fails its whole transaction, so that a statement need not keep each
 // page as it was in order to be undone by itself.
 const insertInto = "INSERT OR FAIL INTO "
 
-// insertRows stores rows of equally many columns, some in a statement. into names the table and the columns.
+// insertRows stores rows of equally many columns, some in a statement. into names the table and the columns, as in
+// "table (a, b)".
 func (tx *Tx) insertRows(into string, rows [][]any) error {
-	var args []any
 	for len(rows) > 0 {
 		n := bulkRows
 		for n > len(rows) {
 			n /= 4 // few different statements
 		}
-		args = args[:0]
-		for _, r := range rows[:n] {
-			args = append(args, r...)
-		}
-		row := "(" + strings.Repeat("?,", len(rows[0])-1) + "?)"
-		if _, err := tx.exec(insertInto+into+" VALUES "+row+strings.Repeat(","+row, n-1), args...); err != nil {
+		if _, err := tx.insertSome(into, rows[:n], ""); err != nil {
 			return err
 		}
 		rows = rows[n:]
 	}
 	return nil
+}
+
+// insertSome stores rows in one statement, which end ends. A column that has the same value in all rows of a full statement is
+// bound once: handing a value over costs about as much as storing it.
+func (tx *Tx) insertSome(into string, rows [][]any, end string) (sql.Result, error) {
+	shape := insertion{into: into, end: end, rows: len(rows)}
+	if len(rows) == bulkRows {
+		shape.shared = tx.s.shapes.allow(into, sharedColumns(rows))
+	}
+	args := make([]any, 0, len(rows)*len(rows[0]))
+	for c, v := range rows[0] {
+		if shape.shares(c) {
+			args = append(args, v)
+		}
+	}
+	for _, r := range rows {
+		for c, v := range r {
+			if !shape.shares(c) {
+				args = append(args, v)
+			}
+		}
+	}
+	return tx.exec(tx.s.shapes.text(shape), args...)
+}
+
+// insertion is what the text of an insertion depends on: bit c of shared says that column c has one value for all rows.
+type insertion struct {
+	into, end string
+	rows      int
+	shared    uint64
+}
+
+func (i insertion) shares(column int) bool { return i.shared>>column&1 == 1 }
+
+func sharedColumns(rows [][]any) (shared uint64) {
+	for c, v := range rows[0] {
+		same := true
+		for _, r := range rows[1:] {
+			if same = sameValue(v, r[c]); !same {
+				break
+			}
+		}
+		if same {
+			shared |= 1 << c
+		}
+	}
+	return shared
+}
+
+// sameValue compares what can be bound. Bytes count as different: comparing them costs more than binding them.
+func sameValue(a, b any) bool {
+	x, ok := a.([]byte)
+	if y, both := b.([]byte); ok || both {
+		return ok && both && x == nil && y == nil
+	}
+	return a == b
+}
+
+// shapes keeps the texts of insertions. It belongs to who writes.
+type shapes struct {
+	texts   map[insertion]string
+	allowed map[string][]uint64 // by into
+}
+
+const shapesOfTable = 16 // each is a prepared statement of some hundred kilobytes
+
+// allow returns which of the columns an insertion shares: all of them, or what earlier ones of the same table shared when
+// there are too many kinds of insertions.
+func (s *shapes) allow(into string, shared uint64) uint64 {
+	best := uint64(0)
+	for _, known := range s.allowed[into] {
+		if known == shared {
+			return shared
+		}
+		if known&^shared == 0 && bits.OnesCount64(known) > bits.OnesCount64(best) {
+			best = known
+		}
+	}
+	if len(s.allowed[into]) == shapesOfTable {
+		return best
+	}
+	if s.allowed == nil {
+		s.allowed = map[string][]uint64{}
+	}
+	s.allowed[into] = append(s.allowed[into], shared)
+	return shared
+}
+
+// text makes the statement. The shared columns stand first, so that their numbers come before those without a name: looking
+// up a name takes as long as there are names.
+func (s *shapes) text(i insertion) string {
+	if text, ok := s.texts[i]; ok {
+		return text
+	}
+	table, list, _ := strings.Cut(strings.TrimSuffix(i.into, ")"), " (")
+	var columns, shared []string
+	for c, name := range strings.Fields(strings.ReplaceAll(list, ",", " ")) {
+		if i.shares(c) {
+			shared = append(shared, name)
+		} else {
+			columns = append(columns, name)
+		}
+	}
+	var row []string
+	for n := range shared {
+		row = append(row, fmt.Sprintf("?%d", n+1))
+	}
+	for range columns {
+		row = append(row, "?")
+	}
+	values := strings.TrimSuffix(strings.Repeat("("+strings.Join(row, ",")+"),", i.rows), ",")
+	text := insertInto + table + " (" + strings.Join(append(shared, columns...), ", ") + ") VALUES " + values + i.end
+	if s.texts == nil {
+		s.texts = map[insertion]string{}
+	}
+	s.texts[i] = text
+	return text
 }
 
 // in is a list of n placeholders that follow the first `after`.

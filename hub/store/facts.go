@@ -87,7 +87,7 @@ type appender struct {
 	before   int64 // the highest fact id before this transaction
 	seen     map[shortKey]*Record
 	rows     []row
-	args     []any
+	values   [][]any
 }
 
 // row is one record on its way into the table.
@@ -169,12 +169,12 @@ func (a *appender) setAside(b *Batch, position int64, seq uint64, rec *Record) e
 
 // insert stores a slice of rows in one statement and looks closer only when some keys were there already.
 func (a *appender) insert(rows []row) error {
-	a.args = a.args[:0]
+	a.values = a.values[:0]
 	now := us(a.tx.now)
 	for _, r := range rows {
-		a.args = append(a.args, r.rec.Key[:10], r.position, int64(r.seq), now, r.rec.Body)
+		a.values = append(a.values, []any{r.rec.Key[:10], r.position, int64(r.seq), now, r.rec.Body})
 	}
-	res, err := a.tx.exec(insertFacts(len(rows)), a.args...)
+	res, err := a.tx.insertSome("facts (key, position_id, seq, received_at, body)", a.values, " ON CONFLICT DO NOTHING")
 	if err != nil {
 		return err
 	}
@@ -407,6 +407,8 @@ func (s *Store) laterSteps(ctx context.Context, f Fact) ([]LifeStep, error) {
 		return l, err
 	}, `SELECT at, step, attempt, code, reason, document, by_whom FROM (
 		SELECT at, step, attempt, code, reason, document, by_whom, id FROM posting_steps WHERE fact_id = $1
+		UNION ALL SELECT changed_at, state, attempt, code, reason, document, '', 0 FROM postings
+			WHERE fact_id = $1 AND NOT EXISTS (SELECT 1 FROM posting_steps WHERE fact_id = $1)
 		UNION ALL SELECT received_at, 'conflict', 0, '', 'another fact came under the same key and is kept aside', '', '', 0
 			FROM conflicts WHERE key = $2
 		UNION ALL SELECT sent_at, 'receipt sent', 0, '', '', '', '', 0 FROM deliveries WHERE ref = $3 AND kind = 'receipt' AND sent_at > 0

@@ -40,7 +40,9 @@ type Store struct {
 
 	write chan struct{} // holds one token: who has it writes
 	stmts map[string]*sql.Stmt
-	reads sync.Map // text -> *sql.Stmt of the readers
+	// shapes belongs to who writes, as stmts does.
+	shapes shapes
+	reads  sync.Map // text -> *sql.Stmt of the readers
 
 	mu       sync.Mutex
 	queue    []*update // wait to be written

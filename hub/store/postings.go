@@ -118,6 +118,9 @@ func (p *Posting) fields(changed time.Time) []any {
 // PutPosting stores a posting, new or changed.
 func (tx *Tx) PutPosting(p Posting) error {
 	tx.touch(TopicPostings)
+	if err := tx.keepFirstStep(p.FactID); err != nil {
+		return err
+	}
 	_, err := tx.exec("INSERT INTO "+postingFields+`
 		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22)
 		ON CONFLICT (fact_id) DO UPDATE SET erp = excluded.erp, closing = excluded.closing, state = excluded.state, class = excluded.class,
@@ -138,6 +141,14 @@ type PostingStep struct {
 	Reason   string
 	Document string
 	By       string
+}
+
+// keepFirstStep writes down the step that the planner began a posting with, before the posting changes. Until then the posting
+// itself says it: most postings of facts that nobody posts never change.
+func (tx *Tx) keepFirstStep(factID int64) error {
+	_, err := tx.exec("INSERT INTO "+stepFields+` SELECT fact_id, changed_at, state, attempt, code, reason, document, '' FROM postings
+		WHERE fact_id = $1 AND NOT EXISTS (SELECT 1 FROM posting_steps WHERE fact_id = $1)`, factID)
+	return err
 }
 
 const stepFields = "posting_steps (fact_id, at, step, attempt, code, reason, document, by_whom)"
@@ -369,17 +380,16 @@ type Planned struct {
 	Receipt *pb.Receipt
 }
 
-// AddPlanned stores what the planner made of new facts: one row of the index each, and where there is one the posting with
-// the first step of its life and the receipt.
+// AddPlanned stores what the planner made of new facts: one row of the index each, and where there is one the posting, whose
+// first step it is, and the receipt.
 func (tx *Tx) AddPlanned(all []Planned) error {
-	var index, postings, steps [][]any
+	var index, postings [][]any
 	var receipts []Delivery
 	for i := range all {
 		p := &all[i]
 		index = append(index, p.index(tx.now))
 		if x := p.Posting; x != nil {
-			step := PostingStep{FactID: x.FactID, Step: string(x.State), Code: x.Code, Reason: x.Reason}
-			postings, steps = append(postings, x.fields(tx.now)), append(steps, step.fields(tx.now))
+			postings = append(postings, x.fields(tx.now))
 		}
 		if p.Receipt != nil {
 			d, err := receiptTo(p.Fact.AgentID, p.Fact.Fact.Key.String(), p.Receipt)
@@ -392,7 +402,7 @@ func (tx *Tx) AddPlanned(all []Planned) error {
 	if len(postings) > 0 {
 		tx.touch(TopicPostings)
 	}
-	return errors.Join(tx.insertRows(indexFields, index), tx.insertRows(postingFields, postings), tx.insertRows(stepFields, steps), tx.deliver(receipts...))
+	return errors.Join(tx.insertRows(indexFields, index), tx.insertRows(postingFields, postings), tx.deliver(receipts...))
 }
 
 const indexFields = `fact_index (fact_id, agent_id, plant, source, kind, order_no, operation, item, unit, yield, scrap, rework,
