@@ -38,7 +38,7 @@ func (a *Agent) Snapshot() status.Snapshot {
 	s := status.Snapshot{
 		At: now, Version: a.version, Plant: a.cfg.Plant, Agent: a.cfg.Agent, StartedAt: a.started,
 		Business: bufferStatus(b), Telemetry: bufferStatus(a.pipe.telemetry.Stats()),
-		Quarantined: b.Quarantined, FreeDisk: b.FreeDisk, Sources: a.heldSources(b), WorkOrders: a.inbox.Orders(),
+		Quarantined: b.Quarantined, QuarantineDropped: b.QuarantineDropped, InboxDamage: a.inbox.Recovered(), FreeDisk: b.FreeDisk, Sources: a.heldSources(b), WorkOrders: a.inbox.Orders(),
 		Receipts: a.receipts(), Quarantine: a.quarantine(), Ledger: ledgerStatus(a.pipe.rules.Ledger(readOnly{a.pipe.business})),
 		ConfigPath: a.cfg.Path, DataDir: a.cfg.DataDir, Contact: a.cfg.Contact,
 	}

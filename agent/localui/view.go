@@ -53,6 +53,7 @@ type banner struct {
 	For    string
 	Reason string
 	Next   string
+	Also   []status.Finding
 }
 
 type safe struct {
@@ -213,6 +214,10 @@ func (v *view) banner(snap status.Snapshot) banner {
 	}
 	b.Since, b.For = v.instant(snap.Since), v.ago(snap.Since)
 	b.Reason, b.Next = sentence(snap.Reason), sentence(snap.NextStep)
+	also, _ := first(snap.Also)
+	for _, f := range also {
+		b.Also = append(b.Also, status.Finding{State: f.State, Reason: sentence(f.Reason), NextStep: sentence(f.NextStep)})
+	}
 	if snap.State == status.OK && b.Reason == "" {
 		b.Reason = "All sources are read, and the hub takes what they say."
 	}

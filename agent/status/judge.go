@@ -25,28 +25,25 @@ func ExitCode(state string) int {
 	return 1
 }
 
-// finding is something that is wrong, and what to do.
-type finding struct{ state, reason, next string }
-
-// Judge sets State, Reason and NextStep of s from its other parts. The gravest finding decides; how many more there are is
-// said in the reason. It looks at no clock but s.At.
+// Judge sets State, Reason, NextStep and Also of s from its other parts. The gravest finding decides; how many more there
+// are is said in the reason. It looks at no clock but s.At.
 func Judge(s *Snapshot) {
-	s.State, s.Reason, s.NextStep = OK, "", ""
+	s.State, s.Reason, s.NextStep, s.Also = OK, "", "", nil
 	found := slices.Concat(losing(s), offline(s), degraded(s))
 	if len(found) == 0 {
 		return
 	}
 	// Stable: within a state the order of the checks is the order of importance.
-	slices.SortStableFunc(found, func(a, b finding) int { return ExitCode(b.state) - ExitCode(a.state) })
+	slices.SortStableFunc(found, func(a, b Finding) int { return ExitCode(b.State) - ExitCode(a.State) })
 	worst := found[0]
-	s.State, s.Reason, s.NextStep = worst.state, worst.reason, worst.next
-	if more := len(found) - 1; more > 0 {
+	s.State, s.Reason, s.NextStep, s.Also = worst.State, worst.Reason, worst.NextStep, found[1:]
+	if more := len(s.Also); more > 0 {
 		s.Reason += fmt.Sprintf(" (and %d more)", more)
 	}
 }
 
-func losing(s *Snapshot) []finding {
-	var out []finding
+func losing(s *Snapshot) []Finding {
+	var out []Finding
 	var held []string
 	for _, src := range s.Sources {
 		if src.State == "held" {
@@ -58,32 +55,32 @@ func losing(s *Snapshot) []finding {
 		if len(held) > 0 {
 			reason = "the buffer is full: sources are held back: " + strings.Join(held, ", ")
 		}
-		out = append(out, finding{Losing, reason, "restore the line to the hub, free disk space, or raise the buffer's limit"})
+		out = append(out, Finding{Losing, reason, "restore the line to the hub, free disk space, or raise the buffer's limit"})
 	}
 	// A buffer that drops gives up whole files: it is never far below its limit then.
 	if t := s.Telemetry; t.Dropped > 0 && t.Limit > 0 && t.Bytes >= t.Limit/10*7 {
-		out = append(out, finding{Losing, fmt.Sprintf("readings are being dropped, %d so far; production facts are safe", t.Dropped), "restore the line to the hub, or raise the telemetry limit"})
+		out = append(out, Finding{Losing, fmt.Sprintf("readings are being dropped, %d so far; production facts are safe", t.Dropped), "restore the line to the hub, or raise the telemetry limit"})
 	}
 	return out
 }
 
-func offline(s *Snapshot) []finding {
+func offline(s *Snapshot) []Finding {
 	u := s.Uplink
 	switch {
 	case u.State == "offline" || u.State == "refused":
-		return []finding{{Offline, orElse(u.Reason, "the hub is not reached"), u.NextStep}}
+		return []Finding{{Offline, orElse(u.Reason, "the hub is not reached"), u.NextStep}}
 	case u.State == "connecting" && s.At.Sub(u.Since) > patience:
-		return []finding{{Offline, "the hub has not answered yet: " + orElse(u.Reason, "connecting"), orElse(u.NextStep, "check the network")}}
+		return []Finding{{Offline, "the hub has not answered yet: " + orElse(u.Reason, "connecting"), orElse(u.NextStep, "check the network")}}
 	case u.State == "connecting":
-		return []finding{{Degraded, "connecting to the hub", ""}}
+		return []Finding{{Degraded, "connecting to the hub", ""}}
 	}
 	return nil
 }
 
-func degraded(s *Snapshot) []finding {
-	var out []finding
+func degraded(s *Snapshot) []Finding {
+	var out []Finding
 	add := func(next, format string, args ...any) {
-		out = append(out, finding{Degraded, fmt.Sprintf(format, args...), next})
+		out = append(out, Finding{Degraded, fmt.Sprintf(format, args...), next})
 	}
 	for _, src := range s.Sources {
 		switch {
@@ -96,8 +93,14 @@ func degraded(s *Snapshot) []finding {
 	if s.Business.Dropped > 0 {
 		add("look at the agent's log and keep its data folder", "%d production records were lost from the buffer", s.Business.Dropped)
 	}
+	if s.InboxDamage != "" {
+		add("the hub sends work orders and receipts again by itself; keep the damaged file for the vendor", "%s", s.InboxDamage)
+	}
 	if s.Quarantined > 0 {
 		add("look at them below, mend the rule or the source, then replay them", "%d inputs could not be used and are kept aside", s.Quarantined)
+	}
+	if s.QuarantineDropped > 0 {
+		add("mend the rule or the source that sends them", "%d inputs that could not be used were pushed out by newer ones", s.QuarantineDropped)
 	}
 	for _, src := range s.Sources {
 		for _, p := range src.Problems {

@@ -34,6 +34,8 @@ func TestGravestFindingDecidesTheState(t *testing.T) {
 			s.Sources[0].Problems = []Problem{{Code: "bad_node", Item: "ns=2;s=x", Reason: "not there"}}
 		}, Degraded, "ns=2;s=x: not there"},
 		{"quarantine", func(s *Snapshot) { s.Quarantined = 3 }, Degraded, "3 inputs"},
+		{"quarantine overflows", func(s *Snapshot) { s.QuarantineDropped = 7 }, Degraded, "7 inputs that could not be used were pushed out"},
+		{"inbox was damaged", func(s *Snapshot) { s.InboxDamage = "the inbox was damaged" }, Degraded, "the inbox was damaged"},
 		{"work order not taken", func(s *Snapshot) { s.WorkOrders = []Order{{OrderNo: "1001", State: "rejected", Reason: "no tool"}} }, Degraded, "1001 was not taken: no tool"},
 		{"clock a little off", func(s *Snapshot) { s.HubClockSkew = "-30s" }, OK, ""},
 		{"clock off", func(s *Snapshot) { s.HubClockSkew = "-41m0s" }, Degraded, "clock"},
@@ -81,5 +83,21 @@ func TestNewestReceiptIsFirst(t *testing.T) {
 	NewestFirst(list)
 	if got := list[0].Key + list[1].Key + list[2].Key; got != "bca" {
 		t.Errorf("order is %s, want bca", got)
+	}
+}
+
+func TestWhatElseIsWrongIsListedGravestFirst(t *testing.T) {
+	s := calm()
+	s.Uplink = Uplink{State: "offline", Reason: "connection refused"}
+	s.Quarantined, s.Business.Held = 3, true
+	Judge(&s)
+	if s.State != Losing || len(s.Also) != 2 || s.Also[0].State != Offline || s.Also[1].State != Degraded || s.Also[1].NextStep == "" {
+		t.Fatalf("state %s, also %+v", s.State, s.Also)
+	}
+	healed := calm()
+	healed.Also = s.Also
+	Judge(&healed)
+	if len(healed.Also) != 0 {
+		t.Errorf("a healthy agent keeps %+v", healed.Also)
 	}
 }

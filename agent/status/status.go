@@ -20,19 +20,24 @@ const (
 
 // Snapshot is the JSON at /api/v1/status. Times are RFC 3339 with zone; sizes are bytes.
 type Snapshot struct {
-	At           time.Time `json:"at"`
-	Version      string    `json:"version"`
-	Plant        string    `json:"plant"`
-	Agent        string    `json:"agent"`
-	StartedAt    time.Time `json:"started_at"`
-	State        string    `json:"state"`
-	Since        time.Time `json:"since"`
-	Reason       string    `json:"reason,omitempty"`
-	NextStep     string    `json:"next_step,omitempty"`
-	Uplink       Uplink    `json:"uplink"`
-	Business     Buffer    `json:"business"`
-	Telemetry    Buffer    `json:"telemetry"`
-	Quarantined  uint64    `json:"quarantined"`
+	At          time.Time `json:"at"`
+	Version     string    `json:"version"`
+	Plant       string    `json:"plant"`
+	Agent       string    `json:"agent"`
+	StartedAt   time.Time `json:"started_at"`
+	State       string    `json:"state"`
+	Since       time.Time `json:"since"`
+	Reason      string    `json:"reason,omitempty"`
+	NextStep    string    `json:"next_step,omitempty"`
+	Also        []Finding `json:"also,omitempty"` // what else is wrong, the gravest first
+	Uplink      Uplink    `json:"uplink"`
+	Business    Buffer    `json:"business"`
+	Telemetry   Buffer    `json:"telemetry"`
+	Quarantined uint64    `json:"quarantined"`
+	// QuarantineDropped counts inputs that the quarantine's own limit pushed out.
+	QuarantineDropped uint64 `json:"quarantine_dropped,omitempty"`
+	// InboxDamage says what was done about a damaged inbox at the start; empty when it was whole.
+	InboxDamage  string    `json:"inbox_damage,omitempty"`
 	FreeDisk     int64     `json:"free_disk"`
 	Sources      []Source  `json:"sources"`
 	WorkOrders   []Order   `json:"work_orders"`
@@ -43,6 +48,13 @@ type Snapshot struct {
 	DataDir      string    `json:"data_dir"`
 	HubClockSkew string    `json:"hub_clock_skew,omitempty"` // this computer's clock minus the hub's, "-41m12s"
 	Contact      string    `json:"contact,omitempty"`        // whom the operator can call, from the configuration
+}
+
+// Finding is something that is wrong, and what to do about it.
+type Finding struct {
+	State    string `json:"state"` // what the overall state is because of it
+	Reason   string `json:"reason"`
+	NextStep string `json:"next_step,omitempty"`
 }
 
 // Uplink is the state of the line to the hub.
@@ -56,6 +68,10 @@ type Uplink struct {
 	// Code is stable, for machines ("dns", "refused_identity_mismatch"); NextStep says what a person can do.
 	Code     string `json:"code,omitempty"`
 	NextStep string `json:"next_step,omitempty"`
+	// Way is how the hub is reached: "direct", or "websocket" with its address and why the direct way is not used.
+	Way       string `json:"way,omitempty"`
+	WayURL    string `json:"way_url,omitempty"`
+	WayReason string `json:"way_reason,omitempty"`
 }
 
 // Buffer is how much one buffer holds.
