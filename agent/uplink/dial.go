@@ -26,6 +26,7 @@ import (
 // attempt is one try to reach the hub. It remembers what each step met, because gRPC hands on only its text.
 type attempt struct {
 	cfg   *Config
+	way   way
 	proxy *url.URL
 	own   *x509.Certificate
 
@@ -34,8 +35,23 @@ type attempt struct {
 	dialErr error
 	tlsErr  error
 	readErr error
-	heard   bool // something came from the hub after the handshake
-	greeted bool // the hub answered hello
+	heard   bool   // something came from the hub after the handshake
+	greeted bool   // the hub answered hello
+	secured bool   // TLS is there
+	outer   string // who signed the certificate of the outer layer, when the line is inside a WebSocket
+}
+
+// target is the address that is dialled.
+func (a *attempt) target() string {
+	u, err := url.Parse(a.way.url)
+	if a.way.url == "" || err != nil {
+		return a.cfg.Address
+	}
+	port := u.Port()
+	if port == "" {
+		port = map[string]string{"ws": "80", "wss": "443"}[u.Scheme]
+	}
+	return net.JoinHostPort(u.Hostname(), port)
 }
 
 // open reads the certificates and returns a client that connects at its first call.
@@ -44,7 +60,7 @@ func (a *attempt) open() (*grpc.ClientConn, error) {
 	if err != nil {
 		return nil, err
 	}
-	if a.proxy, err = proxyFor(a.cfg.Proxy, a.cfg.Address); err != nil {
+	if a.proxy, err = proxyFor(a.cfg.Proxy, a.target()); err != nil {
 		return nil, err
 	}
 	return grpc.NewClient("passthrough:///"+a.cfg.Address,
@@ -81,15 +97,24 @@ func (a *attempt) tlsConfig() (*tls.Config, error) {
 	}, nil
 }
 
-func (a *attempt) dial(ctx context.Context, address string) (net.Conn, error) {
-	conn, err := a.dialTCP(ctx, address)
+// dial opens what the agent's TLS runs on.
+func (a *attempt) dial(ctx context.Context, address string) (conn net.Conn, err error) {
+	if a.way.url != "" {
+		conn, err = a.dialWebSocket(ctx)
+	} else if conn, err = a.dialTCP(ctx, address); err == nil {
+		a.keep(conn)
+	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.dialErr = err
-	if err == nil {
-		a.conns = append(a.conns, conn)
-	}
 	return conn, err
+}
+
+// keep remembers a TCP connection for cut.
+func (a *attempt) keep(c net.Conn) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.conns = append(a.conns, c)
 }
 
 // cut closes the connections below gRPC, which would otherwise wait some seconds for a peer that no longer reads.
@@ -204,7 +229,7 @@ type watchedTLS struct {
 func (w *watchedTLS) ClientHandshake(ctx context.Context, authority string, raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
 	conn, info, err := w.TransportCredentials.ClientHandshake(ctx, authority, raw)
 	w.a.mu.Lock()
-	w.a.tlsErr = err
+	w.a.tlsErr, w.a.secured = err, err == nil
 	w.a.mu.Unlock()
 	if err != nil {
 		return nil, nil, err

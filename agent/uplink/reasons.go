@@ -70,6 +70,9 @@ var refusals = map[pb.Refusal_Code]Fault{
 	pb.Refusal_CODE_OUT_OF_SEQUENCE: {
 		Code: "out_of_sequence", Reason: "the hub found a gap in what was sent", NextStep: "it is sent again by itself; look at the hub's log if it stays",
 	},
+	pb.Refusal_CODE_BUSY: {
+		Code: "hub_busy", Reason: "the hub lets agents in one after the other", NextStep: "it is tried again by itself",
+	},
 	pb.Refusal_CODE_HUB_STORE: {
 		Code: "hub_store", Reason: "the hub cannot store now", NextStep: "look at the hub's disk and database",
 	},
@@ -112,12 +115,19 @@ func (a *attempt) explain(err error) *Fault {
 	return a.explainStream(err)
 }
 
+// meddled reports that something between agent and hub seems to have broken the line before the hub's first word.
+func (a *attempt) meddled(f *Fault) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return !a.greeted && f.inTheNetwork() && (meddling[f.Code] || a.secured)
+}
+
 func (a *attempt) explainDial(err error) *Fault {
 	var f *Fault
 	if errors.As(err, &f) {
 		return f
 	}
-	what, host := "hub", hostOf(a.cfg.Address)
+	what, host := "hub", hostOf(a.target())
 	if a.proxy != nil {
 		what, host = "proxy", a.proxy.Hostname()
 	}

@@ -21,6 +21,7 @@ const deliveriesHeld = 4096
 // session is one connection, from hello to its end.
 type session struct {
 	u      *Uplink
+	way    way
 	stream grpc.BidiStreamingClient[pb.Up, pb.Down]
 	cancel context.CancelCauseFunc
 	lanes  []*lane // in order of priority
@@ -53,47 +54,54 @@ type lane struct {
 	ask        chan uint64
 }
 
-// session connects once and works until something ends it. held is how long the connection was good.
-func (u *Uplink) session(ctx context.Context) (held time.Duration, err error) {
+// session connects once, the given way, and works until something ends it.
+func (u *Uplink) session(ctx context.Context, w way) outcome {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	a := &attempt{cfg: &u.cfg}
+	a := &attempt{cfg: &u.cfg, way: w}
 	conn, err := a.open()
 	if err != nil {
-		return 0, a.explain(err)
+		return outcome{err: a.explain(err)}
 	}
 	defer conn.Close()
 	defer a.cut()
 
 	s := &session{
-		u: u, cancel: cancel, lanes: u.lanes(),
+		u: u, way: w, cancel: cancel, lanes: u.lanes(),
 		wake: make(chan struct{}, 1), ackWake: make(chan struct{}, 1), deliveries: make(chan *pb.Delivery, deliveriesHeld),
 	}
-	late := time.AfterFunc(u.cfg.ConnectTimeout, func() {
-		cancel(&Fault{Code: "hub_timeout", Reason: "the hub does not answer", NextStep: "check the network, and whether the hub is healthy"})
-	})
-	defer late.Stop()
-	note, err := s.greet(ctx, conn)
-	late.Stop()
+	note, err := s.begin(ctx, a, conn)
+	if errors.Is(err, errAgain) {
+		return outcome{reached: true, err: err}
+	}
 	if err != nil {
-		if cause := context.Cause(ctx); cause != nil && !errors.Is(err, errAgain) && !a.failedBefore() {
-			err = cause
-		}
-		if errors.Is(err, errAgain) {
-			return 0, err
-		}
-		return 0, a.explain(err)
+		f := a.explain(err)
+		return outcome{err: f, meddled: a.meddled(f)}
 	}
 	a.mu.Lock()
 	a.greeted = true
+	outer := a.outer
 	a.mu.Unlock()
-	u.setConnected(note)
+	u.setConnected(w, outer, note)
 	began := time.Now()
 	err = s.work(ctx)
-	if errors.Is(err, errAgain) {
-		return time.Since(began), err
+	if !errors.Is(err, errAgain) && !errors.Is(err, errDirectAgain) {
+		err = a.explain(err)
 	}
-	return time.Since(began), a.explain(err)
+	return outcome{held: time.Since(began), reached: true, err: err}
+}
+
+// begin says hello within the time that it may take.
+func (s *session) begin(ctx context.Context, a *attempt, conn *grpc.ClientConn) (note string, err error) {
+	late := time.AfterFunc(s.u.cfg.ConnectTimeout, func() {
+		s.cancel(&Fault{Code: "hub_timeout", Reason: "the hub does not answer", NextStep: "check the network, and whether the hub is healthy"})
+	})
+	defer late.Stop()
+	note, err = s.greet(ctx, conn)
+	if cause := context.Cause(ctx); err != nil && cause != nil && !errors.Is(err, errAgain) && !a.failedBefore() {
+		err = cause
+	}
+	return note, err
 }
 
 // failedBefore reports whether a step of the attempt failed by itself: that says more than that time ran out.
@@ -225,6 +233,9 @@ func (s *session) work(ctx context.Context) error {
 	part(s.persist)
 	for _, l := range s.lanes {
 		part(func(ctx context.Context) error { return s.await(ctx, l) })
+	}
+	if s.way.url != "" && s.u.cfg.WebSocket != wsAlways {
+		part(s.watchDirect)
 	}
 	<-ctx.Done()
 	wg.Wait() // all of them heed ctx, the stream included

@@ -34,6 +34,15 @@ type Config struct {
 	// Proxy is "http://user:password@host:port", "direct" for none, or empty for HTTPS_PROXY and NO_PROXY of the
 	// environment.
 	Proxy string `yaml:"proxy"`
+	// WebSocket says when the line runs inside a WebSocket, for proxies that inspect TLS or know no HTTP/2: "auto" (the
+	// default) when the direct way is broken by something between, "always", or "never".
+	WebSocket string `yaml:"websocket"`
+	// WebSocketURL is where: "wss://hub.example.com/v1/agent-tunnel". When empty, the host of Address is asked at the same
+	// port, then at port 443. One that is given is tried after every fault of the network.
+	WebSocketURL string `yaml:"websocket_url"`
+	// WebSocketCAFile holds the certificates (PEM) that the outer layer's must be signed by: an inspecting proxy's own. When
+	// empty, any will do: the line inside has its own TLS, which demands the hub's certificate as CAFile says.
+	WebSocketCAFile string `yaml:"websocket_ca_file"`
 
 	// Plant and Agent are the identity that the certificate must carry, Version is this program's.
 	Plant   string `yaml:"-"`
@@ -64,6 +73,9 @@ type Config struct {
 	// StatusEvery is how often the agent's status is sent at least, StatusGap the least time between two; 30 s and 2 s.
 	StatusEvery time.Duration `yaml:"-"`
 	StatusGap   time.Duration `yaml:"-"`
+	// RetryDirect is about when the direct way is looked at first while the line runs inside a WebSocket; each pause after
+	// it is twice as long, up to 16 times; 15 min.
+	RetryDirect time.Duration `yaml:"-"`
 
 	// Dial opens the TCP connection to the hub or its proxy; net.Dialer when nil.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error) `yaml:"-"`
@@ -94,6 +106,7 @@ func (c *Config) setDefaults() {
 	def(&c.Healthy, 10*time.Second)
 	def(&c.StatusEvery, 30*time.Second)
 	def(&c.StatusGap, 2*time.Second)
+	def(&c.RetryDirect, 15*time.Minute)
 	if c.Dial == nil {
 		c.Dial = (&net.Dialer{Timeout: 15 * time.Second}).DialContext
 	}
@@ -113,6 +126,9 @@ func (c Config) Validate() []error {
 		faults = append(faults, errors.New("certificate or key file is not named: enrol the agent at the hub first"))
 	}
 	if _, err := proxyFor(c.Proxy, c.Address); err != nil {
+		faults = append(faults, err)
+	}
+	if err := c.checkWebSocket(); err != nil {
 		faults = append(faults, err)
 	}
 	return faults
@@ -168,6 +184,7 @@ type Uplink struct {
 	cfg      Config
 	deps     Deps
 	instance string
+	way      way // that worked last; Run's
 
 	mu         sync.Mutex
 	state      status.Uplink
@@ -226,15 +243,21 @@ func (u *Uplink) Run(ctx context.Context) error {
 	again := 0
 	for ctx.Err() == nil {
 		before := u.Status().LastAck
-		held, err := u.session(ctx)
+		o := u.round(ctx)
 		if ctx.Err() != nil {
 			break
 		}
+		held, err := o.held, o.err
 		if held >= u.cfg.Healthy {
 			pauses = backoff{}
 		}
 		if held >= u.cfg.Healthy || u.Status().LastAck.After(before) {
 			again = 0
+		}
+		if errors.Is(err, errDirectAgain) {
+			u.log().Info("the direct way to the hub works again: the WebSocket is left")
+			u.way = way{}
+			continue
 		}
 		if errors.Is(err, errAgain) {
 			// Twice in a row would be a hub that never has enough: that one gets the ordinary pauses.
@@ -284,11 +307,17 @@ func (u *Uplink) setDown(f *Fault, next time.Time) {
 	}
 }
 
-func (u *Uplink) setConnected(note string) {
+func (u *Uplink) setConnected(w way, outer, note string) {
 	u.mu.Lock()
-	u.state = status.Uplink{State: "connected", Since: time.Now(), Hub: u.cfg.Address, LastAck: u.state.LastAck, Reason: note}
+	u.state = status.Uplink{
+		State: "connected", Since: time.Now(), Hub: u.cfg.Address, LastAck: u.state.LastAck, Reason: note, Way: w.name(), WayURL: w.url, WayReason: w.because,
+	}
 	u.mu.Unlock()
-	u.log().Info("hub is reached", "hub", u.cfg.Address)
+	if w.url == "" {
+		u.log().Info("hub is reached", "hub", u.cfg.Address, "way", w.name())
+	} else {
+		u.log().Info("hub is reached", "hub", u.cfg.Address, "way", w.name(), "url", w.url, "because", w.because, "outer_certificate_by", outer)
+	}
 	u.changed()
 }
 
