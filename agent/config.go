@@ -147,7 +147,7 @@ func (c *Config) setDefaults() {
 	if c.TimeZone == "" {
 		c.TimeZone = "UTC"
 	}
-	for _, file := range []*string{&c.Hub.CAFile, &c.Hub.CertFile, &c.Hub.KeyFile} {
+	for _, file := range []*string{&c.Hub.CAFile, &c.Hub.CertFile, &c.Hub.KeyFile, &c.Hub.WebSocketCAFile} {
 		if *file != "" && !filepath.IsAbs(*file) {
 			*file = filepath.Join(dir, *file)
 		}
@@ -265,7 +265,7 @@ func (k *checker) page() {
 func (k *checker) hub() {
 	h := k.cfg.Hub
 	if h.Address == "" {
-		if h.ServerName+h.CAFile+h.CertFile+h.KeyFile+h.Proxy != "" {
+		if h.ServerName+h.CAFile+h.CertFile+h.KeyFile+h.Proxy+h.WebSocketURL != "" {
 			k.add("hub", "write for example address: hub.example.com:9443, or leave the whole section out to collect without a hub", "address is missing")
 		}
 		return

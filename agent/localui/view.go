@@ -89,6 +89,7 @@ type uplinkView struct {
 	LastAckAgo              string
 	NextTry                 string
 	Skew                    string
+	Way                     string // said only when it is not the direct one
 }
 
 type orderView struct {
@@ -347,6 +348,9 @@ func (v *view) uplink(snap status.Snapshot) uplinkView {
 	out := uplinkView{
 		badge: badgeOf(u.State), Hub: u.Hub, Reason: sentence(u.Reason), Code: u.Code, Next: sentence(u.NextStep), Since: v.instant(u.Since), For: v.ago(u.Since),
 		LastAck: v.instant(u.LastAck), LastAckAgo: v.ago(u.LastAck), Skew: skewWords(snap.HubClockSkew),
+	}
+	if u.State == "connected" && u.Way == "websocket" {
+		out.Way = "inside a WebSocket, because: " + u.WayReason
 	}
 	if u.State != "connected" && !u.NextTry.IsZero() {
 		out.NextTry = "now"

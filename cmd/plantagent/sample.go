@@ -24,6 +24,9 @@ hub:
   cert_file: agent.pem
   key_file: agent.key
   # proxy: http://user:password@proxy:3128   # "direct" for none; default: HTTPS_PROXY of the environment
+  # websocket: auto         # where a proxy inspects TLS or knows no HTTP/2 the line runs inside a WebSocket; always, never
+  # websocket_url: wss://hub.example.com/v1/agent-tunnel   # default: the hub's own port, then port 443
+  # websocket_ca_file: proxy-ca.pem   # whom to believe for the outer layer; default: anybody, the line inside is checked
 
 # buffer:
 #   business_limit: 2GiB    # at the limit the sources are held back; facts are never dropped
