@@ -20,9 +20,16 @@ import (
 //	44 that state, the lengths of the records, uvarint, then their bodies
 const (
 	blockHeader = 44
-	// blockTarget is where a block is closed. Two full blocks, their keys and bbolt's headers just fit into two pages.
-	blockTarget = 4044
+	// blockPage is a page less a block's share of keys and bbolt's headers: two blocks of n times that just fit into 2n pages.
+	blockPage = 4044
+	// maxBlockPages bounds a block, and with it what a damaged page takes along.
+	maxBlockPages = 8
 )
+
+// blockTarget is where a block is closed when so many bytes of bodies are left of a commit. bbolt keeps two blocks to a
+// leaf, writes each leaf by itself, and writes the last leaf again with the next commit. So a large commit begins with
+// large blocks, which cost few writes, and ends with small ones, of which the next commit has little to repeat.
+func blockTarget(left int) int { return blockPage * min(max(left/(4*blockPage), 1), maxBlockPages) }
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
@@ -40,14 +47,14 @@ type block struct {
 	rest     []byte
 }
 
-// appendBlock encodes a block behind dst. It takes the records bodies[0:n] that fit (at least one) and returns n. In the
-// head, records and bytes are what the segment holds before this block.
-func appendBlock(dst []byte, head block, bodies [][]byte) ([]byte, int) {
+// appendBlock encodes a block of up to target bytes behind dst. It takes the records bodies[0:n] that fit (at least one) and
+// returns n. In the head, records and bytes are what the segment holds before this block.
+func appendBlock(dst []byte, head block, bodies [][]byte, target int) ([]byte, int) {
 	start := len(dst)
 	size, n := blockHeader+len(head.delta), 0
 	for n < len(bodies) {
 		more := uvarintLen(len(bodies[n])) + len(bodies[n])
-		if n > 0 && size+more > blockTarget {
+		if n > 0 && size+more > target {
 			break
 		}
 		size += more
@@ -85,7 +92,7 @@ func blockRoom(bodies [][]byte) int {
 	for _, body := range bodies {
 		room += len(body) + binary.MaxVarintLen32
 	}
-	return room + blockHeader*(2+2*room/blockTarget)
+	return room + blockHeader*(2+2*room/blockPage)
 }
 
 func blockSum(key, v []byte) uint32 {

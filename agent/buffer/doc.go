@@ -24,7 +24,7 @@
 //
 // A segment has five buckets. "meta" holds "format" (which must stay readable for ever), "proof" (see below), "acked" and
 // "flushed". "info" holds generation, counts, damage and what is known of older segments. "records" maps the last sequence
-// number of a block, big-endian, to the block: some 4 KB of records with their time, running totals, changed state and a
+// number of a block, big-endian, to the block: 4 to 32 KB of records with their time, running totals, changed state and a
 // checksum. "state" maps keys to values, each with a checksum. "quarantine" maps ids to inputs that could not be used.
 //
 // A small change of state goes into a block of the records committed with it, and to its own page only now and then:

@@ -105,14 +105,15 @@ func (b *Buffer) packRecords(g *group, p *plan) {
 	if len(g.bodies) == 0 {
 		return
 	}
-	if room := blockRoom(g.bodies) + len(p.delta); cap(b.pack) < room {
-		b.pack = make([]byte, 0, room)
+	left := blockRoom(g.bodies) + len(p.delta)
+	if cap(b.pack) < left {
+		b.pack = make([]byte, 0, left)
 	}
 	mem, first, delta := b.pack[:0], g.first, p.delta
 	for rest := g.bodies; len(rest) > 0; {
 		start, n := len(mem), 0
-		mem, n = appendBlock(mem, block{first: first, storedAt: g.at, records: p.count, bytes: p.bytes, delta: delta}, rest)
-		delta = nil
+		mem, n = appendBlock(mem, block{first: first, storedAt: g.at, records: p.count, bytes: p.bytes, delta: delta}, rest, blockTarget(left))
+		delta, left = nil, left-(len(mem)-start)
 		first, rest = first+uint64(n), rest[n:]
 		value := mem[start:len(mem):len(mem)]
 		p.blocks = append(p.blocks, pair{seqKey(first - 1), value})

@@ -43,10 +43,10 @@ type job struct {
 
 var jobs = []job{
 	{"buffer_intake_1", 1, 1, 40, 0.55},
-	{"buffer_intake_10", 10, 1, 40, 0.45},
-	{"buffer_intake_100", 100, 1, 40, 0.45},
-	{"buffer_intake_1000", 1000, 1, 25, 0},
-	{"buffer_intake_64_callers", 1, 64, 1280, 0},
+	{"buffer_intake_10", 10, 1, 40, 0.55},
+	{"buffer_intake_100", 100, 1, 40, 0.50},
+	{"buffer_intake_1000", 1000, 1, 40, 0.45},
+	{"buffer_intake_64_callers", 1, 64, 1280, 0.50},
 }
 
 // store is what both sides do: make a group of records durable, with a cursor and one key of state.
