@@ -16,8 +16,9 @@ import (
 )
 
 // Store makes deliveries durable in one transaction, in their order. What is stored already has no second effect. An epoch
-// other than the last one starts from zero: the hub numbers anew, and what it sends again is known. What cannot be used is
-// put aside with its reason and counts as stored. After an error nothing of it is stored.
+// other than the last one starts from zero: the hub numbers anew, and what it sends again is known. What is sent ahead of
+// its turn moves no position. What cannot be used is put aside with its reason and counts as stored. After an error nothing
+// of it is stored.
 func (in *Inbox) Store(epoch string, deliveries []*pb.Delivery) error {
 	known, _ := in.Position()
 	if len(deliveries) == 0 && epoch == known {
@@ -33,7 +34,9 @@ func (in *Inbox) Store(epoch string, deliveries []*pb.Delivery) error {
 			if err := c.take(d); err != nil {
 				return fmt.Errorf("store delivery %d: %w", d.GetSeq(), err)
 			}
-			seq = max(seq, d.GetSeq())
+			if !d.GetAhead() {
+				seq = max(seq, d.GetSeq())
+			}
 		}
 		meta := c.tx.Bucket(buckets.meta)
 		return errors.Join(meta.Put([]byte("epoch"), seal([]byte(epoch))), meta.Put([]byte("seq"), seal(bytesOf(uint64(seq)))))

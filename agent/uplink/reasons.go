@@ -89,6 +89,9 @@ func refusalFault(r *pb.Refusal) *Fault {
 	if r.GetNextStep() != "" {
 		f.NextStep = oneLine(r.GetNextStep())
 	}
+	if after := r.GetRetryAfter(); after != nil {
+		f.cause = &turn{after.AsDuration()}
+	}
 	return &f
 }
 

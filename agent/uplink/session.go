@@ -9,9 +9,11 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/linekeeper/linekeeper/agent/buffer"
 	pb "github.com/linekeeper/linekeeper/proto/linekeeper/v1"
+	"github.com/linekeeper/linekeeper/proto/pace"
 )
 
 // deliveriesHeld bounds how many deliveries wait for the inbox. Beyond it they are let go unacknowledged and asked for
@@ -35,8 +37,10 @@ type session struct {
 	mu         sync.Mutex
 	watchdog   *time.Timer
 	ended      bool
-	storedDown int64 // last delivery stored
-	ackedDown  int64 // last delivery acknowledged to the hub
+	pace       *pace.Pace // of what goes up
+	storedDown int64      // last delivery stored
+	ackedDown  int64      // last delivery acknowledged to the hub
+	ahead      []int64    // deliveries stored ahead of their turn and not yet acknowledged
 	overflowed bool
 }
 
@@ -48,10 +52,18 @@ type lane struct {
 	sent       uint64   // last sequence handed to the stream
 	acked      uint64   // last sequence the hub holds
 	persisted  uint64   // last sequence acknowledged to the buffer
-	flight     []uint64 // last sequence of each batch that is not wholly acknowledged
+	flight     []flight // batches that are not wholly acknowledged, oldest first
+	under      int      // their bytes
 	dry        bool     // nothing to read; the waiter tells when there is
 	began      bool     // something was sent in this session
 	ask        chan uint64
+}
+
+// flight is a batch on its way: its last sequence, its size in bytes and its place on the line.
+type flight struct {
+	last   uint64
+	size   int
+	parcel pace.Parcel
 }
 
 // session connects once, the given way, and works until something ends it.
@@ -69,6 +81,7 @@ func (u *Uplink) session(ctx context.Context, w way) outcome {
 	s := &session{
 		u: u, way: w, cancel: cancel, lanes: u.lanes(),
 		wake: make(chan struct{}, 1), ackWake: make(chan struct{}, 1), deliveries: make(chan *pb.Delivery, deliveriesHeld),
+		pace: pace.New(u.cfg.pace()),
 	}
 	note, err := s.begin(ctx, a, conn)
 	if errors.Is(err, errAgain) {
@@ -153,7 +166,7 @@ func (s *session) greet(ctx context.Context, conn *grpc.ClientConn) (note string
 
 func (s *session) hello() *pb.Hello {
 	c := s.u.cfg
-	h := &pb.Hello{Protocol: Protocol, AgentVersion: c.Version, Plant: c.Plant, Agent: c.Agent, Instance: s.u.instance}
+	h := &pb.Hello{Protocol: Protocol, AgentVersion: c.Version, Plant: c.Plant, Agent: c.Agent, Instance: s.u.instance, TakesAhead: true}
 	for _, l := range s.lanes {
 		st := l.src.Stats()
 		l.generation = st.Generation
@@ -261,10 +274,13 @@ func (s *session) starved() {
 		return
 	}
 	s.cancel(&Fault{
-		Code: "no_acknowledgement", Reason: "the hub acknowledged nothing for " + span(s.u.cfg.AckTimeout),
+		Code: "no_acknowledgement", Reason: "the hub acknowledged nothing for " + span(s.patience()),
 		NextStep: "the line is opened anew by itself; if it stays, look at the hub and at what is between",
 	})
 }
+
+// patience is how long what is in flight may stay without any acknowledgement. A slow line needs its time for a large record.
+func (s *session) patience() time.Duration { return s.u.cfg.AckTimeout + s.pace.Needs() }
 
 func (s *session) inFlight() int {
 	n := 0
@@ -310,13 +326,15 @@ func (s *session) acknowledged(a *pb.BatchAck) error {
 	}
 	if a.GetSeq() > l.acked {
 		l.acked = a.GetSeq()
-		done := 0
-		for done < len(l.flight) && l.flight[done] <= l.acked {
+		now, done := time.Now(), 0
+		for done < len(l.flight) && l.flight[done].last <= l.acked {
+			s.pace.Arrived(now, l.flight[done].parcel)
+			l.under -= l.flight[done].size
 			done++
 		}
 		l.flight = l.flight[:copy(l.flight, l.flight[done:])]
 		if s.inFlight() > 0 {
-			s.watchdog.Reset(s.u.cfg.AckTimeout)
+			s.watchdog.Reset(s.patience())
 		} else {
 			s.watchdog.Stop()
 		}
@@ -398,7 +416,7 @@ func (s *session) await(ctx context.Context, l *lane) error {
 
 // send is the only goroutine that writes to the stream: acknowledgements first, then status, business, telemetry.
 func (s *session) send(ctx context.Context) error {
-	st := statusClock{every: s.u.cfg.StatusEvery, gap: s.u.cfg.StatusGap, off: s.u.deps.Status == nil}
+	st := statusClock{every: s.u.cfg.StatusEvery, least: s.u.cfg.StatusGap, off: s.u.deps.Status == nil}
 	for ctx.Err() == nil {
 		select {
 		case <-s.u.deps.StatusChanged:
@@ -438,17 +456,18 @@ func (s *session) idle(ctx context.Context, st *statusClock) {
 // next returns the most urgent message, nil when there is none.
 func (s *session) next(st *statusClock) (*pb.Up, error) {
 	s.mu.Lock()
-	stored, acked := s.storedDown, s.ackedDown
-	s.ackedDown = stored
+	stored, acked, ahead := s.storedDown, s.ackedDown, s.ahead
+	s.ackedDown, s.ahead = stored, nil
 	s.mu.Unlock()
-	if stored > acked {
-		return &pb.Up{Kind: &pb.Up_DownAck{DownAck: &pb.DownAck{Seq: stored}}}, nil
+	if stored > acked || len(ahead) > 0 {
+		return &pb.Up{Kind: &pb.Up_DownAck{DownAck: &pb.DownAck{Seq: stored, Ahead: ahead}}}, nil
 	}
 	if now := time.Now(); st.due(now) {
-		st.done(now)
 		if as := s.u.deps.Status(); as != nil {
+			st.done(now, s.takes(proto.Size(as)))
 			return &pb.Up{Kind: &pb.Up_Status{Status: as}}, nil
 		}
+		st.done(now, 0)
 	}
 	for i, l := range s.lanes {
 		if up, err := s.nextBatch(l, i == 0); up != nil || err != nil {
@@ -458,17 +477,32 @@ func (s *session) next(st *statusClock) (*pb.Up, error) {
 	return nil, nil
 }
 
-// nextBatch reads the lane's next batch if the window has room. Only business may use the whole window: telemetry leaves
-// half of it free, so that a fact never waits behind a window full of readings.
+// takes is how long the line is busy with so many bytes. One that was never full may be faster than it showed; it is
+// thought to do 16 KiB/s at least.
+func (s *session) takes(size int) time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	rate, sure := s.pace.Rate()
+	if !sure {
+		rate = max(rate, 16<<10)
+	}
+	return time.Duration(float64(size) / rate * float64(time.Second))
+}
+
+// nextBatch reads the lane's next batch if the window and the line have room. Only business may use all of them: telemetry
+// leaves half free, so that a fact never waits behind a line full of readings.
 func (s *session) nextBatch(l *lane, first bool) (*pb.Up, error) {
 	s.mu.Lock()
-	room := s.inFlight() < s.window && (first || len(l.flight) < max(1, s.window/2))
-	dry, after := l.dry, l.sent
+	room := s.inFlight() < s.window && s.pace.Room()
+	if !first && len(l.flight) > 0 {
+		room = room && len(l.flight) < max(1, s.window/2) && l.under < s.pace.Budget()/2
+	}
+	dry, after, size := l.dry, l.sent, s.pace.Piece(s.u.cfg.BatchBytes)
 	s.mu.Unlock()
 	if !room || dry {
 		return nil, nil
 	}
-	entries, err := l.src.Read(after, s.u.cfg.BatchRecords, s.u.cfg.BatchBytes)
+	entries, err := l.src.Read(after, s.u.cfg.BatchRecords, size)
 	if err != nil {
 		return nil, bufferFault("be read", err)
 	}
@@ -520,17 +554,21 @@ func consecutive(entries []buffer.Entry) []buffer.Entry {
 
 func (s *session) batch(l *lane, entries []buffer.Entry) *pb.Up {
 	records := make([][]byte, len(entries))
+	size := 0
 	for i := range entries {
 		records[i] = entries[i].Body
+		size += len(entries[i].Body)
 	}
 	last := entries[len(entries)-1].Seq
 	s.mu.Lock()
-	if s.inFlight() == 0 {
-		s.watchdog.Reset(s.u.cfg.AckTimeout)
-	}
 	// Booked before it is sent: a line that takes nothing blocks the sending, and the watchdog must see it.
-	l.flight = append(l.flight, last)
+	idle := s.inFlight() == 0
+	l.flight = append(l.flight, flight{last, size, s.pace.Send(time.Now(), size)})
+	l.under += size
 	l.sent, l.began = last, true
+	if idle {
+		s.watchdog.Reset(s.patience())
+	}
 	s.mu.Unlock()
 	return &pb.Up{Kind: &pb.Up_Batch{Batch: &pb.Batch{Stream: l.kind, Generation: l.generation, FirstSeq: entries[0].Seq, Records: records}}}
 }
@@ -595,7 +633,11 @@ func (s *session) storeBatch(ctx context.Context, batch []*pb.Delivery) bool {
 	}
 	s.mu.Lock()
 	for _, d := range batch {
-		s.storedDown = max(s.storedDown, d.GetSeq())
+		if d.GetAhead() {
+			s.ahead = append(s.ahead, d.GetSeq())
+		} else {
+			s.storedDown = max(s.storedDown, d.GetSeq())
+		}
 	}
 	s.mu.Unlock()
 	kick(s.wake)
@@ -611,14 +653,22 @@ func (s *session) drained() bool {
 
 // statusClock decides when the agent's status is sent: at once, then when it changed but not too often, else regularly.
 type statusClock struct {
-	every, gap time.Duration
-	last, at   time.Time
-	off        bool
+	every, least time.Duration
+	gap          time.Duration // until the next one
+	last, at     time.Time
+	off          bool
 }
 
 func (c *statusClock) due(now time.Time) bool { return !c.off && !now.Before(c.at) }
 
-func (c *statusClock) done(now time.Time) { c.last, c.at = now, now.Add(c.every) }
+// statusShare is the part of the line that statuses may take: one in so many.
+const statusShare = 8
+
+// done notes that a status was sent that keeps the line busy for so long.
+func (c *statusClock) done(now time.Time, busy time.Duration) {
+	c.last, c.gap = now, max(c.least, statusShare*busy)
+	c.at = now.Add(max(c.every, c.gap))
+}
 
 func (c *statusClock) soon(now time.Time) {
 	at := c.last.Add(c.gap)

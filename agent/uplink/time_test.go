@@ -10,6 +10,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"google.golang.org/protobuf/types/known/durationpb"
+
 	pb "github.com/linekeeper/linekeeper/proto/linekeeper/v1"
 )
 
@@ -82,6 +84,7 @@ func TestWindowIsRespectedAndTelemetryLeavesHalfOfItToBusiness(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
 		w.hub.onHello = func(_ int, _ *pb.Hello, a *pb.HelloAck) *pb.Refusal { a.Window = 6; return nil }
 		w.hub.onBatch = func(<-chan struct{}, *pb.Batch) bool { return false }
+		w.cfg.StartBytes = 8 << 20 // the line is known to be fast
 		w.telemetry.append(records(1_000_000, 256*20, 100)...)
 		defer w.start(t)()
 		batches := func() int { w.hub.mu.Lock(); defer w.hub.mu.Unlock(); return w.hub.batches }
@@ -103,6 +106,7 @@ func TestWindowIsRespectedAndTelemetryLeavesHalfOfItToBusiness(t *testing.T) {
 
 func TestBusinessGoesBeforeTelemetry(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
+		w.cfg.StartBytes = 8 << 20 // the line is known to be fast
 		w.telemetry.append(records(1_000_000, 256*10, 100)...)
 		w.business.append(records(0, 256*10, 100)...)
 		defer w.start(t)()
@@ -575,11 +579,14 @@ func TestPausesAreDrawnFromZeroToADoublingLimit(t *testing.T) {
 		var longest time.Duration
 		for range 200 {
 			var b backoff
-			for try := range 40 {
-				d := b.next(refused, c)
+			now := time.Unix(0, 0)
+			for try := range 60 {
+				d := b.next(now, refused, c)
 				limit := c.BackoffMax
 				if refused {
 					limit = c.RefusedMax
+				} else if now.Sub(time.Unix(0, 0)) < c.BackoffSoonFor {
+					limit = c.BackoffSoon
 				}
 				if d < 0 || d > limit || !refused && try < 5 && d > c.BackoffMin<<try {
 					t.Fatalf("try %d: pause %s (refused %v)", try, d, refused)
@@ -588,10 +595,63 @@ func TestPausesAreDrawnFromZeroToADoublingLimit(t *testing.T) {
 					t.Fatalf("pause %s after a refusal", d)
 				}
 				longest = max(longest, d)
+				now = now.Add(d)
 			}
 		}
 		if longest < 20*time.Second {
-			t.Errorf("longest of 8,000 pauses is %s", longest)
+			t.Errorf("longest of 12,000 pauses is %s", longest)
 		}
 	}
+}
+
+func TestHubThatIsBackWithinHalfAMinuteIsFoundWithinTwoSeconds(t *testing.T) {
+	for _, outage := range []time.Duration{time.Second, 5 * time.Second, 15 * time.Second, 29 * time.Second} {
+		bubble(t, func(t *testing.T, w *world) {
+			conf := w.auth.server("hub.test", -hour, day)
+			down := make(chan struct{})
+			w.cfg.Dial = func(ctx context.Context, network, address string) (net.Conn, error) {
+				select {
+				case <-down:
+					return nil, &net.OpError{Op: "dial", Err: errors.New("connection refused")}
+				default:
+					return w.net.Dial(ctx, network, address)
+				}
+			}
+			stopHub := w.hub.serve(w.net, conf)
+			stop := w.run(t)
+			until(t, time.Minute, "connected", func() bool { return w.up.Status().State == "connected" })
+			close(down)
+			stopHub()
+			pause(t.Context(), outage)
+			w.net = newPipes()
+			down = make(chan struct{})
+			stopHub = w.hub.serve(w.net, conf)
+			back := time.Now()
+			until(t, 2100*time.Millisecond, "connected again", func() bool { return w.up.Status().State == "connected" })
+			t.Logf("outage of %s, found %s after it", outage, time.Since(back))
+			stop()
+			stopHub()
+		})
+	}
+}
+
+func TestHubThatIsBusySaysWhenAndIsAskedThen(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		var at []time.Time
+		w.hub.onHello = func(n int, _ *pb.Hello, _ *pb.HelloAck) *pb.Refusal {
+			at = append(at, time.Now())
+			if n > 3 {
+				return nil
+			}
+			return &pb.Refusal{Code: pb.Refusal_CODE_BUSY, RetryAfter: durationpb.New(40 * time.Second)}
+		}
+		defer w.start(t)()
+		until(t, 30*time.Second, "offline, not refused", func() bool { st := w.up.Status(); return st.State == "offline" && st.Code == "hub_busy" })
+		until(t, 5*time.Minute, "connected", func() bool { return w.up.Status().State == "connected" })
+		for i := 1; i < len(at); i++ {
+			if gap := at[i].Sub(at[i-1]); gap < 40*time.Second || gap > 43*time.Second {
+				t.Errorf("asked again after %s, want a little more than 40 s", gap)
+			}
+		}
+	})
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/linekeeper/linekeeper/agent/signal"
 	"github.com/linekeeper/linekeeper/agent/status"
 	pb "github.com/linekeeper/linekeeper/proto/linekeeper/v1"
+	"github.com/linekeeper/linekeeper/proto/pace"
 )
 
 // Protocol is the version of the contract that this package speaks.
@@ -52,6 +53,10 @@ type Config struct {
 	// BatchRecords and BatchBytes bound one batch; 256 records and 256 KiB. One record may be larger than BatchBytes.
 	BatchRecords int `yaml:"-"`
 	BatchBytes   int `yaml:"-"`
+	// StartBytes is how many bytes may be unacknowledged before the line's speed is known, QueueTime how long records may
+	// wait on the line once it is: what is urgent waits behind them; 32 KiB and 1 s.
+	StartBytes int           `yaml:"-"`
+	QueueTime  time.Duration `yaml:"-"`
 	// Window is how many batches may be unacknowledged when the hub does not say; 32.
 	Window int `yaml:"-"`
 	// AckTimeout is how long batches in flight may stay without any acknowledgement before the line counts as dead; 30 s.
@@ -59,15 +64,18 @@ type Config struct {
 	// ConnectTimeout bounds everything up to the hub's answer to hello; 30 s.
 	ConnectTimeout time.Duration `yaml:"-"`
 	// Keepalive is after which silence the peer is asked whether it lives, and KeepaliveTimeout how long it may take to
-	// answer; 20 s (at least 10 s) and 10 s.
+	// answer; 20 s (at least 10 s) and 20 s. A slow line that loses packets needs some seconds for an answer.
 	Keepalive        time.Duration `yaml:"-"`
 	KeepaliveTimeout time.Duration `yaml:"-"`
 	// BackoffMin and BackoffMax bound the pause between attempts, drawn evenly from zero to a limit that doubles; 200 ms
 	// and 30 s. After a refusal the limits are RefusedMin and RefusedMax; 15 s and 5 min.
 	BackoffMin time.Duration `yaml:"-"`
 	BackoffMax time.Duration `yaml:"-"`
-	RefusedMin time.Duration `yaml:"-"`
-	RefusedMax time.Duration `yaml:"-"`
+	// BackoffSoon is the highest limit as long as an outage is not older than BackoffSoonFor; 2 s and 30 s.
+	BackoffSoon    time.Duration `yaml:"-"`
+	BackoffSoonFor time.Duration `yaml:"-"`
+	RefusedMin     time.Duration `yaml:"-"`
+	RefusedMax     time.Duration `yaml:"-"`
 	// Healthy is how long a connection must have held for the pauses to start small again; 10 s.
 	Healthy time.Duration `yaml:"-"`
 	// StatusEvery is how often the agent's status is sent at least, StatusGap the least time between two; 30 s and 2 s.
@@ -95,12 +103,16 @@ func (c *Config) setDefaults() {
 	num(&c.BatchRecords, 256)
 	num(&c.BatchBytes, 256<<10)
 	num(&c.Window, 32)
+	num(&c.StartBytes, 32<<10)
+	def(&c.QueueTime, time.Second)
 	def(&c.AckTimeout, 30*time.Second)
 	def(&c.ConnectTimeout, 30*time.Second)
 	def(&c.Keepalive, 20*time.Second)
-	def(&c.KeepaliveTimeout, 10*time.Second)
+	def(&c.KeepaliveTimeout, 20*time.Second)
 	def(&c.BackoffMin, 200*time.Millisecond)
 	def(&c.BackoffMax, 30*time.Second)
+	def(&c.BackoffSoon, 2*time.Second)
+	def(&c.BackoffSoonFor, 30*time.Second)
 	def(&c.RefusedMin, 15*time.Second)
 	def(&c.RefusedMax, 5*time.Minute)
 	def(&c.Healthy, 10*time.Second)
@@ -113,6 +125,10 @@ func (c *Config) setDefaults() {
 	if c.ServerName == "" {
 		c.ServerName, _, _ = net.SplitHostPort(c.Address)
 	}
+}
+
+func (c *Config) pace() pace.Config {
+	return pace.Config{Least: min(8<<10, c.StartBytes), First: c.StartBytes, Most: max(c.StartBytes, c.Window*c.BatchBytes), Queue: c.QueueTime}
 }
 
 // Validate lists what is wrong with what a configuration file says, each with the next step.
@@ -268,7 +284,10 @@ func (u *Uplink) Run(ctx context.Context) error {
 		}
 		again = 0
 		fault := asFault(err)
-		wait := pauses.next(fault.Refused, u.cfg)
+		wait, asked := turnOf(fault)
+		if !asked {
+			wait = pauses.next(time.Now(), fault.Refused, u.cfg)
+		}
 		u.setDown(fault, time.Now().Add(wait))
 		pause(ctx, wait)
 	}

@@ -75,7 +75,7 @@ func (c *Config) checkWebSocket() error {
 // meddling are the faults that something between agent and hub causes which lets HTTP/1.1 pass.
 var meddling = map[string]bool{
 	"no_http2": true, "hub_certificate_untrusted": true, "hub_certificate_name": true, "not_tls": true, "tls": true,
-	"not_a_hub": true, "proxy_forbidden": true,
+	"proxy_forbidden": true,
 }
 
 // outcome is how one attempt ended.
