@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"runtime/debug"
 	"strings"
 	"syscall"
 	_ "time/tzdata" // Windows has no zone database of its own
@@ -163,6 +164,10 @@ type serveCmd struct{}
 func (serveCmd) Run(e *env) error {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	// The live heap is some ten megabytes: collecting it a quarter as often takes a tenth of the processor off a busy hub.
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(400)
+	}
 	cfg, err := load(e.cli.Config)
 	if err != nil {
 		return err

@@ -3,6 +3,7 @@ package ingest
 import (
 	"context"
 	"slices"
+	"time"
 
 	"github.com/linekeeper/linekeeper/hub/store"
 )
@@ -13,30 +14,62 @@ type job struct {
 	batch   store.Batch
 }
 
-const groupRecords = 4096 // of one transaction: bounds how long the first waits for the last
+const (
+	groupRecords = 4096 // of one transaction: bounds how long the first waits for the last
+	enough       = 1024 // records that are worth a transaction of their own at once
+	// A transaction costs as much as a few hundred facts, whatever it holds. So on a busy line there are at most a hundred in a
+	// second; who comes first after a pause does not wait.
+	between = 10 * time.Millisecond
+)
 
 // commitLoop stores what waits, from all streams, in one transaction after the other.
 func (s *Server) commitLoop(ctx context.Context) {
-	for {
-		var group []*job
-		select {
-		case j := <-s.jobs:
-			group = append(group, j)
-		case <-ctx.Done():
+	pause := time.NewTimer(0)
+	defer pause.Stop()
+	for begun := (time.Time{}); ; {
+		group := s.gather(ctx, pause, begun.Add(between))
+		if len(group) == 0 {
 			return
 		}
-		for n := len(group[0].batch.Records); n < groupRecords; {
-			select {
-			case j := <-s.jobs:
-				group = append(group, j)
-				n += len(j.batch.Records)
-				continue
-			default:
-			}
-			break
-		}
+		begun = time.Now()
 		s.commit(ctx, group)
 	}
+}
+
+// gather returns batches to store: what waits, and while that is little what comes until a time. None says that ctx ended.
+func (s *Server) gather(ctx context.Context, pause *time.Timer, until time.Time) (group []*job) {
+	n := 0
+	add := func(j *job) {
+		group = append(group, j)
+		n += len(j.batch.Records)
+	}
+	select {
+	case j := <-s.jobs:
+		add(j)
+	case <-ctx.Done():
+		return nil
+	}
+	pause.Reset(time.Until(until))
+	for ripe := false; n < groupRecords; {
+		select {
+		case j := <-s.jobs:
+			add(j)
+			continue
+		default:
+		}
+		if ripe || n >= enough {
+			return group
+		}
+		select {
+		case j := <-s.jobs:
+			add(j)
+		case <-pause.C:
+			ripe = true
+		case <-ctx.Done():
+			return nil
+		}
+	}
+	return group
 }
 
 // commit stores a group. When that fails each batch is tried alone, so that one which can never be stored hurts nobody else.

@@ -339,7 +339,7 @@ func (ss *session) check(body []byte) store.Record {
 	if f.Plant != ss.plant {
 		return store.Record{Body: body, Fault: fmt.Sprintf("fact %q names plant %q, its agent is %q", f.Key, f.Plant, ss.name)}
 	}
-	return store.Record{Key: f.Key, Body: body}
+	return store.Record{Key: f.Key, Body: body, Fact: &f}
 }
 
 // inSequence refuses a batch that does not follow the one before. A stream that begins behind a gap is believed: the agent

@@ -31,7 +31,7 @@ func openWriter(path, vfs string) (*sql.DB, error) {
 	// What a statement or a part of a transaction needs to be undone is kept in memory: a file would be written for each page
 	// that changes. The cache (in KiB) holds the index over the keys of about a million facts, which come in no order.
 	db, err := sql.Open("sqlite", dsn(path, vfs, "_txlock=immediate", "_pragma=temp_store(MEMORY)", "_pragma=cache_size(-32768)",
-		"_pragma=busy_timeout(10000)", "_pragma=journal_mode(WAL)", "_pragma=synchronous(FULL)", "_pragma=wal_autocheckpoint(4000)"))
+		"_pragma=busy_timeout(10000)", "_pragma=journal_mode(WAL)", "_pragma=synchronous(FULL)", "_pragma=wal_autocheckpoint(16000)"))
 	if err != nil {
 		return nil, err
 	}

@@ -35,11 +35,13 @@ type Batch struct {
 	Records    []Record
 }
 
-// Record is one encoded fact. Fault is the reason why it cannot be used as it is; Key counts only without one.
+// Record is one encoded fact. Fault is the reason why it cannot be used as it is; Key counts only without one. Fact is what
+// Body says, nil when nobody has read it: it saves the planner from reading it again.
 type Record struct {
 	Key   factkey.Key
 	Body  []byte
 	Fault string
+	Fact  *object.Fact
 }
 
 // VerdictKind says what happened to a record that was not simply stored.
@@ -63,14 +65,18 @@ type Verdict struct {
 // verdicts of each batch. When it returns an error nothing was stored.
 func (s *Store) AppendFacts(ctx context.Context, batches []Batch) ([][]Verdict, error) {
 	verdicts := make([][]Verdict, len(batches))
+	var fresh []Fact
 	err := s.Repeat(ctx, func(tx *Tx) error {
 		clear(verdicts)
-		a := appender{tx: tx, batches: batches, verdicts: verdicts, seen: map[shortKey]*Record{}}
-		return a.run()
+		a := appender{tx: tx, batches: batches, verdicts: verdicts, seen: map[shortKey]*Record{}, fresh: fresh[:0]}
+		err := a.run()
+		fresh = a.fresh
+		return err
 	})
 	if err != nil {
 		return nil, fmt.Errorf("append facts: %w", err)
 	}
+	s.fresh.add(fresh)
 	return verdicts, nil
 }
 
@@ -88,6 +94,7 @@ type appender struct {
 	seen     map[shortKey]*Record
 	rows     []row
 	values   [][]any
+	fresh    []Fact // what was inserted, as it came
 }
 
 // row is one record on its way into the table.
@@ -178,7 +185,13 @@ func (a *appender) insert(rows []row) error {
 	if err != nil {
 		return err
 	}
-	if n, err := res.RowsAffected(); err != nil || n == int64(len(rows)) {
+	n, err := res.RowsAffected()
+	if err != nil {
+		return err
+	}
+	if n == int64(len(rows)) {
+		last, err := res.LastInsertId()
+		a.keep(rows, last-n+1)
 		return err
 	}
 	stored, err := a.stored(rows)
@@ -193,6 +206,20 @@ func (a *appender) insert(rows []row) error {
 		}
 	}
 	return nil
+}
+
+// keep remembers rows that were all inserted, with ids from first on: a statement that inserts all of its rows numbers them
+// one after the other.
+func (a *appender) keep(rows []row, first int64) {
+	for i, r := range rows {
+		if f := r.rec.Fact; f != nil {
+			b := &a.batches[r.batch]
+			a.fresh = append(a.fresh, Fact{
+				ID: first + int64(i), AgentID: b.AgentID, Agent: strings.TrimPrefix(b.Agent, f.Plant+"/"), Generation: b.Generation, Seq: r.seq,
+				ReceivedAt: at(us(a.tx.now)), Fact: *f,
+			})
+		}
+	}
 }
 
 // stored returns what was there before under the keys of rows.

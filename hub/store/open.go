@@ -43,6 +43,7 @@ type Store struct {
 	// shapes belongs to who writes, as stmts does.
 	shapes shapes
 	reads  sync.Map // text -> *sql.Stmt of the readers
+	fresh  fresh
 
 	mu       sync.Mutex
 	queue    []*update // wait to be written

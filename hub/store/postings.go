@@ -349,15 +349,6 @@ func planCursor(ctx context.Context, db querier) (int64, error) {
 	return v, err
 }
 
-// Unplanned returns the planner's cursor and up to limit facts behind it, in their order.
-func (s *Store) Unplanned(ctx context.Context, limit int) (cursor int64, facts []Fact, err error) {
-	if cursor, err = planCursor(ctx, s); err != nil {
-		return 0, nil, err
-	}
-	facts, err = collect(ctx, s, scanFact, unplannedColumns+" WHERE f.id > $1 ORDER BY f.id LIMIT $2", cursor, limit)
-	return cursor, facts, err
-}
-
 // SetPlanCursor moves the planner's cursor.
 func (tx *Tx) SetPlanCursor(id int64) error {
 	_, err := tx.exec("INSERT INTO meta (name, value) VALUES ('planned', $1) ON CONFLICT (name) DO UPDATE SET value = excluded.value", fmt.Sprint(id))
