@@ -45,6 +45,7 @@ var table = []place{
 	{"agent/status", agents, 0, "the vocabulary of the page knows nobody"},
 	{"agent/buffer", agents, 0, "the buffer stores bytes and knows no facts"},
 	{"agent/buffer/bufferbench", agents, 1, "measures the buffer"},
+	{"agent/buffer/faultdisk", agents, 0, "a disk for tests knows nobody"},
 	{"agent/translate", agents, 1, "pure rules"},
 	{"agent/inbox", agents, 1, ""},
 	{"agent/uplink", agents, 1, ""},
