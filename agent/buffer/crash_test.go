@@ -314,7 +314,7 @@ func randomCommit(rng *rand.Rand, n int) func(tx *Tx) error {
 	}
 }
 
-// A power cut leaves any part of the last commit's pages on the disk: the pages were not yet synced. The commit must then
+// A power cut leaves any part of the last commit's pages on the disk, and pages in part: they were not yet synced. The commit must then
 // be there as a whole or not at all, and nothing counts as damaged.
 func TestPowerCutWithinACommitLeavesItWholeOrNotAtAll(t *testing.T) {
 	rng := random(t)
@@ -367,24 +367,27 @@ func readFiles(t *testing.T, b *Buffer) map[string][]byte {
 	return content
 }
 
-// cutPower writes the files with a random part of the pages that changed. It returns true when the new meta page is there
-// and another page is not.
+// cutPower writes the files with a random part of the pages, or of the sectors of 512 bytes, that changed. It returns true
+// when the new meta page is there and something else is not.
 func cutPower(t *testing.T, rng *rand.Rand, dir string, before, after map[string][]byte) (partial bool) {
 	t.Helper()
 	for name, text := range after {
 		old := before[name]
 		mix := make([]byte, len(text))
 		copy(mix, old)
-		meta, missing := false, false
-		for at, page := 0, pageSize; at < len(text); at += page {
-			if bytes.Equal(mix[at:at+page], text[at:at+page]) {
+		meta, missing, unit, chance := false, false, pageSize, 4
+		if rng.IntN(2) == 0 {
+			unit, chance = 512, 40
+		}
+		for at := 0; at < len(text); at += unit {
+			if bytes.Equal(mix[at:at+unit], text[at:at+unit]) {
 				continue
 			}
-			if at < 2*page && rng.IntN(8) > 0 || at >= 2*page && rng.IntN(4) > 0 {
-				copy(mix[at:], text[at:at+page])
-				meta = meta || at < 2*page
+			if at < 2*pageSize && rng.IntN(8) > 0 || at >= 2*pageSize && rng.IntN(chance) > 0 {
+				copy(mix[at:], text[at:at+unit])
+				meta = meta || at < 2*pageSize
 			} else {
-				missing = missing || at >= 2*page
+				missing = missing || at >= 2*pageSize
 			}
 		}
 		partial = partial || meta && missing

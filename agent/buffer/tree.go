@@ -16,7 +16,8 @@ import (
 // last commit was synced before the next one began. Nobody was told that the unfinished commit had succeeded.
 //
 // The proof lies in the page that every commit rewrites: the number of the transaction and a sum over all keys and values.
-// With the right number that page is the newest one; with the right sum the pages below it are.
+// With the right number that page is the newest one; with the right sum the pages below it are, and with the right checksum
+// each value is: a disk writes sectors, so a page may be there in part.
 
 var (
 	bucketMeta       = []byte("meta")       // small: bbolt keeps it inside the root page
@@ -115,7 +116,10 @@ func checkProof(tx *bbolt.Tx) (sum, kept uint64, err error) {
 		if b == nil {
 			return 0, 0, fmt.Errorf("%w: no bucket %q", errUnproved, s.name)
 		}
-		err := b.ForEach(func(_, v []byte) error {
+		err := b.ForEach(func(key, v []byte) error {
+			if len(v) < 4 || binary.BigEndian.Uint32(v) != blockSum(key, v) {
+				return fmt.Errorf("%w: %s %x: %w", errUnproved, s.name, key, errChecksum)
+			}
 			x := item(i, v)
 			sum += x
 			if i == inRecords {
@@ -140,8 +144,7 @@ const (
 	inQuarantine
 )
 
-// item is what a value adds to the sum. Its own checksum stands for it: damage inside of a value is found when the value is
-// used, here only missing pages are.
+// item is what a value adds to the sum. Its own checksum stands for it.
 func item(bucket int, v []byte) uint64 {
 	x := summed[bucket].salt << 56
 	if len(v) >= 4 {
