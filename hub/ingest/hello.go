@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 )
 
@@ -56,6 +57,11 @@ func (s *Server) greet(stream grpc.BidiStreamingServer[pb.Up, pb.Down]) (*sessio
 		return nil, r, nil
 	}
 	ss := newSession(s, stream, hello)
+	if wait := s.door.admit(ss.name, s.o.Now()); wait > 0 {
+		r := refuse(pb.Refusal_CODE_BUSY, "many agents say hello at once", "it comes back by itself when it is its turn")
+		r.RetryAfter = durationpb.New(wait)
+		return nil, r, nil
+	}
 	if err := s.claim(ss); errors.Is(err, errInUse) {
 		return nil, refuse(pb.Refusal_CODE_IDENTITY_IN_USE, fmt.Sprintf("agent %q is connected already as another process", ss.name),
 			"stop one of the two; a copied machine needs a name and a certificate of its own"), nil

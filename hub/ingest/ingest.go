@@ -43,6 +43,8 @@ type Options struct {
 	Window int
 	// DeadAfter is the silence after which another instance may take over an identity; 40 s (an agent speaks every 30 s).
 	DeadAfter time.Duration
+	// HellosPerSecond is how many agents are let in a second, after a calm time as many at once; 50. Others get a turn.
+	HellosPerSecond float64
 	// Poll is how often a stream looks for deliveries that nobody announced; 10 s.
 	Poll time.Duration
 	// Now is the clock; time.Now.
@@ -56,6 +58,9 @@ func (o *Options) setDefaults() {
 	}
 	if o.DeadAfter <= 0 {
 		o.DeadAfter = 40 * time.Second
+	}
+	if o.HellosPerSecond <= 0 {
+		o.HellosPerSecond = 50
 	}
 	if o.Poll <= 0 {
 		o.Poll = 10 * time.Second
@@ -73,6 +78,7 @@ func (o *Options) setDefaults() {
 type Server struct {
 	pb.UnimplementedUplinkServer
 	o    Options
+	door *admission
 	jobs chan *job
 	stop chan struct{}
 
@@ -87,15 +93,17 @@ type Server struct {
 // New returns a server that accepts streams and commits nothing until Run runs.
 func New(o Options) *Server {
 	o.setDefaults()
-	return &Server{o: o, jobs: make(chan *job, 64), stop: make(chan struct{}), live: map[string]*session{}}
+	return &Server{o: o, door: newAdmission(o.HellosPerSecond), jobs: make(chan *job, 64), stop: make(chan struct{}), live: map[string]*session{}}
 }
 
 // ServerOptions are the options that the grpc.Server needs beside its credentials: keepalive that finds a dead line within
-// half a minute and tolerates agents that ask more often, and room for large batches.
+// three quarters of a minute, leaves a slow one that loses packets its time, and tolerates agents that ask more often; and
+// room for large batches.
 func ServerOptions() []grpc.ServerOption {
 	return []grpc.ServerOption{
-		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 15 * time.Second, Timeout: 10 * time.Second}),
+		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 20 * time.Second, Timeout: 20 * time.Second}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
+		grpc.ConnectionTimeout(30 * time.Second), // for TLS and the first word: strangers hold nothing open
 		grpc.MaxRecvMsgSize(16 << 20),
 	}
 }
@@ -135,7 +143,11 @@ func (s *Server) Connect(stream grpc.BidiStreamingServer[pb.Up, pb.Down]) error 
 		return err
 	}
 	if refusal != nil {
-		s.o.Logger.Warn("refused an agent", "code", refusal.GetCode().String(), "reason", refusal.GetReason())
+		level := slog.LevelWarn
+		if refusal.GetCode() == pb.Refusal_CODE_BUSY {
+			level = slog.LevelDebug
+		}
+		s.o.Logger.Log(stream.Context(), level, "refused an agent", "code", refusal.GetCode().String(), "reason", refusal.GetReason())
 		return stream.Send(&pb.Down{Kind: &pb.Down_Refusal{Refusal: refusal}})
 	}
 	defer s.leave(ss)

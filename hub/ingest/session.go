@@ -9,13 +9,12 @@ import (
 	"github.com/linekeeper/linekeeper/hub/store"
 	"github.com/linekeeper/linekeeper/hub/wire"
 	pb "github.com/linekeeper/linekeeper/proto/linekeeper/v1"
+	"github.com/linekeeper/linekeeper/proto/pace"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 )
-
-const deliveriesAhead = 200 // sent down and not yet acknowledged
 
 // session is one stream of an agent that was admitted. Three goroutines serve it: receive (checks and hands on), file
 // (writes what is no fact) and serve itself (sends).
@@ -37,11 +36,17 @@ type session struct {
 	wake      chan struct{} // serve: there is something to send
 	fileWake  chan struct{} // file: there is something to write
 	telemetry chan *pb.Batch
-	sent      int64   // serve: last delivery put on the stream
-	all       bool    // serve: receipts that were stored once are needed, too
-	ahead     []int64 // deliveries sent and not acknowledged; guarded by mu
+	sent      int64 // serve: last delivery put on the stream in its turn
+	looked    int64 // serve: up to where work orders that may go ahead were looked for
+	all       bool  // serve: receipts that were stored once are needed, too
+
+	takesAhead bool // the agent takes work orders ahead of their turn
 
 	mu        sync.Mutex
+	pace      *pace.Pace // of what goes down
+	under     []sentDown // sent in their turn and not acknowledged
+	early     []sentDown // sent ahead of their turn and not acknowledged
+	earlyAcks []int64    // of those that were, to be filed
 	lastHeard time.Time
 	contested string
 	acks      []*pb.BatchAck
@@ -58,6 +63,7 @@ func newSession(s *Server, stream grpc.BidiStreamingServer[pb.Up, pb.Down], h *p
 		name: h.GetPlant() + "/" + h.GetAgent(), plant: h.GetPlant(), instance: h.GetInstance(),
 		next: map[string]uint64{}, started: map[string]bool{}, room: make(chan struct{}, 2*s.o.Window),
 		wake: make(chan struct{}, 1), fileWake: make(chan struct{}, 1), telemetry: make(chan *pb.Batch, 4), lastHeard: s.o.Now(),
+		pace: pace.New(downPace), takesAhead: h.GetTakesAhead(),
 	}
 }
 
@@ -159,81 +165,6 @@ func (ss *session) sendAcks() error {
 	return nil
 }
 
-func (ss *session) sendDeliveries() error {
-	read := ss.server.o.Store.DeliveriesAfter
-	if !ss.all {
-		read = ss.server.o.Store.NeededAfter
-	}
-	for {
-		ss.mu.Lock()
-		room := deliveriesAhead - len(ss.ahead)
-		ss.mu.Unlock()
-		if room <= 0 {
-			return nil
-		}
-		list, err := read(ss.ctx, ss.agentID, ss.sent, room)
-		if err != nil || len(list) == 0 {
-			return ss.readable(err)
-		}
-		if err := ss.put(list); err != nil {
-			return err
-		}
-	}
-}
-
-// readable logs a store that cannot be read: the stream stays, the next poll tries again.
-func (ss *session) readable(err error) error {
-	if err != nil && ss.ctx.Err() == nil {
-		ss.server.o.Logger.Error("cannot read deliveries", "agent", ss.name, "error", err)
-	}
-	return nil
-}
-
-func (ss *session) put(list []store.Delivery) error {
-	orders := false
-	for _, d := range list {
-		m, err := delivery(d)
-		if err != nil {
-			return status.Error(codes.DataLoss, err.Error())
-		}
-		ss.mu.Lock()
-		ss.ahead = append(ss.ahead, d.Seq)
-		ss.mu.Unlock()
-		if err := ss.stream.Send(&pb.Down{Kind: &pb.Down_Delivery{Delivery: m}}); err != nil {
-			return err
-		}
-		ss.sent = d.Seq
-		orders = orders || d.Kind == store.DeliverWorkOrder
-	}
-	if orders {
-		if err := ss.server.o.Store.MarkSent(ss.ctx, ss.agentID, ss.sent); err != nil {
-			return ss.readable(err)
-		}
-	}
-	return nil
-}
-
-func delivery(d store.Delivery) (*pb.Delivery, error) {
-	m := &pb.Delivery{Seq: d.Seq}
-	var err error
-	switch d.Kind {
-	case store.DeliverWorkOrder:
-		o := &pb.WorkOrder{}
-		err = proto.Unmarshal(d.Body, o)
-		m.Kind = &pb.Delivery_WorkOrder{WorkOrder: o}
-	case store.DeliverReceipt:
-		r := &pb.Receipt{}
-		err = proto.Unmarshal(d.Body, r)
-		m.Kind = &pb.Delivery_Receipt{Receipt: r}
-	default:
-		err = fmt.Errorf("kind %q is not known", d.Kind)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("read delivery %d of %q: %w", d.Seq, d.Ref, err)
-	}
-	return m, nil
-}
-
 // receive takes what comes up until the stream ends.
 func (ss *session) receive() error {
 	for {
@@ -253,7 +184,7 @@ func (ss *session) receive() error {
 			ss.mu.Unlock()
 			kick(ss.fileWake)
 		case *pb.Up_DownAck:
-			ss.delivered(k.DownAck.GetSeq())
+			ss.delivered(k.DownAck)
 		case *pb.Up_Hello:
 			err = status.Error(codes.InvalidArgument, "a second hello on one stream")
 		}
@@ -278,19 +209,6 @@ func (ss *session) hear() error {
 			fmt.Sprintf("two live processes use this identity: %q is connected, %q was refused", ss.instance, other),
 			"A plant computer or its disk was copied: stop one of the two, or give it a name and a certificate of its own.")
 	})
-}
-
-func (ss *session) delivered(seq int64) {
-	ss.mu.Lock()
-	ss.downAck = max(ss.downAck, seq)
-	n := 0
-	for n < len(ss.ahead) && ss.ahead[n] <= seq {
-		n++
-	}
-	ss.ahead = append(ss.ahead[:0], ss.ahead[n:]...)
-	ss.mu.Unlock()
-	kick(ss.fileWake)
-	kick(ss.wake)
 }
 
 func (ss *session) take(b *pb.Batch) error {
@@ -416,11 +334,16 @@ func (ss *session) file() {
 
 func (ss *session) fileNews() error {
 	ss.mu.Lock()
-	st, seq := ss.status, ss.downAck
-	ss.status = nil
+	st, seq, early := ss.status, ss.downAck, ss.earlyAcks
+	ss.status, ss.earlyAcks = nil, nil
 	ss.mu.Unlock()
 	if st != nil {
 		if err := ss.server.o.Store.SetStatus(ss.ctx, ss.agentID, st); err != nil {
+			return err
+		}
+	}
+	if len(early) > 0 {
+		if err := ss.server.o.Store.MarkOrdersStored(ss.ctx, ss.agentID, early); err != nil {
 			return err
 		}
 	}

@@ -1,0 +1,67 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"strings"
+)
+
+// OrdersAfter returns up to limit work orders with numbers above seq that an agent has not stored, in their order, and up
+// to which number it looked: the next call can begin there.
+func (s *Store) OrdersAfter(ctx context.Context, agentID, seq int64, limit int) (list []Delivery, upTo int64, err error) {
+	// Read first: what is delivered meanwhile is looked at by the next call.
+	upTo, err = first(ctx, s, scanValue[int64], "SELECT delivery_last FROM agents WHERE id = $1", agentID)
+	if err != nil || upTo <= seq {
+		return nil, seq, err
+	}
+	list, err = collect(ctx, s, scanDelivery, deliveryColumns+` WHERE agent_id = $1 AND seq > $2 AND kind = 'work_order' AND stored_at = 0
+		ORDER BY seq LIMIT $3`, agentID, seq, limit)
+	if err != nil {
+		return nil, seq, err
+	}
+	if len(list) == limit {
+		upTo = list[limit-1].Seq
+	}
+	return list, upTo, nil
+}
+
+// MarkOrdersSent records that work orders were put on the stream ahead of their turn.
+func (s *Store) MarkOrdersSent(ctx context.Context, agentID int64, seqs []int64) error {
+	return s.Update(ctx, func(tx *Tx) error { return tx.markOrders("sent", agentID, seqs) })
+}
+
+// MarkOrdersStored records that work orders that were sent ahead of their turn are stored at the agent.
+func (s *Store) MarkOrdersStored(ctx context.Context, agentID int64, seqs []int64) error {
+	return s.Update(ctx, func(tx *Tx) error {
+		tx.touch(TopicDeliveries)
+		return tx.markOrders("stored", agentID, seqs)
+	})
+}
+
+func (tx *Tx) markOrders(what string, agentID int64, seqs []int64) error {
+	if len(seqs) == 0 {
+		return nil
+	}
+	marks, args := make([]string, len(seqs)), []any{us(tx.now), agentID}
+	for i, seq := range seqs {
+		marks[i] = fmt.Sprintf("$%d", i+3)
+		args = append(args, seq)
+	}
+	type order struct {
+		no       string
+		revision int64
+	}
+	orders, err := collect(tx.ctx, tx, func(r *sql.Rows) (o order, err error) { return o, r.Scan(&o.no, &o.revision) },
+		"UPDATE deliveries SET "+what+"_at = $1 WHERE agent_id = $2 AND seq IN ("+strings.Join(marks, ", ")+") AND kind = 'work_order' AND "+
+			what+"_at = 0 RETURNING ref, revision", args...)
+	if err != nil {
+		return err
+	}
+	for _, o := range orders {
+		if err := tx.AddOrderStep(OrderStep{OrderNo: o.no, Step: what, Revision: o.revision, At: tx.now, Origin: "hub"}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
