@@ -60,6 +60,8 @@ type Capabilities struct {
 	ExternalKey bool
 	// CompareAndSet: a posting can be tied to the state that Prepare read, so that it cannot happen twice.
 	CompareAndSet bool
+	// Reverses lists the kinds of facts whose effects the connector can take back. The hub never asks it to reverse others.
+	Reverses []object.Kind
 	// QuantityScale is the number of decimals that the system keeps; -1 means any.
 	QuantityScale int32
 	// Settle is how long an effect may take to appear after the system answered.
@@ -90,6 +92,19 @@ type Posting struct {
 	PostingDate time.Time
 	// Attempt counts from 1.
 	Attempt int
+	// Original is the fact that Fact takes back, nil unless Fact.Reverses is set. Fact's quantities are then the ones to take
+	// back, above zero as they were posted.
+	//
+	// A reversal goes the way of any posting. Prepare finds the original's effect by the original's key: Rejected when there
+	// is none, or when another fact has taken it back already. Post makes the opposite of that effect under Fact's own key,
+	// once. Verify reads back the opposite, and that it belongs to the original.
+	Original *Original
+}
+
+// Original is a fact as it was posted, and the document of its effect as far as the hub knows it.
+type Original struct {
+	Fact     object.Fact
+	Document Document
 }
 
 // Result is what Post knows of the effect.
@@ -148,6 +163,9 @@ type Finding struct {
 	Presence Presence
 	Document Document
 	Reason   string
+	// Rejection says, of an effect that is Absent, why: the system had taken the request and then refused it. The hub deals
+	// with it as with the same answer of Post. Nil when the request was only lost.
+	Rejection *Outcome
 }
 
 // Verification is the answer of Verify.

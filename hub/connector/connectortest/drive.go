@@ -115,6 +115,9 @@ func (d *driver) lookUp(ctx context.Context) bool {
 	case connector.Absent:
 		d.doubt = false
 		d.absent()
+		if f.Rejection != nil {
+			return d.answer(ctx, *f.Rejection)
+		}
 		return false
 	case connector.NotFoundYet:
 		return false
@@ -141,8 +144,12 @@ func (d *driver) verify(ctx context.Context, doc connector.Document) bool {
 	return d.end(Undecided, "patience is over")
 }
 
+// note says once what happens several times in a row.
 func (d *driver) note(format string, args ...any) {
-	d.s.Why = append(d.s.Why, fmt.Sprintf(format, args...))
+	text := fmt.Sprintf(format, args...)
+	if n := len(d.s.Why); n == 0 || d.s.Why[n-1] != text {
+		d.s.Why = append(d.s.Why, text)
+	}
 }
 
 func (d *driver) end(e End, format string, args ...any) bool {

@@ -40,7 +40,12 @@ type Harness struct {
 	// ExpireSessions ends every log-in that the connector holds. Optional.
 	ExpireSessions func(t testing.TB)
 
-	// Lossy is how many postings the run under lost replies makes; 100 when zero.
+	// Troubles are what the system itself can be made to do, on demand. CannotShow says of each Trouble that is not among them
+	// why it cannot be shown there: Run fails for one of which nothing is said.
+	Troubles   map[Trouble]Switch
+	CannotShow map[Trouble]string
+
+	// LossyPostings is how many postings the run under lost replies makes; 100 when zero.
 	LossyPostings int
 }
 
@@ -68,6 +73,18 @@ const (
 	DelayRequest Fault = "delay the request"
 	// ServerError answers 503 without asking the system, as a gateway does.
 	ServerError Fault = "answer 503"
+	// TooMany answers 429 with Retry-After without asking the system.
+	TooMany Fault = "answer 429"
+	// WebPage answers 200 with a web page without asking the system, as a gateway's log-in form does.
+	WebPage Fault = "answer a web page"
+	// WebPageAfter lets the system do its work and answers 200 with a web page.
+	WebPageAfter Fault = "replace the reply by a web page"
+	// EmptyReply lets the system do its work and answers 200 with nothing.
+	EmptyReply Fault = "empty the reply"
+	// SendTwice sends the request twice, as a gateway does that missed the first answer, and passes the second answer on.
+	SendTwice Fault = "send the request twice"
+	// EndSession ends all sessions just before the request is passed on. It needs Proxy.EndSessions.
+	EndSession Fault = "end the session"
 )
 
 // Faults makes exchanges between the connector and the system go wrong. Proxy is one for systems that speak HTTP.

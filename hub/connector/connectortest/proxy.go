@@ -19,6 +19,8 @@ import (
 type Proxy struct {
 	// URL is where to send requests instead of to the system; it has no path and no slash at its end.
 	URL string
+	// EndSessions is what EndSession does. Set it before the first request.
+	EndSessions func()
 
 	target *url.URL
 	client *http.Client
@@ -166,21 +168,14 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	fault := p.next()
 	forward := p.forward(r, body)
-	switch fault {
-	case LoseRequest:
-		hangUp(w)
+	if p.instead(w, fault, forward) {
 		return
-	case DelayRequest:
-		p.mu.Lock()
-		p.delayed = append(p.delayed, forward)
-		p.mu.Unlock()
-		hangUp(w)
-		return
-	case ServerError:
-		w.Header().Set("Content-Type", "text/html")
-		w.WriteHeader(http.StatusServiceUnavailable)
-		io.WriteString(w, "<h1>Service Unavailable</h1>")
-		return
+	}
+	if fault == SendTwice {
+		if resp, err := p.client.Do(p.forward(r, body)); err == nil {
+			io.Copy(io.Discard, resp.Body)
+			resp.Body.Close()
+		}
 	}
 	resp, err := p.client.Do(forward)
 	if err != nil {
@@ -189,11 +184,48 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	defer resp.Body.Close()
 	answer, err := io.ReadAll(resp.Body)
-	if err != nil || fault == LoseReply {
+	switch {
+	case err != nil || fault == LoseReply:
 		hangUp(w)
-		return
+	case fault == WebPageAfter:
+		webPage(w, http.StatusOK, "Please log in")
+	case fault == EmptyReply:
+		w.WriteHeader(http.StatusOK)
+	default:
+		pass(w, resp, answer, fault == HalfReply)
 	}
-	pass(w, resp, answer, fault == HalfReply)
+}
+
+// instead does what a fault puts in the place of the exchange, and reports whether that was all.
+func (p *Proxy) instead(w http.ResponseWriter, fault Fault, forward *http.Request) bool {
+	switch fault {
+	case LoseRequest:
+		hangUp(w)
+	case DelayRequest:
+		p.mu.Lock()
+		p.delayed = append(p.delayed, forward)
+		p.mu.Unlock()
+		hangUp(w)
+	case ServerError:
+		webPage(w, http.StatusServiceUnavailable, "Service Unavailable")
+	case TooMany:
+		w.Header().Set("Retry-After", "1")
+		webPage(w, http.StatusTooManyRequests, "Too Many Requests")
+	case WebPage:
+		webPage(w, http.StatusOK, "Please log in")
+	case EndSession:
+		p.EndSessions()
+		return false
+	default:
+		return false
+	}
+	return true
+}
+
+func webPage(w http.ResponseWriter, status int, title string) {
+	w.Header().Set("Content-Type", "text/html")
+	w.WriteHeader(status)
+	io.WriteString(w, "<!doctype html><title>"+title+"</title><h1>"+title+"</h1>")
 }
 
 // forward makes the request to the system; it does not end when the connector hangs up.

@@ -40,10 +40,6 @@ func Run(t *testing.T, h Harness) {
 	s.optional(t, "SessionEnded", confirms && h.ExpireSessions != nil, s.sessionEnded)
 	s.optional(t, "Rejections", confirms && consumes, s.rejections)
 
-	// Half replies and gateway errors come up in the random case at the end.
-	for _, f := range []Fault{LoseReply, LoseRequest, DelayRequest} {
-		s.optional(t, "ConfirmationThough/"+f.name(), confirms && h.Faults != nil, func(t *testing.T) { s.confirmThough(t, f) })
-	}
 	s.optional(t, "FirstConsumptionThough/"+LoseReply.name(), consumes && h.Faults != nil, func(t *testing.T) { s.consumeFirstThough(t, LoseReply) })
 	for _, f := range []Fault{LoseReply, DelayRequest} {
 		s.optional(t, "FinishThough/"+f.name(), s.states(object.FloorFinished) && h.Faults != nil, func(t *testing.T) { s.finishThough(t, f) })
@@ -51,6 +47,8 @@ func Run(t *testing.T, h Harness) {
 	s.optional(t, "StartedThenFinished", s.states(object.FloorStarted, object.FloorFinished), s.startedFinished)
 	s.optional(t, "CancelledBeforeAnythingWasPosted", s.states(object.FloorCancelled), s.cancelled)
 	s.optional(t, "CancelledAfterPostingIsRefused", confirms && s.states(object.FloorCancelled), s.cancelledTooLate)
+	s.faults(t, confirms && consumes)
+	s.reversals(t, confirms && consumes)
 	_, reads := s.c.(connector.StockReader)
 	s.optional(t, "InventoryFollowsConsumption", reads && consumes, s.inventory)
 	s.optional(t, "NothingMissingNothingDoubledUnderLostReplies", confirms && consumes && h.Faults != nil, s.lossy)
@@ -58,8 +56,9 @@ func Run(t *testing.T, h Harness) {
 
 type suite struct {
 	Harness
-	c   connector.Connector
-	can connector.Capabilities
+	c    connector.Connector
+	can  connector.Capabilities
+	rows []row // of the table of faults
 }
 
 func (f Fault) name() string {

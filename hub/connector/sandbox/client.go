@@ -37,11 +37,21 @@ func newClient(cfg Config) *client {
 	return &client{base: strings.TrimRight(cfg.URL, "/"), user: cfg.User, password: cfg.Password, timeout: cfg.Timeout, http: &http.Client{Transport: t}}
 }
 
-// answer is what the ERP said. Exactly one of body and refusal is set.
+// answer is what the ERP said. Exactly one of body, refusal and duplicate is set.
 type answer struct {
 	status  int
 	body    []byte
 	refusal *refusal
+	// duplicate is the ERP's sentence that a document with the key of the request is there: of this request, or of one before.
+	duplicate string
+}
+
+// flag is true as the ERP writes it: true, or the text "true".
+type flag bool
+
+func (f *flag) UnmarshalJSON(b []byte) error {
+	*f = flag(strings.EqualFold(strings.Trim(string(b), `"`), "true"))
+	return nil
 }
 
 // refusal is an answer by which nothing has happened.
@@ -160,8 +170,17 @@ func (c *client) send(ctx context.Context, method, path string, body []byte, aut
 	if s, err := strconv.Atoi(resp.Header.Get("Retry-After")); err == nil {
 		r.RetryAfter = time.Duration(s) * time.Second
 	}
+	if r.Code == duplicateKey {
+		return answer{status: resp.StatusCode, duplicate: r.Message}, nil
+	}
 	return answer{status: resp.StatusCode, refusal: r}, nil
 }
+
+// The ERP's codes that are answers rather than refusals.
+const (
+	duplicateKey = "00/409" // the key has its document
+	noSearch     = "SY/405" // documents cannot be searched by key
+)
 
 // get reads something; a refusal is an error.
 func (c *client) get(ctx context.Context, path string, query url.Values, into any) error {
@@ -175,7 +194,10 @@ func (c *client) get(ctx context.Context, path string, query url.Values, into an
 	if a.refusal != nil {
 		return a.refusal
 	}
-	return json.Unmarshal(a.body, into)
+	if err := json.Unmarshal(a.body, into); err != nil {
+		return fmt.Errorf("answer to GET %s is not the ERP's own: %w: %.200q", path, err, a.body)
+	}
+	return nil
 }
 
 // The ERP's own words.
@@ -232,13 +254,22 @@ type (
 			Quantity decimal.Decimal `json:"quantity"`
 			Unit     string          `json:"unit"`
 		} `json:"lines"`
+		Failed []struct {
+			Movement string          `json:"movement"`
+			Item     string          `json:"item"`
+			Quantity decimal.Decimal `json:"quantity"`
+			Unit     string          `json:"unit"`
+		} `json:"failed_movements"`
 	}
 
 	found struct {
 		AsOf      time.Time  `json:"as_of"`
 		Documents []document `json:"documents"`
 		Pending   bool       `json:"pending"`
-		Failed    *refusal   `json:"failed"`
+		Failed    *struct {
+			refusal
+			Ticket int64 `json:"ticket"`
+		} `json:"failed"`
 	}
 
 	stock struct {
@@ -257,6 +288,10 @@ func (c *client) order(ctx context.Context, no string) (o order, err error) {
 
 func (c *client) find(ctx context.Context, key string) (f found, err error) {
 	return f, c.get(ctx, "/api/documents", url.Values{"external_key": {key}}, &f)
+}
+
+func (c *client) document(ctx context.Context, number string) (d document, err error) {
+	return d, c.get(ctx, "/api/documents/"+url.PathEscape(number), nil, &d)
 }
 
 func (c *client) stock(ctx context.Context, items []string) (s stock, err error) {

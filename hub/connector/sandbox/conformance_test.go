@@ -36,6 +36,7 @@ func newBench(t *testing.T) *bench {
 	server := httptest.NewServer(e.Handler())
 	t.Cleanup(server.Close)
 	b.ERP, b.proxy = e, connectortest.NewProxy(t, server.URL)
+	b.proxy.EndSessions = e.ExpireTokens
 	return b
 }
 
@@ -77,6 +78,74 @@ func (b *bench) effects(t testing.TB, order string) connectortest.Effects {
 			erp.Closed: object.OrderClosed, erp.Cancelled: object.OrderCancelled}[o.State]}
 }
 
+// troubles is every trouble there is: the sandbox can be made to do all of them.
+func (b *bench) troubles() map[connectortest.Trouble]connectortest.Switch {
+	faults := func(f erp.Faults) connectortest.Switch {
+		return func(testing.TB, string) func() {
+			b.SetFaults(f)
+			return func() { b.SetFaults(erp.Faults{}) }
+		}
+	}
+	must := func(t testing.TB, err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	period := time.Now().UTC().Format("2006-01")
+	closed := func(t testing.TB, _ string) func() {
+		must(t, b.SetPeriod(t.Context(), period, false))
+		return func() { must(t, b.SetPeriod(t.Context(), period, true)) }
+	}
+	later := erp.Duration(200 * time.Millisecond)
+	return map[connectortest.Trouble]connectortest.Switch{
+		connectortest.OrderLocked: func(_ testing.TB, order string) func() {
+			b.Lock(order, "PLANNER")
+			return func() { b.Unlock(order) }
+		},
+		connectortest.SystemBusy:   faults(erp.Faults{Busy: 1}),
+		connectortest.Throttled:    faults(erp.Faults{Throttle: 1}),
+		connectortest.PeriodClosed: closed,
+		connectortest.OrderNotReleased: func(t testing.TB, order string) func() {
+			must(t, b.Withdraw(t.Context(), order))
+			return func() { must(t, b.Reopen(t.Context(), order)) }
+		},
+		connectortest.OrderComplete: func(t testing.TB, order string) func() {
+			must(t, b.CompleteOrder(t.Context(), order))
+			return func() { must(t, b.Reopen(t.Context(), order)) }
+		},
+		connectortest.StockMissing: func(t testing.TB, _ string) func() {
+			stock, err := b.Stock(t.Context(), []string{"STEEL-S235"})
+			must(t, err)
+			all := stock[0]
+			all.OnHand = all.OnHand.Neg()
+			must(t, b.PutItem(t.Context(), all))
+			return func() { must(t, b.PutItem(t.Context(), stock[0])) }
+		},
+		connectortest.NoRight: faults(erp.Faults{Deny: 1}),
+		connectortest.MovementFailed: func(t testing.TB, _ string) func() {
+			b.SetFaults(erp.Faults{HalfApply: 1})
+			return func() {
+				b.SetFaults(erp.Faults{})
+				_, err := b.Reprocess(t.Context())
+				must(t, err)
+			}
+		},
+		connectortest.ErrorInSuccess:  faults(erp.Faults{ErrorFlag: 1}),
+		connectortest.OnlyClaimed:     faults(erp.Faults{Phantom: 1}),
+		connectortest.BookedOtherwise: faults(erp.Faults{Misbook: 1}),
+		connectortest.BookedLater:     faults(erp.Faults{Delay: 1, DelayFor: later}),
+		connectortest.BookedNever: func(t testing.TB, order string) func() {
+			b.SetFaults(erp.Faults{Delay: 1, DelayFor: later})
+			open := closed(t, order)
+			return func() { b.SetFaults(erp.Faults{}); open() }
+		},
+		connectortest.ReadLate:     faults(erp.Faults{ReadLag: later}),
+		connectortest.DuplicateKey: faults(erp.Faults{UniqueKeys: true}),
+		connectortest.NoSearch:     faults(erp.Faults{NoSearch: true}),
+	}
+}
+
 func TestConformance(t *testing.T) {
 	b := newBench(t)
 	must := func(t testing.TB, err error) {
@@ -109,6 +178,7 @@ func TestConformance(t *testing.T) {
 				must(t, b.ERP.ChangeQuantity(t.Context(), order, decimal.RequireFromString(quantity)))
 			}
 		},
+		Troubles:      b.troubles(),
 		LossyPostings: 300,
 	})
 }

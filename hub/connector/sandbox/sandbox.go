@@ -101,6 +101,7 @@ func (c *Connector) Capabilities() connector.Capabilities {
 		System:        c.cfg.Name,
 		Posts:         []object.Kind{object.KindConfirmation, object.KindConsumption, object.KindOrderState},
 		States:        []object.FloorState{object.FloorStarted, object.FloorFinished},
+		Reverses:      []object.Kind{object.KindConfirmation, object.KindConsumption},
 		ExternalKey:   true,
 		QuantityScale: 3,
 		Settle:        c.cfg.Settle,
@@ -113,6 +114,10 @@ type intent struct {
 	ValidUntil time.Time `json:"valid_until"`
 	// Reverses is the number of the document to take back.
 	Reverses string `json:"reverses,omitempty"`
+	// Failed is the last request with the key that the ERP had accepted and refused later, before this one.
+	Failed int64 `json:"failed,omitempty"`
+	// Blind: nothing could be found out, because the ERP offers no search. The request then has no end of validity.
+	Blind bool `json:"blind,omitempty"`
 }
 
 // stateID marks a Document that is no document but the state of the order whose number it has.
@@ -133,7 +138,7 @@ func (c *Connector) Prepare(ctx context.Context, p connector.Posting) ([]byte, *
 	if early := unsuitable(p); early != nil {
 		return nil, early, nil
 	}
-	finding, now, err := c.find(ctx, p)
+	finding, found, err := c.find(ctx, p)
 	if err != nil {
 		return nil, nil, fmt.Errorf("prepare %s: %w", p.Fact.Key, err)
 	}
@@ -144,9 +149,15 @@ func (c *Connector) Prepare(ctx context.Context, p connector.Posting) ([]byte, *
 		return nil, &connector.Outcome{Result: connector.Rejected, Class: connector.Retryable, Code: "PENDING", Reason: finding.Reason,
 			NextStep: "Wait: it is looked at again by itself."}, nil
 	}
-	in := intent{ValidUntil: now.Add(c.cfg.Settle)}
+	in := intent{ValidUntil: found.AsOf.Add(c.cfg.Settle)}
+	if finding.Presence == connector.CannotTell {
+		in = intent{Blind: true}
+	}
+	if found.Failed != nil {
+		in.Failed = found.Failed.Ticket
+	}
 	if !p.Fact.Reverses.IsZero() {
-		number, early, err := c.documentToReverse(ctx, p.Fact.Reverses)
+		number, early, err := c.documentToReverse(ctx, p)
 		if err != nil || early != nil {
 			return nil, early, err
 		}
@@ -156,19 +167,34 @@ func (c *Connector) Prepare(ctx context.Context, p connector.Posting) ([]byte, *
 	return text, nil, err
 }
 
-func (c *Connector) documentToReverse(ctx context.Context, key factkey.Key) (string, *connector.Outcome, error) {
+// documentToReverse finds the document of the fact that is taken back.
+func (c *Connector) documentToReverse(ctx context.Context, p connector.Posting) (string, *connector.Outcome, error) {
+	key := p.Fact.Reverses
 	found, err := c.client.find(ctx, key.String())
+	if unsearchable(err) && p.Original != nil && p.Original.Document.Number != "" {
+		return p.Original.Document.Number, nil, nil // the ERP refuses it when it is reversed already
+	}
 	if err != nil {
 		return "", nil, err
+	}
+	refuse := func(class connector.Class, code, next, reason string, args ...any) (string, *connector.Outcome, error) {
+		return "", &connector.Outcome{Result: connector.Rejected, Class: class, Code: code, Reason: fmt.Sprintf(reason, args...), NextStep: next}, nil
 	}
 	for _, d := range found.Documents {
 		if d.ReversedBy == "" {
 			return d.Number, nil, nil
 		}
 	}
-	return "", &connector.Outcome{Result: connector.Rejected, Class: connector.Retryable, Code: "NOTHING_TO_REVERSE",
-		Reason:   fmt.Sprintf("No open document of fact %s is there to be reversed.", key),
-		NextStep: "Look whether that fact is still to be posted: the reversal follows it by itself."}, nil
+	switch {
+	case len(found.Documents) > 0:
+		d := found.Documents[0]
+		return refuse(connector.Correctable, "ALREADY_REVERSED", "Check that the other reversal meant the same, then accept this fact with its document.",
+			"Document %s of fact %s is reversed already, by %s.", d.Number, key, d.ReversedBy)
+	case found.Pending:
+		return refuse(connector.Retryable, "PENDING", "Wait: it is looked at again by itself.", "The document of fact %s is not booked yet.", key)
+	}
+	return refuse(connector.Correctable, "NOTHING_TO_REVERSE", "Look in the ERP what became of that fact, then replay or accept this one.",
+		"No document of fact %s is there to be reversed.", key)
 }
 
 // Post makes the document.
@@ -177,7 +203,7 @@ func (c *Connector) Post(ctx context.Context, p connector.Posting, raw []byte) c
 		return *early
 	}
 	in, err := readIntent(raw)
-	if err != nil || in.ValidUntil.IsZero() {
+	if err != nil || in.ValidUntil.IsZero() && !in.Blind {
 		return connector.Outcome{Result: connector.Rejected, Class: connector.Retryable, Code: "NO_INTENT",
 			Reason: fmt.Sprintf("Posting %s was not prepared, or its intent was damaged.", p.Fact.Key), NextStep: "Replay the fact: it is prepared again."}
 	}
@@ -199,26 +225,43 @@ func (c *Connector) Lookup(ctx context.Context, p connector.Posting, raw []byte)
 	if err != nil {
 		return connector.Finding{}, fmt.Errorf("look up %s: %w", p.Fact.Key, err)
 	}
-	finding, now, err := c.find(ctx, p)
+	finding, found, err := c.find(ctx, p)
 	if err != nil {
 		return connector.Finding{}, fmt.Errorf("look up %s: %w", p.Fact.Key, err)
 	}
-	if finding.Presence == connector.Absent && !now.After(in.ValidUntil) {
+	if finding.Presence != connector.Absent {
+		return finding, nil
+	}
+	if !found.AsOf.After(in.ValidUntil) || in.Blind {
 		return connector.Finding{Presence: connector.NotFoundYet, Reason: fmt.Sprintf("No document has key %s yet; the request is valid for another %s.",
-			p.Fact.Key, in.ValidUntil.Sub(now).Round(time.Millisecond))}, nil
+			p.Fact.Key, in.ValidUntil.Sub(found.AsOf).Round(time.Millisecond))}, nil
+	}
+	if f := found.Failed; f != nil && f.Ticket > in.Failed {
+		out := rejection(&f.refusal)
+		finding.Rejection = &out
 	}
 	return finding, nil
 }
 
-// find says what the ERP holds under the fact's key, without regard to requests that may still be on their way, and what
-// the ERP's clock showed just before it looked.
-func (c *Connector) find(ctx context.Context, p connector.Posting) (connector.Finding, time.Time, error) {
+// find says what the ERP holds under the fact's key, without regard to requests that may still be on their way. AsOf of what
+// was found is what the ERP's clock showed just before it looked.
+func (c *Connector) find(ctx context.Context, p connector.Posting) (connector.Finding, found, error) {
 	found, err := c.client.find(ctx, p.Fact.Key.String())
+	if unsearchable(err) {
+		return connector.Finding{Presence: connector.CannotTell,
+			Reason: fmt.Sprintf("The ERP offers no search by external key: whether it holds %s must be looked up by hand.", p.Fact.Key)}, found, nil
+	}
 	if err != nil {
-		return connector.Finding{}, time.Time{}, err
+		return connector.Finding{}, found, err
 	}
 	finding, err := c.judge(ctx, p, found)
-	return finding, found.AsOf, err
+	return finding, found, err
+}
+
+// unsearchable reports that the ERP offers no search by external key.
+func unsearchable(err error) bool {
+	var r *refusal
+	return errors.As(err, &r) && r.Code == noSearch
 }
 
 func (c *Connector) judge(ctx context.Context, p connector.Posting, found found) (connector.Finding, error) {
@@ -253,18 +296,46 @@ func (c *Connector) Verify(ctx context.Context, p connector.Posting, raw []byte,
 	if doc.ID == stateID {
 		return c.verifyState(ctx, p)
 	}
-	found, err := c.client.find(ctx, p.Fact.Key.String())
-	if err != nil {
-		return connector.Verification{}, fmt.Errorf("verify %s: %w", p.Fact.Key, err)
-	}
-	if len(found.Documents) == 0 && found.Pending {
-		return connector.Verification{NotYet: true}, nil
-	}
 	in, err := readIntent(raw)
 	if err != nil {
 		return connector.Verification{}, fmt.Errorf("verify %s: %w", p.Fact.Key, err)
 	}
-	return compare(p, in, doc, found.Documents), nil
+	docs, yet, err := c.readBack(ctx, p, in, doc)
+	if err == nil && len(docs) > 0 && in.Reverses == "" && !p.Fact.Reverses.IsZero() {
+		in.Reverses, err = c.reversedBy(ctx, p.Fact.Reverses, docs[0].Number)
+	}
+	if err != nil {
+		return connector.Verification{}, fmt.Errorf("verify %s: %w", p.Fact.Key, err)
+	}
+	if len(docs) == 0 && yet {
+		return connector.Verification{NotYet: true}, nil
+	}
+	return compare(p, in, doc, docs), nil
+}
+
+// readBack reads the documents with the fact's key, and whether one may only not be to be seen yet. Where there is no search,
+// it reads the document that the answer named.
+func (c *Connector) readBack(ctx context.Context, p connector.Posting, in intent, doc connector.Document) (docs []document, yet bool, err error) {
+	found, err := c.client.find(ctx, p.Fact.Key.String())
+	if !unsearchable(err) {
+		return found.Documents, found.Pending || !found.AsOf.After(in.ValidUntil), err
+	}
+	d, err := c.client.document(ctx, doc.Number)
+	if errors.Is(err, connector.ErrNotFound) {
+		return nil, false, nil
+	}
+	return []document{d}, false, err
+}
+
+// reversedBy finds the document of a fact that another document reverses, empty when that does not.
+func (c *Connector) reversedBy(ctx context.Context, key factkey.Key, reversal string) (string, error) {
+	found, err := c.client.find(ctx, key.String())
+	for _, d := range found.Documents {
+		if d.ReversedBy == reversal {
+			return d.Number, nil
+		}
+	}
+	return "", err
 }
 
 func (c *Connector) verifyState(ctx context.Context, p connector.Posting) (connector.Verification, error) {

@@ -148,7 +148,7 @@ func TestReversalTakesTheFactBack(t *testing.T) {
 	no := release(t, e)
 	reversal := confirmation(no, "undo", "12", "1")
 	reversal.Fact.Reverses = factkey.Of("c1")
-	if _, out := attempt(t, c, reversal); out.Result != connector.Rejected || out.Class != connector.Retryable {
+	if _, out := attempt(t, c, reversal); out.Result != connector.Rejected || out.Class != connector.Correctable {
 		t.Errorf("reversal before its fact: %+v", out)
 	}
 	settled(t, c, confirmation(no, "c1", "12", "1"))

@@ -15,7 +15,7 @@ import (
 
 var orderStates = map[string]object.OrderState{
 	"RELEASED": object.OrderReleased, "STARTED": object.OrderInProgress, "FINISHED": object.OrderCompleted,
-	"CLOSED": object.OrderClosed, "CANCELLED": object.OrderCancelled,
+	"CREATED": object.OrderPlanned, "COMPLETED": object.OrderCompleted, "CLOSED": object.OrderClosed, "CANCELLED": object.OrderCancelled,
 }
 
 func (c *Connector) workOrder(o order) object.WorkOrder {
@@ -70,7 +70,10 @@ func unsuitable(p connector.Posting) *connector.Outcome {
 
 // request is the path and the body of a posting.
 func request(p connector.Posting, in intent) (string, map[string]any) {
-	body := map[string]any{"external_key": p.Fact.Key.String(), "valid_until": in.ValidUntil}
+	body := map[string]any{"external_key": p.Fact.Key.String()}
+	if !in.ValidUntil.IsZero() {
+		body["valid_until"] = in.ValidUntil
+	}
 	if !p.PostingDate.IsZero() {
 		body["posting_date"] = p.PostingDate.Format(time.DateOnly)
 	}
@@ -127,11 +130,21 @@ func (c *Connector) outcome(a answer, err error) connector.Outcome {
 			NextStep: "Check that the ERP runs at " + c.cfg.URL + " and takes the user and password."}
 	case a.refusal != nil:
 		return rejection(a.refusal)
+	case a.duplicate != "":
+		return connector.Outcome{Result: connector.InDoubt, Reason: "The ERP has the key already: " + a.duplicate + "."}
 	case a.status == http.StatusAccepted:
 		return connector.Outcome{Result: connector.InDoubt, Reason: fmt.Sprintf("The ERP accepted the posting and books it later: %s", a.body)}
 	}
-	var doc document
-	if err := json.Unmarshal(a.body, &doc); err != nil || doc.Number == "" {
+	var doc struct {
+		document
+		ErrorsExist flag      `json:"errors_exist"`
+		Errors      []refusal `json:"errors"`
+	}
+	err = json.Unmarshal(a.body, &doc)
+	if err == nil && bool(doc.ErrorsExist) && len(doc.Errors) > 0 {
+		return rejection(&doc.Errors[0])
+	}
+	if err != nil || doc.Number == "" {
 		return connector.Outcome{Result: connector.InDoubt, Reason: fmt.Sprintf("The ERP answered %d without a document number.", a.status)}
 	}
 	return connector.Outcome{Result: connector.Posted, Document: connector.Document{Number: doc.Number}}
@@ -142,21 +155,25 @@ var advice = map[string]struct {
 	class connector.Class
 	next  string
 }{
-	"C1/005": {connector.Retryable, "Wait until the user has left the order: it is tried again by itself."},
-	"SY/503": {connector.Retryable, "Wait: it is tried again by itself."},
-	"SY/408": {connector.Retryable, "Wait: it is prepared and sent again by itself."},
-	"SY/401": {connector.Retryable, "Wait: the connector logs in again by itself."},
-	"SY/402": {connector.Retryable, "Correct user and password of this ERP in the hub's configuration."},
-	"M7/021": {connector.Correctable, "Post the missing receipt of the item in the ERP, then replay the fact."},
-	"M7/053": {connector.Correctable, "Open the posting period in the ERP or give the fact a posting date in an open one, then replay it."},
-	"CO/688": {connector.Correctable, "Reopen the order in the ERP, then replay the fact."},
-	"M7/061": {connector.Fatal, "Nothing: the document was reversed by somebody else. Check that the reversal meant the same."},
-	"CO/017": {connector.Fatal, "Check the order number at the source; the ERP does not have it."},
-	"CO/119": {connector.Fatal, "Check which order ran on the machine: its item is another one."},
-	"M3/305": {connector.Fatal, "Create the item in the ERP or correct its mapping, then replay the fact."},
-	"BM/302": {connector.Fatal, "Correct the unit in the rule of the source: the item is kept in another unit."},
-	"BM/314": {connector.Fatal, "Let the rule of the source round the quantity to 3 decimals."},
-	"RU/002": {connector.Fatal, "Correct the operation in the rule of the source: the order does not have it."},
+	"C1/005":  {connector.Retryable, "Wait until the user has left the order: it is tried again by itself."},
+	"SY/503":  {connector.Retryable, "Wait: it is tried again by itself."},
+	"SY/429":  {connector.Retryable, "Wait: it is tried again by itself, no sooner than the ERP asked."},
+	"SY/403":  {connector.Fatal, "Give the connector's user the right to post in the ERP, then replay the fact."},
+	"SY/408":  {connector.Retryable, "Wait: it is prepared and sent again by itself."},
+	"SY/401":  {connector.Retryable, "Wait: the connector logs in again by itself."},
+	"SY/402":  {connector.Retryable, "Correct user and password of this ERP in the hub's configuration."},
+	"M7/021":  {connector.Correctable, "Post the missing receipt of the item in the ERP, then replay the fact."},
+	"M7/053":  {connector.Correctable, "Open the posting period in the ERP or give the fact a posting date in an open one, then replay it."},
+	"CO/106":  {connector.Correctable, "Release the order in the ERP, then replay the fact."},
+	"WIP/001": {connector.Correctable, "Correct in the ERP what it says, then replay the fact."},
+	"CO/688":  {connector.Correctable, "Reopen the order in the ERP, then replay the fact."},
+	"M7/061":  {connector.Correctable, "Check that the other reversal meant the same, then accept this fact with its document."},
+	"CO/017":  {connector.Fatal, "Check the order number at the source; the ERP does not have it."},
+	"CO/119":  {connector.Fatal, "Check which order ran on the machine: its item is another one."},
+	"M3/305":  {connector.Fatal, "Create the item in the ERP or correct its mapping, then replay the fact."},
+	"BM/302":  {connector.Fatal, "Correct the unit in the rule of the source: the item is kept in another unit."},
+	"BM/314":  {connector.Fatal, "Let the rule of the source round the quantity to 3 decimals."},
+	"RU/002":  {connector.Fatal, "Correct the operation in the rule of the source: the order does not have it."},
 }
 
 func rejection(r *refusal) connector.Outcome {
@@ -180,6 +197,10 @@ func compare(p connector.Posting, in intent, doc connector.Document, docs []docu
 		return differ("Document %s is not in the ERP under key %s.", doc.Number, p.Fact.Key)
 	}
 	d := docs[0]
+	if len(d.Failed) > 0 {
+		m := d.Failed[0]
+		return differ("Document %s is there, but %d of its goods movements failed, the first is %s %s of item %q (%s).", d.Number, len(d.Failed), m.Quantity, m.Unit, m.Item, m.Movement)
+	}
 	for _, f := range fields(p, in, d) {
 		if f.want != f.have {
 			return differ("Document %s has %s %q, wanted %q.", d.Number, f.name, f.have, f.want)
@@ -210,6 +231,7 @@ func fields(p connector.Posting, in intent, d document) []field {
 		amount("yield", d.Yield, f.Confirmation.Yield)
 		amount("scrap", d.Scrap, f.Confirmation.Scrap)
 		amount("rework", d.Rework, f.Confirmation.Rework)
+		amount("received quantity", received(d), f.Confirmation.Yield)
 	case f.Consumption != nil:
 		add("item", d.Item, f.Consumption.Item)
 		add("unit", d.Unit, f.Consumption.Quantity.Unit)
@@ -218,6 +240,21 @@ func fields(p connector.Posting, in intent, d document) []field {
 		add("state", d.State, string(f.OrderState.State))
 	}
 	return all
+}
+
+// received is what a document brought into stock from the order, less what it took back.
+func received(d document) decimal.Decimal {
+	sum := decimal.Zero
+	for _, l := range d.Lines {
+		switch {
+		case l.Item != d.Item:
+		case l.Movement == "101":
+			sum = sum.Add(l.Quantity)
+		case l.Movement == "102":
+			sum = sum.Sub(l.Quantity)
+		}
+	}
+	return sum
 }
 
 // issued is what a document took from stock, less what it gave back.

@@ -40,6 +40,7 @@ func (c *Connector) Capabilities() connector.Capabilities {
 		System:        "Tryton",
 		Posts:         []object.Kind{object.KindConfirmation, object.KindConsumption, object.KindOrderState},
 		States:        []object.FloorState{object.FloorStarted, object.FloorFinished, object.FloorCancelled},
+		Reverses:      []object.Kind{object.KindConfirmation, object.KindConsumption},
 		ExternalKey:   true,
 		CompareAndSet: true,
 		QuantityScale: -1,

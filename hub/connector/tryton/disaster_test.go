@@ -293,14 +293,18 @@ func reversal(t *testing.T, pl *plant) {
 	if got := pl.erp.Effects(t, order, "FG-GEAR"); got.Yield != "5" || got.Issued != "5" {
 		t.Errorf("Tryton holds %+v, want 5 made and 5 taken back", got)
 	}
+	used := consumption(order, "2.5")
+	settle(t, c, used)
 	q := consumption(order, "2.5")
-	q.Fact.Reverses = factkey.Random()
+	q.Fact.Reverses = used.Fact.Key
 	settle(t, c, q)
-	if got := pl.erp.Effects(t, order, "RM-STEEL"); got.Returned != "2.5" || got.Issued != "0" {
-		t.Errorf("Tryton holds %+v, want 2.5 returned", got)
+	if got := pl.erp.Effects(t, order, "RM-STEEL"); got.Returned != "2.5" || got.Issued != "2.5" {
+		t.Errorf("Tryton holds %+v, want 2.5 issued and 2.5 returned", got)
 	}
+	scrapped := confirmation(order, "0", "1", "0")
+	settle(t, c, scrapped)
 	p = confirmation(order, "0", "1", "0")
-	p.Fact.Reverses = factkey.Random()
+	p.Fact.Reverses = scrapped.Fact.Key
 	pl.refuse(t, c, p, connector.Correctable, "scrap_reversed")
 }
 

@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/linekeeper/linekeeper/hub/connector"
@@ -121,7 +123,11 @@ func (c *Connector) prepareMoves(ctx context.Context, p connector.Posting, o ord
 		return reject(connector.Correctable, "order_closed", fmt.Sprintf("order %q is %s in Tryton", o.Number, o.State),
 			"Post it by hand on another order or as an inventory difference, or move the fact to an open order and replay."), nil
 	}
-	early, err := c.plan(ctx, p, o, in)
+	early, err := c.reversible(ctx, p, o)
+	if early != nil || err != nil {
+		return early, err
+	}
+	early, err = c.plan(ctx, p, o, in)
 	if early != nil || err != nil {
 		return early, err
 	}
@@ -146,6 +152,52 @@ func (c *Connector) known(ctx context.Context, p connector.Posting, o order, in 
 		return &connector.Outcome{Result: connector.Posted, Document: document(o.Number, in.Adopt)}, nil
 	}
 	return nil, nil
+}
+
+// reversible finds the moves of the fact that is taken back, by their notes: they must be done, and no other fact may have
+// taken them back. Tryton itself would let any move be made any number of times.
+func (c *Connector) reversible(ctx context.Context, p connector.Posting, o order) (*connector.Outcome, error) {
+	key := p.Fact.Reverses
+	if key.IsZero() {
+		return nil, nil
+	}
+	notes, err := c.notes(ctx, slices.Concat(o.Inputs, o.Outputs))
+	if err != nil {
+		return nil, err
+	}
+	var original, reversals []int
+	for id, text := range notes {
+		own, reversed, _ := strings.Cut(strings.TrimPrefix(text, notePrefix), reversesWord)
+		switch key.String() {
+		case own:
+			original = append(original, id)
+		case reversed:
+			reversals = append(reversals, id)
+		}
+	}
+	there, err := c.anyDone(ctx, original)
+	if err != nil {
+		return nil, err
+	}
+	if !there {
+		return reject(connector.Correctable, "nothing_to_reverse", fmt.Sprintf("order %q has no move of fact %s that could be taken back", o.Number, key),
+			"Look in Tryton what became of that fact, then replay or settle this one."), nil
+	}
+	gone, err := c.anyDone(ctx, reversals)
+	if err != nil || !gone {
+		return nil, err
+	}
+	return reject(connector.Correctable, "already_reversed", fmt.Sprintf("order %q has moves already that take fact %s back", o.Number, key),
+		"Check that the other reversal meant the same, then settle this fact."), nil
+}
+
+func (c *Connector) anyDone(ctx context.Context, moves []int) (bool, error) {
+	if len(moves) == 0 {
+		return false, nil
+	}
+	var n int
+	err := c.client.call(ctx, &n, nil, "stock.move.search_count", []any{idsIn(moves), []any{"state", "=", "done"}})
+	return n > 0, err
 }
 
 // plan works out the moves of a fact.

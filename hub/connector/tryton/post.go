@@ -208,7 +208,16 @@ func (c *Connector) withoutForeign(ctx context.Context, p connector.Posting, mov
 
 const notePrefix = "Linekeeper fact "
 
-func noteText(p connector.Posting) string { return notePrefix + p.Fact.Key.String() }
+// reversesWord stands in the note between the key of a reversal and that of the fact it takes back.
+const reversesWord = " reverses "
+
+func noteText(p connector.Posting) string {
+	text := notePrefix + p.Fact.Key.String()
+	if !p.Fact.Reverses.IsZero() {
+		text += reversesWord + p.Fact.Reverses.String()
+	}
+	return text
+}
 
 func moveRefs(ids []int) []string {
 	refs := make([]string, len(ids))

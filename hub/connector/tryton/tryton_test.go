@@ -20,7 +20,9 @@ type plant struct {
 
 func startPlant(t *testing.T) *plant {
 	erp := realparts.Tryton(t)
-	return &plant{erp: erp, proxy: connectortest.NewProxy(t, erp.URL)}
+	p := &plant{erp: erp, proxy: connectortest.NewProxy(t, erp.URL)}
+	p.proxy.EndSessions = func() { p.exec(t, `DELETE FROM ir_session`); p.erp.Forget() }
+	return p
 }
 
 func (p *plant) config() tryton.Config {
@@ -67,7 +69,7 @@ func (p *plant) harness(t *testing.T) connectortest.Harness {
 			t.Helper()
 			made, used := p.erp.Effects(t, order, "FG-GEAR"), p.erp.Effects(t, order, "RM-STEEL")
 			dec := decimal.RequireFromString
-			return connectortest.Effects{Yield: dec(made.Yield), Scrap: dec(made.Scrap), Issued: dec(used.Issued), Returned: dec(used.Returned),
+			return connectortest.Effects{Yield: dec(made.Yield).Sub(dec(made.Issued)), Scrap: dec(made.Scrap), Issued: dec(used.Issued), Returned: dec(used.Returned),
 				Documents: made.Done + used.Done + made.Loose + used.Loose, State: floorStates[p.erp.OrderState(t, order)]}
 		},
 		Faults: p.proxy,
@@ -92,6 +94,31 @@ func (p *plant) harness(t *testing.T) connectortest.Harness {
 			}
 		},
 		ExpireSessions: func(t testing.TB) { p.exec(t, `DELETE FROM ir_session`); p.erp.Forget() },
+		Troubles: map[connectortest.Trouble]connectortest.Switch{
+			connectortest.OrderNotReleased: func(t testing.TB, order string) func() {
+				id := []int{p.erp.OrderID(t, order)}
+				p.erp.Call(t, "production", "draft", id)
+				return func() { p.erp.Call(t, "production", "wait", id) }
+			},
+		},
+		CannotShow: map[connectortest.Trouble]string{
+			connectortest.OrderLocked:     "Tryton locks no orders; a change under way shows in OneIntentManyWorkersOneEffect",
+			connectortest.SystemBusy:      "trytond never says so; a gateway's 503 is shown above",
+			connectortest.Throttled:       "trytond throttles log-ins only; a gateway's 429 is shown above",
+			connectortest.PeriodClosed:    "a closed period closes all orders of this server; shown in ClosedPeriod",
+			connectortest.OrderComplete:   "Tryton has no such state; done orders are shown in Rejections",
+			connectortest.StockMissing:    "Tryton lets stock go below zero; check_stock is shown in BookStockIsCheckedWhenAsked",
+			connectortest.NoRight:         "needs another account; shown in AccountWithoutRights",
+			connectortest.MovementFailed:  "one write adds all moves; a posting that is half done is shown in KilledBetweenCreateAndDo",
+			connectortest.ErrorInSuccess:  "all of Tryton's refusals come with status 200; shown in Rejections",
+			connectortest.OnlyClaimed:     "Tryton answers after its commit; a step it ignores is shown in IgnoredTransitionIsNotTakenForSuccess",
+			connectortest.BookedOtherwise: "Tryton changes no quantity; VerifySeesADifference shows the comparison",
+			connectortest.BookedLater:     "Tryton books within the request; a late request is shown above",
+			connectortest.BookedNever:     "Tryton books within the request",
+			connectortest.ReadLate:        "Tryton reads the database that it writes",
+			connectortest.DuplicateKey:    "Tryton knows no unique key; the timestamp does it, shown in OneIntentManyWorkersOneEffect",
+			connectortest.NoSearch:        "the moves of an order can always be searched",
+		},
 	}
 }
 

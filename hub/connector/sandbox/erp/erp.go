@@ -16,6 +16,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
@@ -92,6 +93,9 @@ func (e *ERP) openFile(path string) (err error) {
 	if _, err = e.write.Exec(schema); err != nil {
 		return err
 	}
+	if _, err = e.write.Exec(`alter table document add column arrived integer not null default 0`); err != nil && !strings.Contains(err.Error(), "duplicate column") {
+		return err // files of earlier versions lack it
+	}
 	e.read, err = sql.Open("sqlite", dsn+"&_pragma=query_only(1)")
 	return err
 }
@@ -149,10 +153,13 @@ create table if not exists document (
   number text primary key, kind text not null, external_key text not null, order_no text not null, operation text not null,
   item text not null, yield text not null, scrap text not null, rework text not null, unit text not null,
   scrap_reason text not null, final integer not null, state text not null, person text not null, lot text not null,
-  posting_date text not null, booked_at integer not null, reverses text not null default '') strict;
+  posting_date text not null, booked_at integer not null, reverses text not null default '', arrived integer not null default 0) strict;
 create index if not exists document_key on document (external_key);
 create index if not exists document_reverses on document (reverses);
 create table if not exists document_line (
+  number text not null, line integer not null, movement text not null, item text not null, quantity text not null,
+  unit text not null, lot text not null, reservation text not null, primary key (number, line)) strict;
+create table if not exists failed_line (
   number text not null, line integer not null, movement text not null, item text not null, quantity text not null,
   unit text not null, lot text not null, reservation text not null, primary key (number, line)) strict;
 create table if not exists queue (

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"html/template"
+	"math"
 	"net/http"
 	"strconv"
 	"strings"
@@ -27,8 +28,14 @@ type Found struct {
 	Documents []Document `json:"documents"`
 	// Pending says that a request with the key is being worked on or waits to be booked.
 	Pending bool `json:"pending"`
-	// Failed is the refusal of an accepted request with the key that could not be booked.
-	Failed *Failure `json:"failed,omitempty"`
+	// Failed is the last refusal of an accepted request with the key that could not be booked.
+	Failed *FailedRequest `json:"failed,omitempty"`
+}
+
+// FailedRequest is an accepted request that was refused later. Tickets count up.
+type FailedRequest struct {
+	Failure
+	Ticket int64 `json:"ticket"`
 }
 
 // Failure is a refusal as the API writes it.
@@ -79,6 +86,17 @@ func (e *ERP) handleAdmin(handle func(string, func(http.ResponseWriter, *http.Re
 	handle("POST /api/orders/{no}/cancel", change(e.Cancel))
 	handle("POST /api/orders/{no}/close", change(e.CloseOrder))
 	handle("POST /api/orders/{no}/reopen", change(e.Reopen))
+	handle("POST /api/orders/{no}/complete", change(e.CompleteOrder))
+	handle("POST /api/orders/{no}/withdraw", change(e.Withdraw))
+	handle("POST /admin/orders/{no}/lock", change(func(_ context.Context, no string) error { e.Lock(no, "PLANNER"); return nil }))
+	handle("POST /admin/orders/{no}/unlock", change(func(_ context.Context, no string) error { e.Unlock(no); return nil }))
+	handle("POST /admin/movements/reprocess", func(w http.ResponseWriter, r *http.Request) error {
+		n, err := e.Reprocess(r.Context())
+		if err != nil {
+			return err
+		}
+		return write(w, http.StatusOK, map[string]int{"movements": n})
+	})
 	handle("POST /admin/orders/{no}/quantity", func(w http.ResponseWriter, r *http.Request) error {
 		var body struct {
 			Quantity decimal.Decimal `json:"quantity"`
@@ -142,13 +160,17 @@ func (e *ERP) authorise(r *http.Request) error {
 			return nil
 		}
 		delete(e.tokens, token)
-		return &Error{Status: 401, Code: "SY/401", Message: "The token has expired: log in again"}
+		return sessionEnded()
 	}
 	user, password, _ := r.BasicAuth()
 	if same(user, e.user)&same(password, e.password) != 1 {
 		return &Error{Status: 401, Code: "SY/402", Message: "User name or password is wrong"}
 	}
 	return nil
+}
+
+func sessionEnded() *Error {
+	return &Error{Status: 401, Code: "SY/401", Message: "The token has expired: log in again"}
 }
 
 func same(a, b string) int { return subtle.ConstantTimeCompare([]byte(a), []byte(b)) }
@@ -196,6 +218,9 @@ func (e *ERP) serveOrder(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (e *ERP) serveDocuments(w http.ResponseWriter, r *http.Request) error {
+	if e.Faults().NoSearch {
+		return &Error{Status: 405, Code: "SY/405", Message: "Documents cannot be searched by external key"}
+	}
 	key := r.URL.Query().Get("external_key")
 	if key == "" {
 		return &Error{Status: 400, Code: "00/055", Message: "Fill in external_key"}
@@ -210,32 +235,42 @@ func (e *ERP) serveDocuments(w http.ResponseWriter, r *http.Request) error {
 // Find searches documents and waiting requests by external key.
 func (e *ERP) Find(_ context.Context, key string) (Found, error) {
 	// What is being worked on is looked at before the documents: what ends in between is then in one of the two.
-	found := Found{AsOf: e.now().UTC()}
 	e.mu.Lock()
+	lag := time.Duration(e.faults.ReadLag)
+	found := Found{AsOf: e.now().Add(-lag).UTC()}
 	found.Pending = e.inFlight[key] > 0
 	e.mu.Unlock()
 	type queued struct {
 		state string
-		Failure
+		FailedRequest
 	}
 	all, err := collect(e.read, func(row scanner) (q queued, err error) {
-		return q, row.Scan(&q.state, &q.Code, &q.Message)
-	}, `select state, code, message from queue where external_key = $1 order by ticket`, key)
+		return q, row.Scan(&q.state, &q.Code, &q.Message, &q.Ticket)
+	}, `select state, code, message, ticket from queue where external_key = $1 order by ticket`, key)
 	if err != nil {
 		return Found{}, err
 	}
 	for _, q := range all {
 		found.Pending = found.Pending || q.state == "WAITING"
 		if q.state == "FAILED" {
-			found.Failed = &Failure{Code: q.Code, Message: q.Message}
+			found.Failed = &q.FailedRequest
 		}
 	}
-	found.Documents, err = readDocuments(e.read, ` where d.external_key = $1`, key)
+	found.Documents, err = readDocuments(e.read, ` where d.external_key = $1 and d.arrived <= $2`, key, seen(found.AsOf, lag))
 	return found, err
 }
 
+// seen is the latest instant, in milliseconds, that a reader sees.
+func seen(asOf time.Time, lag time.Duration) int64 {
+	if lag <= 0 {
+		return math.MaxInt64
+	}
+	return asOf.UnixMilli()
+}
+
 func (e *ERP) serveDocument(w http.ResponseWriter, r *http.Request) error {
-	d, err := readDocument(e.read, r.PathValue("number"))
+	lag := time.Duration(e.Faults().ReadLag)
+	d, err := readDocument(e.read, r.PathValue("number"), seen(e.now().Add(-lag), lag))
 	if err != nil {
 		return err
 	}
@@ -258,10 +293,14 @@ func (e *ERP) posting(kind, state string) func(http.ResponseWriter, *http.Reques
 			return err
 		}
 		req.Kind, req.State, req.OrderNo, req.Reverses = kind, state, r.PathValue("no"), r.PathValue("number")
+		req.arrived = e.now().UnixMilli()
 		defer e.enter(req.ExternalKey)()
 		f := e.roll(req.OrderNo)
-		if f.loseRequest {
+		switch {
+		case f.loseRequest:
 			panic(http.ErrAbortHandler)
+		case f.htmlPage:
+			return webPage(w)
 		}
 		if f.refuse != nil {
 			return f.refuse
@@ -269,24 +308,40 @@ func (e *ERP) posting(kind, state string) func(http.ResponseWriter, *http.Reques
 		if !req.ValidUntil.IsZero() && e.now().After(req.ValidUntil) {
 			return &Error{Status: 422, Code: "SY/408", Message: fmt.Sprintf("The request arrived too late: it was valid until %s", req.ValidUntil.Format(time.RFC3339Nano))}
 		}
-		status, answer, err := e.perform(r.Context(), req, f.delay)
-		if f.loseReply {
+		status, answer, err := e.perform(r.Context(), req, f)
+		switch {
+		case f.loseReply:
 			panic(http.ErrAbortHandler)
-		}
-		if err != nil {
+		case f.htmlReply:
+			return webPage(w)
+		case f.emptyReply:
+			return nil
+		case err != nil:
 			return err
 		}
 		return write(w, status, answer)
 	}
 }
 
-func (e *ERP) perform(ctx context.Context, req Request, delay time.Duration) (status int, answer any, err error) {
-	if delay > 0 {
-		ticket, err := e.accept(ctx, req, delay)
+func (e *ERP) perform(ctx context.Context, req Request, f fate) (status int, answer any, err error) {
+	switch {
+	case f.delay > 0:
+		ticket, err := e.accept(ctx, req, f.delay)
 		return http.StatusAccepted, map[string]any{"ticket": ticket, "status": "QUEUED"}, err
+	case f.errorFlag:
+		return http.StatusCreated, map[string]any{"errors_exist": "true", "errors": []Failure{{"WIP/001", fmt.Sprintf("Order %s is not valid for this transaction", req.OrderNo)}}}, nil
+	case f.phantom:
+		return http.StatusCreated, Document{Number: "9999999999", Kind: req.Kind, OrderNo: req.OrderNo, ExternalKey: req.ExternalKey, Lines: []Line{}}, nil
 	}
-	doc, err := e.Post(ctx, req)
+	doc, err := e.post(ctx, req, f)
 	return http.StatusCreated, doc, err
+}
+
+// webPage is what a gateway or a log-in form puts in the place of an answer.
+func webPage(w http.ResponseWriter) error {
+	w.Header().Set("Content-Type", "text/html; charset=utf-8")
+	fmt.Fprint(w, "<!doctype html><title>Please log in</title><form method=post>")
+	return nil
 }
 
 func readBody(r *http.Request, into any) error {

@@ -13,9 +13,11 @@ import (
 
 // The states of a work order.
 const (
+	Created   = "CREATED" // not released yet
 	Released  = "RELEASED"
 	Started   = "STARTED"
 	Finished  = "FINISHED"
+	Completed = "COMPLETED" // technically complete
 	Closed    = "CLOSED"
 	Cancelled = "CANCELLED"
 )
@@ -85,7 +87,8 @@ func (e *ERP) PutItem(ctx context.Context, it Item) error {
 	return nil
 }
 
-// ReleaseOrder creates a released order and returns its number, which the ERP counts when o has none.
+// ReleaseOrder creates an order and returns its number, which the ERP counts when o has none. It is released unless o says
+// that it is only Created.
 func (e *ERP) ReleaseOrder(ctx context.Context, o Order) (string, error) {
 	err := e.inTx(ctx, func(tx *sql.Tx) error {
 		it, err := readItem(tx, o.Item)
@@ -108,9 +111,13 @@ func (e *ERP) ReleaseOrder(ctx context.Context, o Order) (string, error) {
 }
 
 func (e *ERP) insertOrder(tx *sql.Tx, o Order, it Item) error {
+	state := Released
+	if o.State == Created {
+		state = Created
+	}
 	_, err := tx.Exec(`insert into work_order (no, version, changed_at, state, item, quantity, unit, site, work_center, lot, priority,
 		planned_start, planned_end) values ($1, 1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)`,
-		o.No, e.stamp(), Released, o.Item, o.Quantity.String(), it.Unit, o.Site, o.WorkCenter, o.Lot, o.Priority,
+		o.No, e.stamp(), state, o.Item, o.Quantity.String(), it.Unit, o.Site, o.WorkCenter, o.Lot, o.Priority,
 		o.PlannedStart.Unix(), o.PlannedEnd.Unix())
 	if err != nil {
 		return err
@@ -176,9 +183,32 @@ func (e *ERP) CloseOrder(ctx context.Context, no string) error {
 	})
 }
 
-// Reopen makes a cancelled, finished or closed order workable again.
+// Withdraw takes an order back that nobody has started: it is then only created.
+func (e *ERP) Withdraw(ctx context.Context, no string) error {
+	return e.changeOrder(ctx, no, func(tx *sql.Tx, o *Order) error {
+		if o.State != Released {
+			return wrongState(o, "only a released order can be withdrawn")
+		}
+		o.State = Created
+		return nil
+	})
+}
+
+// CompleteOrder sets an order technically complete: no more is expected of it, and nothing can be posted to it.
+func (e *ERP) CompleteOrder(ctx context.Context, no string) error {
+	return e.changeOrder(ctx, no, func(tx *sql.Tx, o *Order) error {
+		o.State = Completed
+		return nil
+	})
+}
+
+// Reopen makes an order workable again that is cancelled, finished, complete or closed, and releases one that is only created.
 func (e *ERP) Reopen(ctx context.Context, no string) error {
 	return e.changeOrder(ctx, no, func(tx *sql.Tx, o *Order) error {
+		if o.State == Created {
+			o.State = Released
+			return nil
+		}
 		o.State = Started
 		return nil
 	})

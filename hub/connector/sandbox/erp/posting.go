@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"time"
 
 	"github.com/shopspring/decimal"
@@ -73,6 +74,8 @@ type Request struct {
 	ValidUntil time.Time `json:"valid_until"`
 	// Reverses is the number of a document: the request then takes back all of it, and the other fields do not count.
 	Reverses string `json:"reverses"`
+
+	arrived int64 // in milliseconds, 0 for a request that did not come over HTTP
 }
 
 // Document is what was booked. Quantities of a reversal are negative.
@@ -97,6 +100,10 @@ type Document struct {
 	Reverses    string          `json:"reverses,omitempty"`
 	ReversedBy  string          `json:"reversed_by,omitempty"`
 	Lines       []Line          `json:"lines"`
+	// Failed are goods movements that could not be booked with the document; they wait to be processed again.
+	Failed []Line `json:"failed_movements,omitempty"`
+
+	arrived int64 // of its request; a search as of that instant finds it
 }
 
 // Line is one goods movement of a document: 101 receipt, 102 its reversal, 261 issue, 262 return.
@@ -118,24 +125,45 @@ func (l Line) effect() decimal.Decimal {
 }
 
 // Post books a request in one transaction. A refusal is an *Error. Two requests with one external key are two documents.
-func (e *ERP) Post(ctx context.Context, r Request) (doc Document, err error) {
+func (e *ERP) Post(ctx context.Context, r Request) (Document, error) { return e.post(ctx, r, fate{}) }
+
+func (e *ERP) post(ctx context.Context, r Request, f fate) (doc Document, err error) {
+	if f.misbook {
+		r.Yield = r.Yield.Sub(decimal.NewFromInt(1))
+	}
 	err = e.inTx(ctx, func(tx *sql.Tx) error {
-		doc, err = e.book(tx, r)
+		doc, err = e.book(tx, r, f.half)
 		return err
 	})
 	return doc, err
 }
 
-func (e *ERP) book(tx *sql.Tx, r Request) (Document, error) {
+// checkKey refuses an external key that is there already, when the ERP was set to.
+func (e *ERP) checkKey(tx *sql.Tx, key string) error {
+	if key == "" || !e.Faults().UniqueKeys {
+		return nil
+	}
+	var number string
+	switch err := tx.QueryRow(`select number from document where external_key = $1`, key).Scan(&number); {
+	case errors.Is(err, sql.ErrNoRows):
+		return nil
+	case err != nil:
+		return err
+	}
+	return &Error{Status: 409, Code: "00/409", Message: fmt.Sprintf("External key %q is used by document %s", key, number)}
+}
+
+// book makes a document; half leaves its goods movements for Reprocess.
+func (e *ERP) book(tx *sql.Tx, r Request, half bool) (Document, error) {
 	if r.PostingDate == "" {
 		r.PostingDate = e.now().UTC().Format(time.DateOnly)
 	}
-	if err := e.checkPeriod(tx, r.PostingDate); err != nil {
+	if err := errors.Join(e.checkKey(tx, r.ExternalKey), e.checkPeriod(tx, r.PostingDate)); err != nil {
 		return Document{}, err
 	}
 	doc := Document{
 		Kind: r.Kind, ExternalKey: r.ExternalKey, OrderNo: r.OrderNo, Operation: r.Operation, PostingDate: r.PostingDate,
-		BookedAt: e.now().UTC().Truncate(time.Second), Person: r.Person, Lot: r.Lot, Lines: []Line{},
+		BookedAt: e.now().UTC().Truncate(time.Second), Person: r.Person, Lot: r.Lot, Lines: []Line{}, arrived: r.arrived,
 	}
 	if r.Reverses != "" {
 		if err := reverse(tx, &doc, r.Reverses); err != nil {
@@ -146,7 +174,10 @@ func (e *ERP) book(tx *sql.Tx, r Request) (Document, error) {
 	if err != nil {
 		return Document{}, err
 	}
-	if o.State == Closed || o.State == Cancelled || (o.State == Finished && e.finishCloses && r.Kind != KindStatus) {
+	if o.State == Created {
+		return Document{}, &Error{Status: 409, Code: "CO/106", Message: fmt.Sprintf("Order %s is not released", o.No)}
+	}
+	if o.State == Closed || o.State == Completed || o.State == Cancelled || (o.State == Finished && e.finishCloses && r.Kind != KindStatus) {
 		return Document{}, wrongState(&o, "nothing can be posted to it")
 	}
 	if r.Reverses == "" {
@@ -154,6 +185,9 @@ func (e *ERP) book(tx *sql.Tx, r Request) (Document, error) {
 	}
 	if err != nil {
 		return Document{}, err
+	}
+	if half {
+		doc.Lines, doc.Failed = []Line{}, doc.Lines
 	}
 	return doc, e.store(tx, &doc)
 }
@@ -278,7 +312,7 @@ func (e *ERP) setState(tx *sql.Tx, doc *Document, o *Order, r Request) error {
 
 // reverse fills doc with the opposite of a document.
 func reverse(tx *sql.Tx, doc *Document, number string) error {
-	old, err := readDocument(tx, number)
+	old, err := readDocument(tx, number, math.MaxInt64)
 	if err != nil {
 		return err
 	}
@@ -305,9 +339,10 @@ func (e *ERP) store(tx *sql.Tx, d *Document) error {
 	}
 	d.Number = fmt.Sprint(n)
 	_, err = tx.Exec(`insert into document (number, kind, external_key, order_no, operation, item, yield, scrap, rework, unit, scrap_reason,
-		final, state, person, lot, posting_date, booked_at, reverses) values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)`,
+		final, state, person, lot, posting_date, booked_at, reverses, arrived)
+		values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)`,
 		d.Number, d.Kind, d.ExternalKey, d.OrderNo, d.Operation, d.Item, d.Yield.String(), d.Scrap.String(), d.Rework.String(), d.Unit,
-		d.ScrapReason, d.Final, d.State, d.Person, d.Lot, d.PostingDate, d.BookedAt.Unix(), d.Reverses)
+		d.ScrapReason, d.Final, d.State, d.Person, d.Lot, d.PostingDate, d.BookedAt.Unix(), d.Reverses, d.arrived)
 	if err != nil {
 		return err
 	}
@@ -315,13 +350,44 @@ func (e *ERP) store(tx *sql.Tx, d *Document) error {
 		if err := move(tx, l.Item, l.effect()); err != nil {
 			return err
 		}
-		_, err := tx.Exec(`insert into document_line (number, line, movement, item, quantity, unit, lot, reservation) values ($1, $2, $3, $4, $5, $6, $7, $8)`,
-			d.Number, i+1, l.Movement, l.Item, l.Quantity.String(), l.Unit, l.Lot, l.Reservation)
-		if err != nil {
+		if err := storeLine(tx, "document_line", d.Number, i+1, l); err != nil {
+			return err
+		}
+	}
+	for i, l := range d.Failed {
+		if err := storeLine(tx, "failed_line", d.Number, i+1, l); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+func storeLine(tx *sql.Tx, table, number string, line int, l Line) error {
+	_, err := tx.Exec(`insert into `+table+` (number, line, movement, item, quantity, unit, lot, reservation) values ($1, $2, $3, $4, $5, $6, $7, $8)`,
+		number, line, l.Movement, l.Item, l.Quantity.String(), l.Unit, l.Lot, l.Reservation)
+	return err
+}
+
+// Reprocess books the goods movements that failed, and returns how many.
+func (e *ERP) Reprocess(ctx context.Context) (n int, err error) {
+	err = e.inTx(ctx, func(tx *sql.Tx) error {
+		docs, err := readDocuments(tx, ` where d.number in (select number from failed_line)`)
+		if err != nil {
+			return err
+		}
+		n = 0
+		for _, d := range docs {
+			for i, l := range d.Failed {
+				if err := errors.Join(move(tx, l.Item, l.effect()), storeLine(tx, "document_line", d.Number, len(d.Lines)+i+1, l)); err != nil {
+					return err
+				}
+				n++
+			}
+		}
+		_, err = tx.Exec(`delete from failed_line`)
+		return err
+	})
+	return n, err
 }
 
 const documentColumns = `d.number, d.kind, d.external_key, d.order_no, d.operation, d.item, d.yield, d.scrap, d.rework, d.unit, d.scrap_reason,
@@ -340,8 +406,9 @@ func scanLine(row scanner) (l Line, err error) {
 	return l, row.Scan(&l.Movement, &l.Item, &l.Quantity, &l.Unit, &l.Lot, &l.Reservation)
 }
 
-func readDocument(q querier, number string) (Document, error) {
-	docs, err := readDocuments(q, ` where d.number = $1`, number)
+// readDocument reads a document that arrived until an instant in milliseconds.
+func readDocument(q querier, number string, until int64) (Document, error) {
+	docs, err := readDocuments(q, ` where d.number = $1 and d.arrived <= $2`, number, until)
 	if err != nil {
 		return Document{}, err
 	}
@@ -354,10 +421,12 @@ func readDocument(q querier, number string) (Document, error) {
 func readDocuments(q querier, where string, args ...any) ([]Document, error) {
 	docs, err := collect(q, scanDocument, `select `+documentColumns+where+` order by d.number`, args...)
 	for i := range docs {
-		if err != nil {
-			break
+		for table, into := range map[string]*[]Line{"document_line": &docs[i].Lines, "failed_line": &docs[i].Failed} {
+			if err != nil {
+				return docs, err
+			}
+			*into, err = collect(q, scanLine, `select movement, item, quantity, unit, lot, reservation from `+table+` where number = $1 order by line`, docs[i].Number)
 		}
-		docs[i].Lines, err = collect(q, scanLine, `select movement, item, quantity, unit, lot, reservation from document_line where number = $1 order by line`, docs[i].Number)
 	}
 	return docs, err
 }
@@ -427,7 +496,7 @@ func (e *ERP) bookNext(ctx context.Context) (time.Duration, error) {
 		return -1, err
 	}
 	err = e.inTx(ctx, func(tx *sql.Tx) error {
-		if _, err := e.book(tx, r); err != nil {
+		if _, err := e.book(tx, r, false); err != nil {
 			return err
 		}
 		_, err := tx.Exec(`update queue set state = 'BOOKED' where ticket = $1`, ticket)
