@@ -6,9 +6,13 @@ import (
 )
 
 const (
-	gateFailures = 5                // in a row, then the system is left in peace
-	gatePause    = 15 * time.Second // the first one; it doubles up to
-	gateLongest  = 2 * time.Minute
+	gateFailures = 5                // in a row, and
+	gateSilence  = 15 * time.Second // without an answer: then the system is left in peace
+	gatePause    = 5 * time.Second  // the first one; it doubles up to
+	gateLongest  = time.Minute
+	// gateProbes is how many calls then go to see at a time. A system that loses some answers is not down: one call alone
+	// would say too often that it is.
+	gateProbes = 3
 )
 
 // Health says how the talk with one outside system goes.
@@ -16,33 +20,34 @@ type Health struct {
 	OK     bool
 	Since  time.Time
 	Reason string // of the last failure, while not OK
-	// PausedUntil is when the system is tried again, by one call, after too many failed in a row; zero when it is not paused.
+	// PausedUntil is when the system is tried again, by a few calls, after too many failed in a row; zero when it is not paused.
 	PausedUntil time.Time
 }
 
 // gate keeps a system that fails from being called by every order at once: after some failures in a row it pauses, then lets
-// one call through to see.
+// a few calls through to see.
 type gate struct {
 	mu       sync.Mutex
 	health   Health
 	failures int
+	since    time.Time // of the first failure in a row
 	pause    time.Duration
-	probing  bool
+	calls    int // under way
 }
 
 // enter reports whether a call may be made now, else how long to wait. Each entered call must leave.
 func (g *gate) enter(now time.Time) (wait time.Duration, ok bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	switch {
-	case g.failures < gateFailures:
-		return 0, true
-	case g.probing:
-		return time.Second, false
-	case now.Before(g.health.PausedUntil):
-		return g.health.PausedUntil.Sub(now), false
+	if g.pause > 0 {
+		if now.Before(g.health.PausedUntil) {
+			return g.health.PausedUntil.Sub(now), false
+		}
+		if g.calls >= gateProbes {
+			return time.Second, false
+		}
 	}
-	g.probing = true
+	g.calls++
 	return 0, true
 }
 
@@ -50,7 +55,7 @@ func (g *gate) enter(now time.Time) (wait time.Duration, ok bool) {
 func (g *gate) leave(now time.Time, failure string) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.probing = false
+	g.calls--
 	if g.health.OK != (failure == "") {
 		g.health.Since = now
 	}
@@ -59,7 +64,11 @@ func (g *gate) leave(now time.Time, failure string) {
 		g.failures, g.pause, g.health.PausedUntil = 0, 0, time.Time{}
 		return
 	}
-	if g.failures++; g.failures >= gateFailures {
+	if g.failures++; g.failures == 1 {
+		g.since = now
+	}
+	// What fails while a pause runs was called before it, and says nothing new.
+	if g.failures >= gateFailures && now.Sub(g.since) >= gateSilence && !now.Before(g.health.PausedUntil) {
 		g.pause = min(max(2*g.pause, gatePause), gateLongest)
 		g.health.PausedUntil = now.Add(g.pause)
 	}

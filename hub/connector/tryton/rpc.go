@@ -11,6 +11,7 @@ import (
 	"maps"
 	"net/http"
 	"net/http/httptrace"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -92,7 +93,8 @@ func newClient(c Config) *client {
 }
 
 // call calls a method of a model and decodes its result into out (nil when it does not matter). The user's context goes
-// with it, and extra on top. A session that ended is opened again once.
+// with it, and extra on top. A session that ended is opened again once, and a question whose answer was lost is asked again:
+// a step asks many, and without that a line which loses some answers would fail most steps.
 func (c *client) call(ctx context.Context, out any, extra map[string]any, method string, args ...any) error {
 	select {
 	case c.slots <- struct{}{}:
@@ -100,7 +102,8 @@ func (c *client) call(ctx context.Context, out any, extra map[string]any, method
 	case <-ctx.Done():
 		return &callError{kind: notSent, method: method, text: "wait for a free session", cause: ctx.Err()}
 	}
-	for again := false; ; again = true {
+	asked, reopened := 0, false
+	for {
 		s, err := c.open(ctx)
 		if err != nil {
 			return err
@@ -109,12 +112,27 @@ func (c *client) call(ctx context.Context, out any, extra map[string]any, method
 		maps.Copy(whole, extra)
 		params := append(append(make([]any, 0, len(args)+1), args...), whole)
 		err = c.exchange(ctx, s.key, out, "model."+method, params)
-		if !again && isExpired(err) {
+		asked++
+		switch {
+		case isExpired(err) && !reopened:
 			c.drop(s)
-			continue
+			reopened = true
+		case kindOf(err) == unknown && err != nil && onlyReads(method) && asked < askedAtMost && ctx.Err() == nil:
+		default:
+			return err
 		}
-		return err
 	}
+}
+
+const askedAtMost = 3
+
+// onlyReads says that a method changes nothing, so that it may be called again whatever became of it.
+func onlyReads(method string) bool {
+	switch method[strings.LastIndexByte(method, '.')+1:] {
+	case "read", "search", "search_read", "search_count", "fields_get":
+		return true
+	}
+	return false
 }
 
 var errExpired = errors.New("the session has ended")
