@@ -155,6 +155,9 @@ func (e *Engine) admitWaiting(ctx context.Context, orders []string) (lanes []sto
 				if err != nil {
 					return err
 				}
+				if err := e.crash("admitting"); err != nil {
+					return err
+				}
 				for _, id := range ids {
 					err := e.one(tx, id, func(tx *store.Tx, p *store.Posting, f store.Fact) error {
 						if err := readmit(tx, p, f); err != nil {

@@ -103,7 +103,11 @@ func (e *Engine) holdClosing(ctx context.Context, p store.Posting, wait time.Tim
 		return wait, nil
 	}
 	p.Code, p.Reason, p.NextStep = CodeWaitsForOthers, reason, next
-	return wait, e.o.Store.Update(context.WithoutCancel(ctx), func(tx *store.Tx) error { return tx.PutPosting(p) })
+	err := e.o.Store.Update(context.WithoutCancel(ctx), func(tx *store.Tx) error { return tx.PutPosting(p) })
+	if err == nil {
+		err = e.crash("held closing")
+	}
+	return wait, err
 }
 
 // mayClose returns why the plant may still hold something of the order, empty when it does not or was waited for long enough.
@@ -182,6 +186,9 @@ func (e *Engine) prepareCall(ctx context.Context, l store.Lane, p store.Posting)
 // post asks for the intent, stores it, and only then makes the effect.
 func (e *Engine) post(ctx context.Context, c *call) (failure string, err error) {
 	c.posting.Attempt = c.p.Attempt + 1
+	if err := e.crash("asking"); err != nil {
+		return "", err
+	}
 	intent, early, err := c.erp.Prepare(ctx, c.posting)
 	if err != nil {
 		return err.Error(), e.unreachable(ctx, c, err)
@@ -218,7 +225,10 @@ func (e *Engine) save(ctx context.Context, c *call, step string, outcome pb.Rece
 				return err
 			}
 		}
-		return e.changed(tx, c.p, c.f, step, "", outcome)
+		if err := e.changed(tx, c.p, c.f, step, "", outcome); err != nil {
+			return err
+		}
+		return e.crash("storing " + step)
 	})
 	if err != nil {
 		return fmt.Errorf("store what became of fact %q: %w", c.f.Fact.Key, err)
@@ -294,15 +304,24 @@ func (e *Engine) retry(ctx context.Context, c *call, out connector.Outcome) erro
 
 // lookUp finds out what became of a posting in doubt.
 func (e *Engine) lookUp(ctx context.Context, c *call) (failure string, err error) {
+	if err := e.crash("looking up"); err != nil {
+		return "", err
+	}
 	found, err := c.erp.Lookup(ctx, c.posting, c.p.Intent)
 	if err != nil {
 		return err.Error(), e.unreachable(ctx, c, err)
+	}
+	if err := e.crash("looked up"); err != nil {
+		return "", err
 	}
 	now := e.o.Now()
 	switch found.Presence {
 	case connector.Found:
 		return "", e.posted(ctx, c, found.Document, "posted")
 	case connector.Absent:
+		if r := found.Rejection; r != nil && r.Result == connector.Rejected {
+			return e.answered(ctx, c, *r)
+		}
 		c.p.State, c.p.Class, c.p.Code, c.p.Reason, c.p.NextStep = store.PostingDue, "", "", "", ""
 		c.p.Intent, c.p.Tries, c.p.Since, c.p.NextAt = nil, 0, now, now
 		return "", e.save(ctx, c, "absent", pb.Receipt_OUTCOME_UNSPECIFIED)
@@ -323,9 +342,15 @@ func (e *Engine) lookUp(ctx context.Context, c *call) (failure string, err error
 
 // verify reads the effect back.
 func (e *Engine) verify(ctx context.Context, c *call) (failure string, err error) {
+	if err := e.crash("reading back"); err != nil {
+		return "", err
+	}
 	v, err := c.erp.Verify(ctx, c.posting, c.p.Intent, connector.Document{Number: c.p.Document, ID: c.p.DocumentID})
 	if err != nil {
 		return err.Error(), e.unreachable(ctx, c, err)
+	}
+	if err := e.crash("read back"); err != nil {
+		return "", err
 	}
 	now := e.o.Now()
 	switch {

@@ -92,6 +92,9 @@ func (e *Engine) plan(ctx context.Context, limit int) (out planned, err error) {
 	if err != nil {
 		return planned{}, fmt.Errorf("plan facts: %w", err)
 	}
+	if err := e.crash("planned"); err != nil {
+		return planned{}, err
+	}
 	out.took = time.Since(began)
 	return out, nil
 }

@@ -85,7 +85,7 @@ type Engine struct {
 func New(o Options) *Engine {
 	o.setDefaults()
 	e := &Engine{
-		o: o, gates: map[string]*gate{}, wake: make(chan struct{}, 1), crash: func(string) error { return nil },
+		o: o, gates: map[string]*gate{}, wake: make(chan struct{}, 1), crash: crashPoint,
 	}
 	for name := range o.Connectors {
 		e.gates[name] = &gate{health: Health{OK: true, Since: o.Now()}}
@@ -171,8 +171,14 @@ func (e *Engine) recover(ctx context.Context) error {
 	err := e.each(ctx, store.PostingFilter{State: store.PostingSending}, func(tx *store.Tx, p *store.Posting, f store.Fact) error {
 		doubt(p, tx.Now(), "the hub ended while it was posting")
 		p.NextAt = tx.Now()
-		return e.changed(tx, *p, f, "in_doubt", "", pb.Receipt_OUTCOME_IN_DOUBT)
+		if err := e.changed(tx, *p, f, "in_doubt", "", pb.Receipt_OUTCOME_IN_DOUBT); err != nil {
+			return err
+		}
+		return e.crash("recovering")
 	})
+	if err == nil {
+		err = e.crash("recovered")
+	}
 	if err == nil && len(e.o.Connectors) > 0 {
 		err = e.each(ctx, store.PostingFilter{State: store.PostingParked, Code: CodeNoConnector}, e.readmit(""))
 	}
