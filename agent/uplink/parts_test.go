@@ -242,6 +242,7 @@ type hub struct {
 	hellos     []*pb.Hello
 	statuses   []time.Time
 	downAcks   []int64
+	downAckAt  []time.Time
 	deliveries []*pb.Delivery
 	arrived    chan struct{}
 
@@ -252,6 +253,7 @@ type hub struct {
 	silent  bool                                               // never answers hello
 	pauseAt int64                                              // delivery that waits for more
 	more    chan struct{}
+	feed    chan *pb.Delivery // further deliveries, as they come
 	epoch   string
 }
 
@@ -294,10 +296,10 @@ func (h *hub) Connect(stream grpc.BidiStreamingServer[pb.Up, pb.Down]) error {
 			return stream.Send(&pb.Down{Kind: &pb.Down_Refusal{Refusal: r}})
 		}
 	}
-	var sending sync.Mutex
+	sending := make(chan struct{}, 1) // a mutex would stop a test's own clock
 	send := func(d *pb.Down) error {
-		sending.Lock()
-		defer sending.Unlock()
+		sending <- struct{}{}
+		defer func() { <-sending }()
 		return stream.Send(d)
 	}
 	if err := send(&pb.Down{Kind: &pb.Down_HelloAck{HelloAck: ack}}); err != nil {
@@ -338,6 +340,7 @@ func (h *hub) take(stream grpc.BidiStreamingServer[pb.Up, pb.Down], send func(*p
 		case *pb.Up_DownAck:
 			h.mu.Lock()
 			h.downAcks = append(h.downAcks, k.DownAck.GetSeq())
+			h.downAckAt = append(h.downAckAt, time.Now())
 			h.mu.Unlock()
 		case *pb.Up_Status:
 			h.mu.Lock()
@@ -400,6 +403,16 @@ func (h *hub) deliver(ctx context.Context, hello *pb.Hello, send func(*pb.Down) 
 			return
 		}
 	}
+	for h.feed != nil {
+		select {
+		case d := <-h.feed:
+			if send(&pb.Down{Kind: &pb.Down_Delivery{Delivery: d}}) != nil {
+				return
+			}
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 func (h *hub) count() int {
@@ -418,6 +431,7 @@ func (h *hub) helloCount() int {
 func (h *hub) serve(l net.Listener, conf *tls.Config) (stop func()) {
 	srv := grpc.NewServer(
 		grpc.Creds(credentials.NewTLS(conf)),
+		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 20 * time.Second, Timeout: 20 * time.Second}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second}),
 	)
 	pb.RegisterUplinkServer(srv, h)
