@@ -127,6 +127,29 @@ func decodeBlock(key, v []byte) (block, error) {
 	return b, nil
 }
 
+// blockSize returns the size of a block that v begins with, 0 when v does not look like one. It does not check the sum.
+func blockSize(v []byte) int {
+	if len(v) < blockHeader {
+		return 0
+	}
+	count, delta := uint64(binary.BigEndian.Uint32(v[36:])), uint64(binary.BigEndian.Uint32(v[40:]))
+	if delta+count > uint64(len(v)-blockHeader) {
+		return 0
+	}
+	at, bodies := blockHeader+int(delta), uint64(0)
+	for range count {
+		length, n := binary.Uvarint(v[at:])
+		if n <= 0 || length > MaxRecord {
+			return 0
+		}
+		at, bodies = at+n, bodies+length
+		if bodies > uint64(len(v)-at) {
+			return 0
+		}
+	}
+	return at + int(bodies)
+}
+
 // entries returns the records of the block; the bodies refer to it.
 func (b block) entries() ([]Entry, error) {
 	entries := make([]Entry, b.count)

@@ -66,6 +66,9 @@ type Config struct {
 	SegmentSize int64
 	// Overflow is what happens at Limit and DiskReserve.
 	Overflow Overflow
+	// Salvager is a program and its first arguments that does what SalvageProcess does with the rest: it reads damaged
+	// segments in a process of its own. Empty means that this process does it, with the same checks but no limit of memory.
+	Salvager []string
 	// Disk is asked to sync, to rename and for free space; nil means the real one.
 	Disk Disk
 	// Now gives the time of records; nil means time.Now.
@@ -117,6 +120,11 @@ type Buffer struct {
 	unflushedBytes int             // of those blocks' deltas
 	lastGroup      int             // how many callers shared the last commit
 
+	// What is found out while the buffer is opened.
+	rescuedQuarantine []pair // of a damaged segment
+	wentBack          bool   // the state is older than what was committed
+	missing           uint64 // number of the newest segment, when its file is gone
+
 	readMu  sync.Mutex // the segments' mappings
 	handles []*segment // sealed segments that are mapped, the latest used last
 
@@ -129,6 +137,7 @@ type Buffer struct {
 	infoVersion, infoStored uint64 // differ when info has to be written
 	acked                   uint64
 	ackedDirty              bool
+	ackedStored             uint64 // acked as it is on the disk
 	queue                   []*request
 	held                    string // why callers wait, empty when they do not
 	quarantine              quarantineIndex
@@ -139,6 +148,12 @@ type Buffer struct {
 	oldest                  oldest
 	closed                  bool
 	changed                 chan struct{} // closed and replaced when records are committed
+
+	rescuing   bool // segments that were set aside are looked through
+	background sync.WaitGroup
+	stopped    context.Context // ends with Close
+	stop       context.CancelFunc
+	opened     time.Time
 
 	leading bool
 	idle    *sync.Cond // nobody leads any more
@@ -165,9 +180,12 @@ func Open(cfg Config) (*Buffer, error) {
 		state:     map[string][]byte{},
 		unflushed: map[string]bool{},
 		changed:   make(chan struct{}),
+		opened:    time.Now(),
 	}
+	b.stopped, b.stop = context.WithCancel(context.Background())
 	b.idle = sync.NewCond(&b.mu)
 	if err := b.load(); err != nil {
+		b.stop()
 		b.closeFiles()
 		return nil, fmt.Errorf("open buffer %q: %w", cfg.Dir, err)
 	}
@@ -180,6 +198,7 @@ func (b *Buffer) Close() error {
 	b.closer.Do(func() {
 		b.mu.Lock()
 		b.closed = true
+		b.stop()
 		close(b.changed)
 		for b.leading {
 			b.idle.Wait()
@@ -189,6 +208,7 @@ func (b *Buffer) Close() error {
 		}
 		b.queue, b.held = nil, ""
 		b.mu.Unlock()
+		b.background.Wait()
 		err := b.flush()
 		if closeErr := b.closeFiles(); err == nil {
 			err = closeErr
@@ -223,7 +243,11 @@ func (b *Buffer) closeFiles() error {
 	}
 	b.handles = nil
 	if b.active != nil {
-		errs = append(errs, b.active.seal())
+		err := b.active.seal()
+		if err == nil {
+			err = noteNewest(b.lock, b.active, noteClosed)
+		}
+		errs = append(errs, err)
 	}
 	errs = append(errs, b.lock.Close())
 	return errors.Join(errs...)
@@ -277,14 +301,17 @@ func (b *Buffer) pending() (count uint64, bytes int64) {
 	return count, bytes
 }
 
-// lastStored returns the highest sequence number that can be read. mu is held.
-func (b *Buffer) lastStored() uint64 {
-	for i := len(b.segments) - 1; i >= 0; i-- {
-		if s := b.segments[i]; s.count > 0 {
-			return s.last
+// lastReadable returns the highest sequence number that can be read now. mu is held.
+func (b *Buffer) lastReadable() (last uint64) {
+	for i, s := range b.segments {
+		if s.rescue != nil && !s.rescue.done && b.endOf(i) > b.acked+1 {
+			return last
+		}
+		if s.count > 0 {
+			last = s.last
 		}
 	}
-	return 0
+	return last
 }
 
 // room says why there is none: "limit" or "disk", or nothing. mu is held.

@@ -18,7 +18,17 @@ import (
 	"go.uber.org/goleak"
 )
 
+// salvageWord makes the test binary the process that reads a damaged segment.
+const salvageWord = "salvage-segment"
+
 func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && os.Args[1] == salvageWord {
+		if err := SalvageProcess(os.Args[2:], os.Stdout); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
 	if dir := os.Getenv(crashDirVariable); dir != "" {
 		crashingWriter(dir)
 	}
@@ -31,7 +41,7 @@ func TestMain(m *testing.M) {
 
 // small is a configuration whose segments are as small as they can be.
 func small(dir string) Config {
-	return Config{Dir: dir, Limit: 64 << 20, DiskReserve: -1, SegmentSize: minSegmentSize}
+	return Config{Dir: dir, Limit: 64 << 20, DiskReserve: -1, SegmentSize: minSegmentSize, Salvager: []string{os.Args[0], salvageWord}}
 }
 
 func open(t testing.TB, cfg Config) *Buffer {

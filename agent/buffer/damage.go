@@ -3,6 +3,8 @@ package buffer
 import (
 	"context"
 	"errors"
+	"fmt"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -15,13 +17,22 @@ type Damage struct {
 	Segment uint64    `json:"segment"` // its number
 	// File is its name in the buffer's folder now; empty when it could not be found.
 	File string `json:"file,omitempty"`
-	// First and Last are the range of sequence numbers lost with it. Last is First-1 when nobody can say how many there
-	// were: the segment was the newest one, and its sources from then on may be asked again.
-	First uint64 `json:"first"`
-	Last  uint64 `json:"last"`
-	// Records is how many unacknowledged records that range held, 0 when unknown.
-	Records uint64 `json:"records"`
-	Reason  string `json:"reason"`
+	// Salvage says how far the search for whole records in it is: SalvageRunning, SalvageDone, SalvageDrained; empty when
+	// there is nothing to search.
+	Salvage string `json:"salvage,omitempty"`
+	// Lost are the sequence numbers that are lost with it, once that is known. First and Last are their ends; Last is
+	// First-1 when nothing is lost, or nobody can say what. While the salvage is running, First and Last are the numbers
+	// in question.
+	Lost  []Range `json:"lost,omitempty"`
+	First uint64  `json:"first"`
+	Last  uint64  `json:"last"`
+	// OpenEnd says that more records may be lost behind the last one found: the segment was the newest one and nobody
+	// knows where it ended. Its sources are asked again from where the state now stands.
+	OpenEnd bool `json:"open_end,omitempty"`
+	// Records is how many records are known to be lost, Recovered how many were found in the file.
+	Records   uint64 `json:"records"`
+	Recovered uint64 `json:"recovered,omitempty"`
+	Reason    string `json:"reason"`
 }
 
 // Damaged returns the segments that were set aside, the oldest report first. The latest hundred reports are kept.
@@ -34,37 +45,54 @@ func (b *Buffer) Damaged() []Damage {
 // report keeps a damage for Damaged and for the next commit. mu is held, or nobody else knows the buffer yet.
 func (b *Buffer) report(d Damage) {
 	d.At = b.cfg.Now()
-	b.info.Damage = append(slices.Clone(b.info.Damage), d)
+	b.info.Damage = slices.Clone(b.info.Damage)
+	b.infoVersion++
+	for i, old := range b.info.Damage {
+		if old.File == d.File && old.File != "" && old.Salvage == SalvageRunning {
+			b.info.Damage[i] = d // it could not be renamed, and was met again
+			return
+		}
+	}
+	b.info.Damage = append(b.info.Damage, d)
 	if over := len(b.info.Damage) - maxDamage; over > 0 {
 		b.info.Damage = b.info.Damage[over:]
 	}
-	b.infoVersion++
 	b.cfg.Logger.Error("segment set aside", "buffer", b.cfg.Dir, "segment", d.Segment, "file", d.File,
-		"first", d.First, "last", d.Last, "records", d.Records, "reason", d.Reason)
+		"first", d.First, "last", d.Last, "reason", d.Reason)
 }
 
-// setAsideFile renames a damaged file and reports it. The buffer is not shared yet, or mu is held and the segment is out of
-// the list.
+// setAsideFile renames a damaged file and reports it; from then on the segment waits for its rescue. The buffer is not
+// shared yet, or readMu and mu are held.
 func (b *Buffer) setAsideFile(s *segment, cause error) {
 	_ = s.close()
-	d := Damage{Segment: s.number, First: max(s.first, b.acked+1), Last: s.last, Reason: cause.Error()}
-	d.Records, _ = s.unacked(b.acked)
-	target := strings.TrimSuffix(s.path, segmentSuffix) + damagedSuffix
+	d := Damage{Segment: s.number, First: max(s.first, b.acked+1), Last: s.last, Salvage: SalvageRunning, Reason: cause.Error()}
+	target := b.freeName(strings.TrimSuffix(s.path, segmentSuffix) + damagedSuffix)
 	if err := b.cfg.Disk.Rename(s.path, target); err == nil {
-		d.File = filepath.Base(target)
+		s.path = target
 	} else {
-		// It stays under its name and is met again at the next start.
-		d.File = filepath.Base(s.path)
-		d.Reason += "; rename: " + err.Error()
+		d.Reason += "; rename: " + err.Error() // it is met again at the next start
 	}
+	d.File = filepath.Base(s.path)
 	if d.Last < d.First {
 		d.Last = d.First - 1
 	}
+	s.rescue = &rescue{path: s.path}
 	b.report(d)
 	_ = b.cfg.Disk.SyncDir(b.cfg.Dir)
 }
 
-// setAside takes a segment out while the buffer is in use. The one that is being written is first followed by a new one.
+// freeName returns the path, or one that begins with it: a file that was set aside earlier is never written over.
+func (b *Buffer) freeName(path string) string {
+	free := path
+	for i := 2; ; i++ {
+		if _, err := os.Lstat(free); err != nil {
+			return free
+		}
+		free = fmt.Sprintf("%s.%d", path, i)
+	}
+}
+
+// setAside sets a segment aside while the buffer is in use. The one that is being written is first followed by a new one.
 func (b *Buffer) setAside(s *segment, cause error) error {
 	b.mu.Lock()
 	isActive := !b.closed && len(b.segments) > 0 && b.segments[len(b.segments)-1] == s
@@ -80,14 +108,11 @@ func (b *Buffer) setAside(s *segment, cause error) error {
 	defer b.readMu.Unlock()
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	i := slices.Index(b.segments, s)
-	if i < 0 {
+	if s.rescue != nil || !slices.Contains(b.segments, s) {
 		return nil // somebody else was faster
 	}
-	b.segments = slices.Delete(slices.Clone(b.segments), i, i+1)
 	b.handles = slices.DeleteFunc(b.handles, func(h *segment) bool { return h == s })
-	s.removed = true
 	b.setAsideFile(s, cause)
-	b.hint()
+	b.rescueNext()
 	return nil
 }

@@ -10,7 +10,9 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/linekeeper/linekeeper/buildscripts/realparts"
 	"go.etcd.io/bbolt"
 )
 
@@ -46,7 +48,18 @@ func flipRecord(t *testing.T, path, body string) {
 	})
 }
 
-func TestDamagedSegmentIsSetAsideAndTheRestIsRead(t *testing.T) {
+// settle waits until it is known what is left of damaged segments.
+func settle(t testing.TB, b *Buffer) {
+	t.Helper()
+	realparts.Eventually(t, time.Minute, "the salvage ends", func() error {
+		if n := b.Stats().Salvaging; n > 0 {
+			return fmt.Errorf("%d segments to go", n)
+		}
+		return nil
+	})
+}
+
+func TestDamagedSegmentLosesOnlyTheBlocksThatAreBroken(t *testing.T) {
 	b := open(t, small(t.TempDir()))
 	setState(t, b, "cursor", "9")
 	n := fill(t, b, 4)
@@ -56,35 +69,61 @@ func TestDamagedSegmentIsSetAsideAndTheRestIsRead(t *testing.T) {
 	}
 	segments := files(t, b, segmentSuffix)
 	_, first, _ := parseName(filepath.Base(segments[1]), segmentSuffix)
-	_, next, _ := parseName(filepath.Base(segments[2]), segmentSuffix)
 	flipRecord(t, segments[1], fmt.Sprintf("%06d", first+5))
 	b = open(t, b.cfg)
-	got := bodies(t, b, 0)
-	for i := 1; i < len(got); i++ {
-		if seqFrom(t, got[i]) <= seqFrom(t, got[i-1]) {
-			t.Fatalf("%.20q comes after %.20q", got[i], got[i-1])
-		}
-	}
-	if last := got[len(got)-1]; seqFrom(t, last) != uint64(n) {
-		t.Errorf("the last record read is %.20q, want %d", last, n)
-	}
+	bodies(t, b, 0) // finds the damage
+	settle(t, b)
 	damage := b.Damaged()
-	if len(damage) != 1 || damage[0].First != first || damage[0].Last != next-1 || damage[0].Records != next-first {
-		t.Fatalf("damage %+v, want the records %d to %d", damage, first, next-1)
+	if len(damage) != 1 || damage[0].Salvage != SalvageDone || len(damage[0].Lost) != 1 {
+		t.Fatalf("damage %+v, want one", damage)
 	}
-	if _, err := os.Stat(filepath.Join(b.cfg.Dir, damage[0].File)); err != nil || !strings.HasSuffix(damage[0].File, damagedSuffix) {
-		t.Errorf("damaged file is not kept as it says: %q, %v", damage[0].File, err)
+	d := damage[0]
+	if d.First > first+5 || d.Last < first+5 || d.Records != d.Last-d.First+1 || d.Records > 4 {
+		t.Errorf("damage %+v, want the few records of one block with %d", d, first+5)
+	}
+	wantAllBut(t, b, n, d.Lost)
+	if _, err := os.Stat(filepath.Join(b.cfg.Dir, d.File)); err != nil || !strings.HasSuffix(d.File, damagedSuffix) {
+		t.Errorf("damaged file is not kept as it says: %q, %v", d.File, err)
 	}
 	if string(b.State("cursor")) != "9" || b.Generation() != generation {
 		t.Error("an old segment's damage changed the state or the generation")
 	}
-	commit(t, b, "goes on")
 	b = reopen(t, b)
-	if again := b.Damaged(); len(again) != 1 || again[0].First != first || b.Stats().Damaged != 1 {
+	settle(t, b)
+	if again := b.Damaged(); len(again) != 1 || !slices.Equal(again[0].Lost, d.Lost) || b.Stats().Damaged != 1 {
 		t.Errorf("after reopening the damage reads %+v", again)
 	}
-	if s := b.Stats(); s.Pending != uint64(n)+1-(next-first) {
-		t.Errorf("%d pending, want %d", s.Pending, uint64(n)+1-(next-first))
+	wantAllBut(t, b, n, d.Lost)
+	if s := b.Stats(); s.Pending != uint64(n)-d.Records {
+		t.Errorf("%d pending, want %d", s.Pending, uint64(n)-d.Records)
+	}
+	if err := b.Ack(uint64(n)); err != nil {
+		t.Fatal(err)
+	}
+	b = reopen(t, b)
+	if d := b.Damaged(); len(d) != 1 || d[0].Salvage != SalvageDrained || b.Stats().Salvaging != 0 {
+		t.Errorf("after all was acknowledged the damage reads %+v", d)
+	}
+	if _, err := os.Stat(filepath.Join(b.cfg.Dir, d.File)); err != nil {
+		t.Errorf("the damaged file was deleted: %v", err)
+	}
+}
+
+// wantAllBut says that the records 1 to n are there, but for those in the ranges.
+func wantAllBut(t testing.TB, b *Buffer, n int, lost []Range) {
+	t.Helper()
+	got, next := bodies(t, b, 0), 0
+	for seq := uint64(1); seq <= uint64(n); seq++ {
+		if slices.ContainsFunc(lost, func(r Range) bool { return r.First <= seq && seq <= r.Last }) {
+			continue
+		}
+		if next >= len(got) || !strings.HasPrefix(got[next], fmt.Sprintf("%d:%06d", seq, seq)) {
+			t.Fatalf("want record %d, got %.20q", seq, got[next:min(next+1, len(got))])
+		}
+		next++
+	}
+	if next < len(got) {
+		t.Fatalf("after the last record comes %.20q", got[next])
 	}
 }
 
@@ -105,12 +144,15 @@ func TestDamageWhileRunningIsSetAsideToo(t *testing.T) {
 	flipRecord(t, b.active.path, "second good")
 	commit(t, b, "third")
 	got := bodies(t, b, 0)
-	if len(b.Damaged()) != 1 {
-		t.Fatalf("damage %+v after reading %q", b.Damaged(), got)
+	settle(t, b)
+	if d := b.Damaged(); len(d) != 1 || !slices.Equal(d[0].Lost, []Range{{1, 2}}) {
+		t.Fatalf("damage %+v after reading %q", d, got)
 	}
 	commit(t, b, "fourth")
+	wantBodies(t, b, "3:third", "4:fourth")
 	b = reopen(t, b)
-	wantBodies(t, b, "4:fourth")
+	settle(t, b)
+	wantBodies(t, b, "3:third", "4:fourth")
 	if string(b.State("s")) != "1" {
 		t.Error("the state went with the damage")
 	}
@@ -136,8 +178,9 @@ func TestLostNewestSegmentStartsANewGeneration(t *testing.T) {
 	if got := string(b.State("cursor")); got != "old" {
 		t.Errorf("cursor is %q, want the old one", got)
 	}
+	settle(t, b)
 	damage := b.Damaged()
-	if len(damage) != 1 || damage[0].First != first {
+	if len(damage) != 1 || damage[0].First != first || !damage[0].OpenEnd {
 		t.Fatalf("damage %+v, want one from %d on", damage, first)
 	}
 	if got := bodies(t, b, 0); len(got) != int(first)-1 {
@@ -157,13 +200,33 @@ func TestDamageFoundByARunThatWasKilledIsStillReported(t *testing.T) {
 		t.Fatal(err)
 	}
 	newest := files(t, b, segmentSuffix)[2]
+	corrupt(t, newest, func([]byte) []byte { return []byte("all gone") })
 	if err := os.Rename(newest, strings.TrimSuffix(newest, segmentSuffix)+damagedSuffix); err != nil {
 		t.Fatal(err)
 	}
 	b = open(t, b.cfg)
+	settle(t, b)
 	if len(b.Damaged()) != 1 || b.Generation() == generation {
 		t.Errorf("damage %+v, generation changed: %v", b.Damaged(), b.Generation() != generation)
 	}
+}
+
+func TestSegmentThatWasSetAsideWithoutReasonIsTakenBack(t *testing.T) {
+	b := open(t, small(t.TempDir()))
+	n := fill(t, b, 3)
+	generation := b.Generation()
+	if err := b.Close(); err != nil {
+		t.Fatal(err)
+	}
+	newest := files(t, b, segmentSuffix)[2]
+	if err := os.Rename(newest, strings.TrimSuffix(newest, segmentSuffix)+damagedSuffix); err != nil {
+		t.Fatal(err)
+	}
+	b = open(t, b.cfg)
+	if len(b.Damaged()) != 0 || b.Generation() != generation {
+		t.Errorf("damage %+v, generation changed: %v", b.Damaged(), b.Generation() != generation)
+	}
+	wantAllBut(t, b, n, nil)
 }
 
 func TestMissingSegmentIsReported(t *testing.T) {
@@ -276,6 +339,10 @@ func liveWith(t *testing.T, dir string, round int) (damaged int) {
 	}
 	defer func() { _ = b.Close() }()
 	commit(t, b, "goes on")
+	bodies(t, b, 0) // finds damage
+	settle(t, b)
+	bodies(t, b, 0)
+	settle(t, b)
 	var last uint64
 	for _, line := range bodies(t, b, 0) {
 		seq := seqFrom(t, line)

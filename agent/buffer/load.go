@@ -28,20 +28,26 @@ func (b *Buffer) load() error {
 	if err != nil {
 		return err
 	}
+	if segments, setAside, err = b.undoForgotten(segments, setAside); err != nil {
+		return err
+	}
 	newest, known, err := b.loadNewest(segments)
 	if err != nil {
 		return err
 	}
-	b.reportForgotten(newest, setAside)
-	if newest != nil {
-		if err := b.loadOlder(segments, newest, known); err != nil {
-			return err
-		}
+	b.reportNewestMissing(segments)
+	segments = b.adopt(segments, setAside, known)
+	if err := b.loadOlder(segments, newest, known); err != nil {
+		return err
 	}
 	if b.info.Generation == "" {
 		b.info.Generation = randomID()
 	}
-	return b.begin(newest, nextNumber(segments, setAside))
+	if err := b.begin(newest, max(nextNumber(segments, setAside), b.missing+1)); err != nil {
+		return err
+	}
+	b.rescueNext()
+	return nil
 }
 
 func nextNumber(lists ...[]*segment) uint64 {
@@ -90,7 +96,8 @@ func fileSize(path string) int64 {
 	return stat.Size()
 }
 
-// loadNewest reads state and counts from the newest segment that is whole, and sets aside those that are newer.
+// loadNewest reads state and counts from the newest segment that is whole, or from one that was set aside whose state is,
+// and sets aside those that are newer.
 func (b *Buffer) loadNewest(segments []*segment) (*segment, []sealedSegment, error) {
 	for i := len(segments) - 1; i >= 0; i-- {
 		s := segments[i]
@@ -102,33 +109,169 @@ func (b *Buffer) loadNewest(segments []*segment) (*segment, []sealedSegment, err
 		if !isDamage(err) {
 			return nil, nil, fmt.Errorf("read segment %q: %w", filepath.Base(s.path), err)
 		}
-		b.forget()
-		s.removed = true
-		b.setAsideFile(s, err)
+		found, err := b.loadDamaged(s, segments[i+1:], err)
+		if err != nil {
+			return nil, nil, err
+		}
+		if !found.Found {
+			continue
+		}
+		if found.Newest {
+			b.afterLoss(segments[i+1:])
+		} else {
+			b.afterLoss(segments[i:])
+		}
+		return s, found.Known, nil
 	}
 	b.afterLoss(segments)
 	return nil, nil, nil
 }
 
-// reportForgotten finds segments that were set aside by a run that ended before it could write that down.
-func (b *Buffer) reportForgotten(newest *segment, setAside []*segment) {
-	var lost []*segment
+// loadDamaged sets a segment aside and takes up the newest state that it holds as a whole, if any.
+func (b *Buffer) loadDamaged(s *segment, newer []*segment, cause error) (foundState, error) {
+	b.forget()
+	path := s.path
+	b.setAsideFile(s, cause)
+	end := uint64(0)
+	if len(newer) > 0 {
+		end = newer[0].first
+	}
+	found, err := b.salvageState(s, end)
+	if err != nil {
+		return found, errors.Join(err, b.cfg.Disk.Rename(s.path, path))
+	}
+	if !found.Found || !found.Newest {
+		why := found.Why
+		b.amend(s, func(d *Damage) { d.Reason += "; its state is lost: " + why })
+	}
+	if !found.Found {
+		return found, nil
+	}
+	found.Info.Damage = append(found.Info.Damage, b.info.Damage...)
+	b.info, b.acked, b.ackedDirty, b.state = found.Info, found.Acked, false, found.State
+	b.info.Last = max(b.info.Last, found.Last, s.first-1)
+	if found.Newest && found.Last >= s.first {
+		s.last, s.count = found.Last, found.Last-s.first+1
+	}
+	for _, q := range found.Quarantine {
+		b.rescuedQuarantine = append(b.rescuedQuarantine, pair{seqKey(q.ID), q.Value})
+		b.quarantine.entries = append(b.quarantine.entries, quarantineEntry{q.ID, int64(len(q.Value))})
+		b.quarantine.bytes += int64(len(q.Value))
+	}
+	b.quarantine.sequence = found.Sequence
+	b.infoVersion++
+	return found, nil
+}
+
+// undoForgotten gives segments their names back that were set aside by a run which ended before it could write that down,
+// so that this one deals with them in its turn. Such a run began no segment after them.
+func (b *Buffer) undoForgotten(segments, setAside []*segment) (all, known []*segment, err error) {
+	newest := uint64(0)
+	if len(segments) > 0 {
+		newest = segments[len(segments)-1].number
+	}
 	for _, s := range setAside {
-		name := filepath.Base(s.path)
-		if slices.ContainsFunc(b.info.Damage, func(d Damage) bool { return d.Segment == s.number }) {
+		if s.number < newest {
+			known = append(known, s)
 			continue
 		}
-		b.report(Damage{Segment: s.number, File: name, First: s.first, Last: s.last, Reason: "set aside in an earlier run"})
-		if newest == nil || s.number > newest.number {
-			lost = append(lost, s)
+		path := strings.TrimSuffix(s.path, damagedSuffix) + segmentSuffix
+		if err := b.cfg.Disk.Rename(s.path, path); err != nil {
+			return nil, nil, err
+		}
+		s.path = path
+		segments = append(segments, s)
+	}
+	slices.SortFunc(segments, byNumber)
+	return segments, known, nil
+}
+
+// adopt puts segments that were set aside in an earlier run back into the order, unless the hub holds what was left of them.
+func (b *Buffer) adopt(segments, setAside []*segment, known []sealedSegment) []*segment {
+	segments = slices.Clone(segments)
+	there := map[string]bool{}
+	for _, s := range setAside {
+		s.rescue = &rescue{path: s.path}
+		name := filepath.Base(s.path)
+		there[name] = true
+		i := slices.IndexFunc(b.info.Damage, func(d Damage) bool { return d.File == name })
+		if i < 0 {
+			b.report(Damage{Segment: s.number, File: name, First: s.first, Last: s.last, Salvage: SalvageRunning, Reason: "set aside in an earlier run"})
+		} else if d := b.info.Damage[i]; d.Salvage == SalvageDrained {
+			continue
+		} else if d.Salvage == SalvageRunning && d.Last >= s.first {
+			s.last, s.count = d.Last, d.Last-s.first+1
+		}
+		segments = append(segments, s)
+	}
+	slices.SortFunc(segments, byNumber)
+	for _, s := range segments {
+		there[filepath.Base(s.path)] = true
+	}
+	for i := range b.info.Damage {
+		if d := &b.info.Damage[i]; d.File != "" && !there[d.File] && (d.Salvage == SalvageRunning || d.Salvage == SalvageDone) {
+			b.damagedFileIsGone(d, known)
 		}
 	}
-	b.afterLoss(lost)
+	return segments
+}
+
+// damagedFileIsGone reports what was still to be read from a file that somebody took away.
+func (b *Buffer) damagedFileIsGone(d *Damage, known []sealedSegment) {
+	first, last := d.First, d.Last
+	for _, k := range known {
+		if k.Number == d.Segment && k.Count > 0 {
+			first, last = k.First, k.Last
+		}
+	}
+	if first = max(first, b.acked+1); first <= last {
+		d.lose(first, last)
+	}
+	d.total()
+	d.Reason += "; the file that was set aside is gone"
+	d.Salvage = SalvageDrained
+	b.infoVersion++
+}
+
+// reportNewestMissing finds out that the last segment was taken away: the lock file names it. State and sequence go back in
+// time with it.
+func (b *Buffer) reportNewestMissing(segments []*segment) {
+	number, first, _ := readNewest(b.lock)
+	if number == 0 || len(segments) > 0 && segments[len(segments)-1].number >= number {
+		return
+	}
+	b.report(Damage{Segment: number, First: first, Last: first - 1, OpenEnd: true, Reason: "the file of the newest segment is missing"})
+	b.afterLoss([]*segment{{number: number, first: first}})
+	b.missing = number
+}
+
+// The lock file names the newest segment, and says whether it was closed in order.
+const (
+	noteOpen   = " open  \n"
+	noteClosed = " closed\n"
+)
+
+// noteNewest writes into the lock file which segment is the newest. That it is not synced does no harm: an older note only
+// says less.
+func noteNewest(lock *os.File, s *segment, note string) error {
+	_, err := lock.WriteAt([]byte(filepath.Base(s.path)+note), 0)
+	return err
+}
+
+// readNewest returns the numbers of the newest segment, zero when they are not known.
+func readNewest(lock *os.File) (number, first uint64, closed bool) {
+	note := make([]byte, len(segmentName(0, 0))+len(noteClosed))
+	if _, err := lock.ReadAt(note, 0); err != nil {
+		return 0, 0, false
+	}
+	name, closed := strings.CutSuffix(string(note), noteClosed)
+	number, first, _ = parseName(strings.TrimSuffix(name, noteOpen), segmentSuffix)
+	return number, first, closed
 }
 
 func (b *Buffer) forget() {
 	b.info = info{Damage: b.info.Damage}
-	b.acked, b.state, b.quarantine = 0, map[string][]byte{}, quarantineIndex{}
+	b.acked, b.state, b.quarantine, b.rescuedQuarantine = 0, map[string][]byte{}, quarantineIndex{}, nil
 }
 
 // afterLoss is called with the segments that were newer than the one that the state now comes from. Their sequence numbers
@@ -137,6 +280,7 @@ func (b *Buffer) afterLoss(lost []*segment) {
 	if len(lost) == 0 {
 		return
 	}
+	b.wentBack = true
 	b.info.Generation = randomID()
 	for _, s := range lost {
 		b.info.Last = max(b.info.Last, s.first+lostNumbers)
@@ -144,14 +288,17 @@ func (b *Buffer) afterLoss(lost []*segment) {
 	b.infoVersion++
 }
 
-// loadNewestCommit reads the state of a segment. A last commit that a power cut left half on the disk is taken back.
+// loadNewestCommit reads the state of a segment. A last commit that a power cut left half on the disk is taken back: its
+// caller never got an answer. A segment that was closed in order had no such commit, so that there it is damage.
 func (b *Buffer) loadNewestCommit(s *segment) ([]sealedSegment, error) {
 	known, err := b.loadState(s)
 	if !isDamage(err) {
 		return known, err
 	}
 	_ = s.close()
-	wasClosed := s.wasClosed()
+	if number, _, closed := readNewest(b.lock); closed && number == s.number && s.wasCut() {
+		return nil, err
+	}
 	undo, rewindErr := rewind(b.cfg.Disk, s.path)
 	if rewindErr != nil {
 		return nil, err
@@ -159,27 +306,12 @@ func (b *Buffer) loadNewestCommit(s *segment) ([]sealedSegment, error) {
 	b.forget()
 	s.trusted = false
 	if known, again := b.loadState(s); again == nil {
-		b.afterRewind(s, wasClosed, err)
+		b.cfg.Logger.Warn("last commit was not whole, the one before counts", "segment", s.path, "error", err)
 		return known, nil
 	}
 	_ = s.close()
 	undo()
 	return nil, err
-}
-
-// afterRewind tells the harmless case, a power cut within the last commit, whose caller never got its answer, from a page
-// that went bad later: then something that was promised is gone.
-func (b *Buffer) afterRewind(s *segment, wasClosed bool, cause error) {
-	b.cfg.Logger.Warn("last commit was not whole, the one before counts", "segment", s.path, "error", cause)
-	if !wasClosed {
-		return
-	}
-	b.report(Damage{
-		Segment: s.number, File: filepath.Base(s.path), First: b.info.Last + 1, Last: b.info.Last,
-		Reason: "its last commit is lost: " + cause.Error(),
-	})
-	b.info.Generation = randomID()
-	b.info.Last += lostNumbers
 }
 
 func (b *Buffer) loadState(s *segment) (known []sealedSegment, err error) {
@@ -256,7 +388,8 @@ func (b *Buffer) loadOlder(segments []*segment, newest *segment, known []sealedS
 		totals[k.Number] = k
 	}
 	for i, s := range segments {
-		if s.removed {
+		if s.rescue != nil {
+			b.segments = append(b.segments, s)
 			continue
 		}
 		if s.number == b.info.Replaces {
@@ -268,9 +401,6 @@ func (b *Buffer) loadOlder(segments []*segment, newest *segment, known []sealedS
 		}
 		if err := b.loadTotals(s, newest, totals); err != nil {
 			return err
-		}
-		if s.removed {
-			continue
 		}
 		if i+1 < len(segments) {
 			s.clip(segments[i+1].first)
@@ -301,12 +431,12 @@ func (b *Buffer) loadTotals(s, newest *segment, totals map[uint64]sealedSegment)
 	if !isDamage(err) {
 		return fmt.Errorf("read segment %q: %w", filepath.Base(s.path), err)
 	}
-	s.removed = true
 	b.setAsideFile(s, err)
 	return nil
 }
 
-// reportMissing finds segments that somebody took out of the middle. At the old end they may have been acknowledged.
+// reportMissing finds segments that somebody took out. Where the state went back in time, those at the old end may have been
+// acknowledged since.
 func (b *Buffer) reportMissing(known []sealedSegment, found []*segment) {
 	if len(found) == 0 {
 		return
@@ -319,7 +449,7 @@ func (b *Buffer) reportMissing(known []sealedSegment, found []*segment) {
 		there[d.Segment] = true
 	}
 	for _, k := range known {
-		if k.Number > found[0].number && !there[k.Number] && k.Last > b.acked && k.Count > 0 {
+		if (k.Number > found[0].number || !b.wentBack) && !there[k.Number] && k.Last > b.acked && k.Count > 0 {
 			b.report(Damage{Segment: k.Number, First: k.First, Last: k.Last, Records: k.Count, Reason: "the file is missing"})
 		}
 	}
@@ -330,9 +460,12 @@ func (b *Buffer) begin(newest *segment, number uint64) error {
 	s := &segment{number: number, first: b.info.Last + 1}
 	c := content{info: b.info, acked: b.acked, state: b.state, flushed: b.info.Last}
 	merged := false
-	if newest != nil {
+	c.quarantine, c.sequence = b.rescuedQuarantine, b.quarantine.sequence
+	if newest != nil && newest.rescue == nil {
 		c.quarantine, c.sequence = b.quarantine.carry(newest), b.quarantine.sequence
-		c.blocks, merged = s.takeOver(newest, b.acked)
+		if b.segments[len(b.segments)-1] == newest { // nothing that is to be salvaged lies between
+			c.blocks, merged = s.takeOver(newest, b.acked)
+		}
 		b.keepOpen(newest)
 	}
 	if merged {
@@ -345,15 +478,19 @@ func (b *Buffer) begin(newest *segment, number uint64) error {
 	if len(c.blocks) == 0 {
 		s.last = s.first - 1
 	}
+	c.last = s.last
 	s.path = b.segmentPath(number, s.first)
 	version := b.infoVersion
 	if err := b.start(s, c); err != nil {
 		return fmt.Errorf("start a new segment: %w", err)
 	}
-	b.infoStored = version
+	b.infoStored, b.ackedStored = version, c.acked
 	b.quarantine.keep(c.quarantine)
 	b.active = s
 	b.segments = append(b.segments, s)
+	if err := noteNewest(b.lock, s, noteOpen); err != nil {
+		return err
+	}
 	if merged {
 		b.remove(newest)
 	}
@@ -401,17 +538,28 @@ func (b *Buffer) remove(s *segment) {
 	_ = s.close()
 	b.handles = slices.DeleteFunc(b.handles, func(h *segment) bool { return h == s })
 	b.readMu.Unlock()
+	if s.rescue != nil {
+		b.mu.Lock()
+		b.amend(s, func(d *Damage) { d.Salvage = SalvageDrained })
+		b.mu.Unlock()
+		return // a damaged file stays
+	}
 	if err := b.cfg.Disk.Remove(s.path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		b.cfg.Logger.Warn("delete segment", "segment", s.path, "error", err)
 	}
 }
 
-// sweep deletes the segments, but for the newest, whose records are all acknowledged.
+// sweep deletes the segments, but for the newest, whose records are all acknowledged. The acknowledgement must be on the
+// disk first: a file that is missing is then one that nobody of us took.
 func (b *Buffer) sweep() {
 	b.mu.Lock()
 	var gone, left []*segment
 	for i, s := range b.segments {
-		if i < len(b.segments)-1 && (s.count == 0 || s.last <= b.acked) {
+		empty := s.count == 0 || s.last <= b.ackedStored
+		if s.rescue != nil && !s.rescue.done {
+			empty = b.endOf(i) <= b.ackedStored+1
+		}
+		if i < len(b.segments)-1 && empty {
 			gone = append(gone, s)
 		} else {
 			left = append(left, s)

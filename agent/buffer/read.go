@@ -24,7 +24,8 @@ type Entry struct {
 
 // Read returns stored records with sequence numbers above after, in order: at most maxRecords, and no more than maxBytes of
 // bodies unless the first one alone is larger. What is acknowledged is not returned; numbers that were dropped or lost are
-// skipped. It returns nothing when there is nothing yet. A damaged segment met on the way is set aside and skipped.
+// skipped. It returns nothing when there is nothing yet. A damaged segment met on the way is set aside; until it is known
+// what is left of it nothing behind it is returned.
 func (b *Buffer) Read(after uint64, maxRecords, maxBytes int) ([]Entry, error) {
 	for {
 		b.mu.Lock()
@@ -56,7 +57,10 @@ type span struct {
 
 func (b *Buffer) ranges(after uint64) []span {
 	var spans []span
-	for _, s := range b.segments {
+	for i, s := range b.segments {
+		if s.rescue != nil && !s.rescue.done && b.endOf(i) > after+1 {
+			break // what it holds comes first
+		}
 		if s.count > 0 && s.last > after {
 			spans = append(spans, span{s, s.first, s.last})
 		}
@@ -74,6 +78,15 @@ func (b *Buffer) readRanges(spans []span, after uint64, maxRecords, maxBytes int
 		}
 		r.last = span.last
 		r.after = max(r.after, span.first-1)
+		if span.s.rescue != nil {
+			if err := b.readRescued(&r, span.s); err != nil {
+				return nil, nil, err
+			}
+			if r.full {
+				break
+			}
+			continue
+		}
 		if err := span.s.view(r.segment); err != nil {
 			if isDamage(err) && len(r.entries) > 0 {
 				return r.entries, nil, nil // what was read is good; the next call starts with the damage
@@ -158,7 +171,7 @@ func (r *reading) add(entries []Entry) {
 func (b *Buffer) Wait(ctx context.Context, after uint64) error {
 	for {
 		b.mu.Lock()
-		last, changed, closed := b.lastStored(), b.changed, b.closed
+		last, changed, closed := b.lastReadable(), b.changed, b.closed
 		after = max(after, b.acked)
 		b.mu.Unlock()
 		if closed {
@@ -176,7 +189,7 @@ func (b *Buffer) Wait(ctx context.Context, after uint64) error {
 }
 
 // Ack says that the hub holds all records up to and with seq. Segments that hold nothing else are deleted. The position is
-// made durable with the next Commit or Update (one that does nothing is enough) and by Close. A lower seq than before does
+// made durable with the next Commit or Update (one that does nothing is enough), by Close, and before a segment is deleted. A lower seq than before does
 // nothing; one that was never given out is refused.
 func (b *Buffer) Ack(seq uint64) error {
 	b.mu.Lock()
@@ -193,7 +206,14 @@ func (b *Buffer) Ack(seq uint64) error {
 		b.acked, b.ackedDirty = seq, true
 		b.sample()
 	}
+	deletes := len(b.segments) > 1 && b.acked > b.ackedStored && b.endOf(0) <= b.acked+1
 	b.mu.Unlock()
+	if deletes {
+		// Once for a segment: what was acknowledged has to be on the disk before its file goes.
+		if err := b.Update(b.stopped, nil); err != nil {
+			b.cfg.Logger.Warn("store what was acknowledged", "buffer", b.cfg.Dir, "error", err) // the files stay until it is
+		}
+	}
 	b.sweep()
 	b.mu.Lock()
 	b.hint()

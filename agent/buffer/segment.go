@@ -38,6 +38,8 @@ type segment struct {
 	bytes  int64
 	path   string
 
+	rescue *rescue // of a segment that was set aside
+
 	db      *bbolt.DB
 	file    *os.File // what db writes to
 	disk    Disk     // of a segment that is written
@@ -147,8 +149,8 @@ func openError(err error) error {
 	return damaged(err)
 }
 
-// wasClosed says that the segment was closed in order: seal cuts off what a file was given to grow into.
-func (s *segment) wasClosed() bool {
+// wasCut says that seal has cut off what the file was given to grow into.
+func (s *segment) wasCut() bool {
 	_, newer, err := metaPages(s.path)
 	return err == nil && fileSize(s.path) == int64(newer.end)*int64(newer.pageSize)
 }
@@ -184,7 +186,10 @@ func checkFormat(tx *bbolt.Tx) error {
 	if meta == nil {
 		return errors.New("no bucket \"meta\"")
 	}
-	v := meta.Get(keyFormat)
+	return checkVersion(meta.Get(keyFormat))
+}
+
+func checkVersion(v []byte) error {
 	if len(v) != 4 {
 		return errors.New("no format version")
 	}
@@ -256,6 +261,7 @@ type pair struct{ key, value []byte }
 type content struct {
 	info       info
 	acked      uint64
+	last       uint64 // record, see segment
 	flushed    uint64 // the state holds what the blocks up to here changed
 	segments   []sealedSegment
 	state      map[string][]byte
@@ -347,7 +353,7 @@ func (c content) write(tx *bbolt.Tx) error {
 	if err := t.append(inRecords, c.blocks); err != nil {
 		return err
 	}
-	return t.prove(c.info.Last)
+	return t.prove(c.last)
 }
 
 func putSeq(tx *bbolt.Tx, key []byte, seq uint64) error {

@@ -20,6 +20,7 @@ type Stats struct {
 	// QuarantineDropped counts the inputs that the quarantine's own limit pushed out.
 	QuarantineDropped uint64
 	Damaged           int     // segments set aside, see Damaged
+	Salvaging         int     // of those, where it is not yet known what is left; nothing behind them is read until then
 	Segments          int     // files in use
 	FillRate          float64 // bytes per second over the last minutes; negative while it drains
 	FullIn            time.Duration
@@ -71,6 +72,11 @@ func (b *Buffer) Stats() Stats {
 		Held: b.held != "", HeldReason: b.held, Dropped: b.info.Dropped, FreeDisk: free, DiskReserve: b.cfg.DiskReserve,
 		Generation: b.info.Generation, Quarantined: uint64(len(b.quarantine.entries)),
 		QuarantineDropped: b.info.QuarantineDropped, Damaged: len(b.info.Damage), Segments: len(b.segments),
+	}
+	for _, segment := range b.segments {
+		if segment.rescue != nil && !segment.rescue.done {
+			s.Salvaging++
+		}
 	}
 	if b.closed {
 		return s

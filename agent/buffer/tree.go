@@ -28,7 +28,7 @@ var (
 
 	keyFormat   = []byte("format")
 	keyProof    = []byte("proof")
-	keyKept     = []byte("kept") // the sum without the records, and the last record: the proof of a state whose records are damaged
+	keyKept     = []byte("kept") // the sum without the records, and the last record: proves a state whose records are damaged
 	keyAcked    = []byte("acked")
 	keyFlushed  = []byte("flushed")
 	keyInfo     = []byte("info")
@@ -90,7 +90,7 @@ func (t *tree) append(bucket int, pairs []pair) error {
 	return nil
 }
 
-// prove writes the proof, as the last thing before the commit; last is the last sequence number given out by then.
+// prove writes the proof, as the last thing before the commit; last is the segment's last record by then.
 func (t *tree) prove(last uint64) error {
 	meta := t.tx.Bucket(bucketMeta)
 	v := binary.BigEndian.AppendUint64(nil, uint64(t.tx.ID()))
@@ -101,7 +101,8 @@ func (t *tree) prove(last uint64) error {
 	return meta.Put(keyKept, sealed(keyKept, binary.BigEndian.AppendUint64(v, last)))
 }
 
-// checkProof returns the sums of a segment, or errUnproved.
+// checkProof returns the sums of a segment, or errUnproved. It checks the values' own checksums too: the last page of a
+// value may be missing while the one with its checksum is there.
 func checkProof(tx *bbolt.Tx) (sum, kept uint64, err error) {
 	proof, err := unsealed(keyProof, tx.Bucket(bucketMeta).Get(keyProof))
 	if err != nil || len(proof) != 16 {

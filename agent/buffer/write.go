@@ -40,7 +40,8 @@ type plan struct {
 	delta      []byte            // state that goes into the first block instead
 	count      uint64
 	bytes      int64
-	last       uint64
+	last       uint64 // sequence number given out
+	lastStored uint64 // record of the segment
 	info       *info
 	version    uint64 // of the info
 	acked      *uint64
@@ -50,7 +51,7 @@ type plan struct {
 func (b *Buffer) plan(g *group) *plan {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	p := &plan{last: b.info.Last + uint64(len(g.bodies)), count: b.active.count, bytes: b.active.bytes}
+	p := &plan{last: b.info.Last + uint64(len(g.bodies)), lastStored: b.active.last, count: b.active.count, bytes: b.active.bytes}
 	p.quarantine = b.quarantine.plan(g)
 	next := b.info
 	p.version = b.infoVersion
@@ -110,6 +111,7 @@ func (b *Buffer) packRecords(g *group, p *plan) {
 		b.pack = make([]byte, 0, left)
 	}
 	mem, first, delta := b.pack[:0], g.first, p.delta
+	p.lastStored = p.last
 	for rest := g.bodies; len(rest) > 0; {
 		start, n := len(mem), 0
 		mem, n = appendBlock(mem, block{first: first, storedAt: g.at, records: p.count, bytes: p.bytes, delta: delta}, rest, blockTarget(left))
@@ -171,7 +173,7 @@ func (t *tree) apply(p *plan) error {
 			return err
 		}
 	}
-	return t.prove(p.last)
+	return t.prove(p.lastStored)
 }
 
 func putState(t *tree, state map[string][]byte) error {
@@ -223,7 +225,7 @@ func (b *Buffer) publish(g *group, p *plan) {
 		b.info.Generation, b.info.Dropped, b.info.QuarantineDropped = p.info.Generation, p.info.Dropped, p.info.QuarantineDropped
 	}
 	if p.acked != nil {
-		b.ackedDirty = b.acked != *p.acked
+		b.ackedDirty, b.ackedStored = b.acked != *p.acked, *p.acked
 	}
 	b.sample()
 	if len(p.blocks) == 0 {
@@ -253,13 +255,14 @@ func (b *Buffer) roll() error {
 	c.quarantine, c.sequence = b.quarantine.carry(old), b.quarantine.sequence
 	b.readMu.Unlock()
 	next := &segment{number: old.number + 1, first: first, last: first - 1, path: b.segmentPath(old.number+1, first)}
+	c.last = next.last
 	if err := b.start(next, c); err != nil {
 		return err
 	}
 	b.mu.Lock()
 	b.segments = append(b.segments, next)
 	b.quarantine.keep(c.quarantine)
-	b.ackedDirty = b.ackedDirty && b.acked != c.acked
+	b.ackedDirty, b.ackedStored = b.ackedDirty && b.acked != c.acked, c.acked
 	b.infoStored = version
 	b.mu.Unlock()
 	b.readMu.Lock()
@@ -268,6 +271,9 @@ func (b *Buffer) roll() error {
 	b.unflushedBytes = 0
 	err := old.seal()
 	b.readMu.Unlock()
+	if noteErr := noteNewest(b.lock, next, noteOpen); err == nil {
+		err = noteErr
+	}
 	if err != nil {
 		b.cfg.Logger.Warn("close full segment", "segment", old.path, "error", err)
 	}
