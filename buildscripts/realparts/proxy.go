@@ -18,10 +18,12 @@ type Proxy struct {
 	mu      sync.Mutex
 	refuse  bool
 	swallow bool
+	mute    bool // of what the server says
 	delay   time.Duration
 	gate    chan struct{} // closed while bytes may pass
 	links   map[*link]struct{}
 	count   int
+	up      int64 // bytes that came from clients
 }
 
 // link is one relayed connection.
@@ -103,6 +105,20 @@ func (p *Proxy) Swallow(on bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.swallow = on
+}
+
+// SwallowReplies drops what servers say while on; what clients say arrives.
+func (p *Proxy) SwallowReplies(on bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.mute = on
+}
+
+// Sent is how many bytes have come from clients since the start.
+func (p *Proxy) Sent() int64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.up
 }
 
 // SetDelay delays all bytes in each direction.
@@ -202,6 +218,9 @@ func (p *Proxy) pump(l *link, dst, src net.Conn) {
 			if n > 0 {
 				p.mu.Lock()
 				due := time.Now().Add(p.delay)
+				if src == l.client {
+					p.up += int64(n)
+				}
 				p.mu.Unlock()
 				select {
 				case parcels <- parcel{b[:n], due}:
@@ -215,7 +234,7 @@ func (p *Proxy) pump(l *link, dst, src net.Conn) {
 		}
 	}()
 	for c := range parcels {
-		if !p.pass(l, c.due) {
+		if !p.pass(l, c.due, dst == l.client) {
 			continue
 		}
 		if _, err := dst.Write(c.bytes); err != nil {
@@ -231,7 +250,7 @@ func (p *Proxy) pump(l *link, dst, src net.Conn) {
 }
 
 // pass waits for the delay and for an open gate, and reports whether the bytes are to be delivered.
-func (p *Proxy) pass(l *link, due time.Time) bool {
+func (p *Proxy) pass(l *link, due time.Time, reply bool) bool {
 	if wait := time.Until(due); wait > 0 {
 		timer := time.NewTimer(wait)
 		defer timer.Stop()
@@ -243,7 +262,7 @@ func (p *Proxy) pass(l *link, due time.Time) bool {
 	}
 	for {
 		p.mu.Lock()
-		gate, swallow := p.gate, p.swallow
+		gate, swallow := p.gate, p.swallow || p.mute && reply
 		p.mu.Unlock()
 		select {
 		case <-gate:
