@@ -63,6 +63,8 @@ type Options struct {
 	Version string
 	Logger  *slog.Logger
 	Kinds   []signal.Kind
+	// Salvager is the command that reads damaged buffer files, see buffer.Config; empty: this process does it.
+	Salvager []string
 	// Now is the clock by which facts and records are timed; nil means time.Now. Pauses are timed by the machine's own.
 	Now func() time.Time
 	// Listen opens the address of the operator's page; nil means net.Listen.
@@ -116,7 +118,7 @@ func (a *Agent) open(o Options) error {
 	open := func(name string, limit Size, overflow buffer.Overflow) (*buffer.Buffer, error) {
 		b, err := buffer.Open(buffer.Config{
 			Dir: filepath.Join(a.cfg.DataDir, name), Limit: int64(limit), DiskReserve: int64(a.cfg.Buffer.DiskReserve),
-			SegmentSize: int64(a.cfg.Buffer.SegmentSize), Overflow: overflow, Now: a.now, Logger: a.log,
+			SegmentSize: int64(a.cfg.Buffer.SegmentSize), Overflow: overflow, Now: a.now, Logger: a.log, Salvager: o.Salvager,
 		})
 		if err != nil {
 			return nil, inUse(a.cfg.DataDir, fmt.Errorf("open %s buffer: %w", name, err))

@@ -31,6 +31,9 @@ func (j *judgment) set(state string, now time.Time) time.Time {
 	return j.since
 }
 
+// damageShown is how long a damaged buffer file stays on the page.
+const damageShown = 7 * 24 * time.Hour
+
 // Snapshot is everything that page, command line, metrics and hub are told of the agent.
 func (a *Agent) Snapshot() status.Snapshot {
 	now := a.now()
@@ -55,6 +58,9 @@ func (a *Agent) Snapshot() status.Snapshot {
 	}
 	for _, d := range a.pipe.business.Damaged() {
 		s.Business.Dropped += d.Records
+		if now.Sub(d.At) < damageShown {
+			s.BufferDamage = d.String() // the latest one
+		}
 	}
 	status.Judge(&s)
 	s.Since = a.judgment.set(s.State, now)

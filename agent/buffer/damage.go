@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -33,6 +34,45 @@ type Damage struct {
 	Records   uint64 `json:"records"`
 	Recovered uint64 `json:"recovered,omitempty"`
 	Reason    string `json:"reason"`
+}
+
+// String says in one sentence what happened and what is lost.
+func (d Damage) String() string {
+	text := fmt.Sprintf("a buffer file was damaged (%s)", d.File)
+	if d.File == "" {
+		text = "a buffer file is missing"
+	}
+	switch {
+	case d.Salvage == SalvageRunning:
+		return text + ": what is whole in it is being looked for"
+	case d.Records > 0:
+		text += fmt.Sprintf(": records %s are lost, %d were saved", ranges(d.Lost, d.First, d.Last), d.Recovered)
+	default:
+		text += fmt.Sprintf(": no record is known to be lost, %d were saved", d.Recovered)
+	}
+	if d.OpenEnd {
+		text += "; it was the newest file and its end is not known: the sources are asked again from the last position that is"
+	}
+	return text
+}
+
+// ranges names the first ranges of a list.
+func ranges(list []Range, first, last uint64) string {
+	if len(list) == 0 {
+		list = []Range{{first, last}}
+	}
+	var names []string
+	for _, r := range list[:min(len(list), 5)] {
+		if r.First == r.Last {
+			names = append(names, strconv.FormatUint(r.First, 10))
+		} else {
+			names = append(names, fmt.Sprintf("%d to %d", r.First, r.Last))
+		}
+	}
+	if more := len(list) - len(names); more > 0 {
+		names = append(names, fmt.Sprintf("%d more ranges", more))
+	}
+	return strings.Join(names, ", ")
 }
 
 // Damaged returns the segments that were set aside, the oldest report first. The latest hundred reports are kept.

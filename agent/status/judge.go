@@ -90,7 +90,9 @@ func degraded(s *Snapshot) []Finding {
 			add("check the source and the network to it", "source %s does not connect: %s", src.Name, orElse(src.Reason, "no answer yet"))
 		}
 	}
-	if s.Business.Dropped > 0 {
+	if s.BufferDamage != "" {
+		add("check this computer's disk; keep the file, and compare the tally of the lost records with the source", "%s", s.BufferDamage)
+	} else if s.Business.Dropped > 0 {
 		add("look at the agent's log and keep its data folder", "%d production records were lost from the buffer", s.Business.Dropped)
 	}
 	if s.InboxDamage != "" {

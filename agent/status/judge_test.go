@@ -35,6 +35,7 @@ func TestGravestFindingDecidesTheState(t *testing.T) {
 		}, Degraded, "ns=2;s=x: not there"},
 		{"quarantine", func(s *Snapshot) { s.Quarantined = 3 }, Degraded, "3 inputs"},
 		{"quarantine overflows", func(s *Snapshot) { s.QuarantineDropped = 7 }, Degraded, "7 inputs that could not be used were pushed out"},
+		{"a buffer file was damaged", func(s *Snapshot) { s.Business.Dropped, s.BufferDamage = 3, "records 5 to 7 are lost" }, Degraded, "records 5 to 7 are lost"},
 		{"inbox was damaged", func(s *Snapshot) { s.InboxDamage = "the inbox was damaged" }, Degraded, "the inbox was damaged"},
 		{"work order not taken", func(s *Snapshot) { s.WorkOrders = []Order{{OrderNo: "1001", State: "rejected", Reason: "no tool"}} }, Degraded, "1001 was not taken: no tool"},
 		{"clock a little off", func(s *Snapshot) { s.HubClockSkew = "-30s" }, OK, ""},

@@ -36,6 +36,8 @@ type Snapshot struct {
 	Quarantined uint64    `json:"quarantined"`
 	// QuarantineDropped counts inputs that the quarantine's own limit pushed out.
 	QuarantineDropped uint64 `json:"quarantine_dropped,omitempty"`
+	// BufferDamage says what was lost with a damaged buffer file of the last days and what was saved; empty without one.
+	BufferDamage string `json:"buffer_damage,omitempty"`
 	// InboxDamage says what was done about a damaged inbox at the start; empty when it was whole.
 	InboxDamage  string    `json:"inbox_damage,omitempty"`
 	FreeDisk     int64     `json:"free_disk"`
