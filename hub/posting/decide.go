@@ -99,7 +99,7 @@ func due(p *store.Posting, tx *store.Tx) {
 
 // beforePosting are the codes of postings that never came to an outside system.
 var beforePosting = []string{
-	CodeUnknownOrder, CodeOrderWithoutPlant, CodeNoConnector, CodeWrongPlant, CodeNoOrder, CodeReversal, CodeNegative, CodeRangeOverlap,
+	CodeUnknownOrder, CodeOrderWithoutPlant, CodeNoConnector, CodeWrongPlant, CodeNoOrder, CodeReversal, CodeWaitsForOriginal, CodeNegative, CodeRangeOverlap,
 }
 
 func (e *Engine) replay(by string) func(*store.Tx, *store.Posting, store.Fact) error {

@@ -178,8 +178,16 @@ func (e *Engine) prepareCall(ctx context.Context, l store.Lane, p store.Posting)
 	if err != nil {
 		return nil, err
 	}
+	original, err := e.undone(ctx, f)
+	if err != nil {
+		return nil, err
+	}
+	amounts := p.Amounts
+	if original != nil {
+		amounts = negated(amounts)
+	}
 	return &call{erp: e.o.Connectors[l.ERP], p: p, f: f, posting: connector.Posting{
-		Fact: adjusted(f.Fact, p.Amounts), Order: order.Order, PostingDate: postingDate(f.Fact), Attempt: max(p.Attempt, 1),
+		Fact: adjusted(f.Fact, amounts), Original: original, Order: order.Order, PostingDate: postingDate(f.Fact), Attempt: max(p.Attempt, 1),
 	}}, nil
 }
 

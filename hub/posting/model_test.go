@@ -29,6 +29,7 @@ type modelERP struct {
 	late    map[string]time.Time // effects that will appear
 	busy    map[string]bool      // orders with a call under way
 	made    map[string][]string  // positions in the order of their effects, by order
+	undone  map[string]string    // by fact key: the key of the fact that took it back
 	calls   map[string]int       // by method
 	faults  []string
 }
@@ -50,7 +51,7 @@ func newModel(seed uint64, now func() time.Time) *modelERP {
 	return &modelERP{
 		scale: 3, posts: []object.Kind{object.KindConfirmation, object.KindConsumption, object.KindOrderState},
 		rng: rand.New(rand.NewPCG(seed, 1)), now: now, orders: map[string]object.WorkOrder{}, effects: map[string]effect{},
-		late: map[string]time.Time{}, busy: map[string]bool{}, made: map[string][]string{}, calls: map[string]int{},
+		late: map[string]time.Time{}, busy: map[string]bool{}, made: map[string][]string{}, undone: map[string]string{}, calls: map[string]int{},
 		trouble: trouble{reject: map[string]bool{}, dark: map[string]bool{}},
 	}
 }
@@ -81,7 +82,7 @@ func (m *modelERP) chance(percent int) bool { return m.rng.IntN(100) < percent }
 func (m *modelERP) Capabilities() connector.Capabilities {
 	return connector.Capabilities{
 		System: "model", Posts: m.posts, States: []object.FloorState{object.FloorStarted, object.FloorFinished},
-		ExternalKey: true, QuantityScale: m.scale, Settle: time.Second,
+		Reverses: []object.Kind{object.KindConfirmation, object.KindConsumption}, ExternalKey: true, QuantityScale: m.scale, Settle: time.Second,
 	}
 }
 
@@ -138,10 +139,32 @@ func (m *modelERP) effect(p connector.Posting, at time.Time) string {
 	if _, twice := m.effects[key]; twice {
 		m.fault("fact %s takes effect twice", key)
 	}
+	if o := p.Original; (o != nil) != !p.Fact.Reverses.IsZero() {
+		m.fault("fact %s reverses %s, and its original is %+v", key, p.Fact.Reverses, o)
+	} else if o != nil {
+		m.takeBack(p.Fact, *o)
+	}
 	document := fmt.Sprintf("D%d", len(m.effects)+1)
 	m.effects[key] = effect{document, p.Fact, at}
 	m.made[p.Order.OrderNo] = append(m.made[p.Order.OrderNo], p.Fact.Position)
 	return document
+}
+
+// takeBack judges a reversal: of something that is there, with just that, and once.
+func (m *modelERP) takeBack(f object.Fact, o connector.Original) {
+	key := o.Fact.Key.String()
+	e, there := m.effects[key]
+	switch by, twice := m.undone[key]; {
+	case twice:
+		m.fault("fact %s is taken back by %s and by %s", key, by, f.Key)
+	case !there:
+		m.fault("fact %s is taken back and has no effect", key)
+	case o.Document.Number != e.document:
+		m.fault("fact %s has document %q, its reversal names %q", key, e.document, o.Document.Number)
+	case f.Confirmation != nil && !f.Confirmation.Yield.Equal(e.fact.Confirmation.Yield):
+		m.fault("fact %s has yield %s in the books, %s of it is taken back", key, e.fact.Confirmation.Yield, f.Confirmation.Yield)
+	}
+	m.undone[key] = f.Key.String()
 }
 
 func (m *modelERP) Lookup(_ context.Context, p connector.Posting, _ []byte) (connector.Finding, error) {
@@ -188,7 +211,11 @@ func (m *modelERP) yield(order string) decimal.Decimal {
 	var sum decimal.Decimal
 	for _, e := range m.effects {
 		if c := e.fact.Confirmation; c != nil && c.OrderNo == order {
-			sum = sum.Add(c.Yield)
+			if e.fact.Reverses.IsZero() {
+				sum = sum.Add(c.Yield)
+			} else {
+				sum = sum.Sub(c.Yield)
+			}
 		}
 	}
 	return sum

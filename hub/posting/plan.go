@@ -19,8 +19,10 @@ const (
 	CodeOrderWithoutPlant = "order_without_plant" // waits until a route leads from the order to a plant
 	CodeNoConnector       = "no_connector"        // the order's system is not configured, or none at all
 	CodeWrongPlant        = "wrong_plant"
-	CodeNoOrder           = "no_order" // the fact names no order
-	CodeReversal          = "reversal"
+	CodeNoOrder           = "no_order"           // the fact names no order
+	CodeReversal          = "reversal"           // takes a fact back, and cannot by itself
+	CodeWaitsForOriginal  = "waits_for_original" // takes a fact back that is not in the books yet
+	CodeNothingToReverse  = "nothing_to_reverse" // not posted: the fact it takes back has no effect
 	CodeNegative          = "negative_quantity"
 	CodeRangeOverlap      = "range_overlap"
 	CodeRangeKnown        = "range_known" // not posted: superseded
@@ -83,6 +85,14 @@ func (e *Engine) plan(ctx context.Context, limit int) (out planned, err error) {
 		}
 		if err := tx.AddPlanned(all); err != nil {
 			return err
+		}
+		for _, p := range all {
+			if p.Posting == nil {
+				continue
+			}
+			if err := e.releaseReversals(tx, p.Fact); err != nil {
+				return err
+			}
 		}
 		if err := e.crash("plan"); err != nil {
 			return err
@@ -153,6 +163,9 @@ func (e *Engine) planFact(tx *store.Tx, f store.Fact, all *[]store.Planned, out 
 func (e *Engine) known(tx *store.Tx, f store.Fact) (trimmed, error) {
 	lines := f.Fact.FactQuantities()
 	c := f.Fact.CounterRange()
+	if !f.Fact.Reverses.IsZero() {
+		c = nil // it names what is taken back, and counts nothing new
+	}
 	if c == nil || !c.To.GreaterThan(c.From) {
 		return trimmed{lines: lines}, nil
 	}
@@ -199,11 +212,7 @@ func notPosted(p *store.Posting, code, reason string) {
 func (e *Engine) admit(tx *store.Tx, p *store.Posting, f store.Fact) error {
 	a := p.Amounts
 	switch {
-	case !f.Fact.Reverses.IsZero():
-		park(p, string(connector.Correctable), CodeReversal, fmt.Sprintf("reverses fact %s, which no connector does by itself", f.Fact.Reverses),
-			"reverse that fact's document in the outside system by hand, then accept this one with the reversal's number")
-		return nil
-	case a.Yield.IsNegative() || a.Scrap.IsNegative() || a.Rework.IsNegative() || a.Quantity.IsNegative():
+	case below(f.Fact, a):
 		park(p, string(connector.Fatal), CodeNegative, "quantity is negative: a correction is a reversal and a new fact", "correct it in the outside system by hand, then accept this fact")
 		return nil
 	case f.Fact.Confirmation != nil && a.Yield.IsZero() && a.Scrap.IsZero() && a.Rework.IsZero(), f.Fact.Consumption != nil && a.Quantity.IsZero():
@@ -220,6 +229,14 @@ func (e *Engine) admit(tx *store.Tx, p *store.Posting, f store.Fact) error {
 		return nil
 	}
 	return e.route(tx, p, f)
+}
+
+// below reports that a quantity of a fact is below zero; those of a reversal are in the ledger.
+func below(f object.Fact, a *store.Amounts) bool {
+	if !f.Reverses.IsZero() {
+		a = negated(a)
+	}
+	return a.Yield.IsNegative() || a.Scrap.IsNegative() || a.Rework.IsNegative() || a.Quantity.IsNegative()
 }
 
 func (e *Engine) anybodyPosts(f object.Fact) bool {
@@ -252,6 +269,8 @@ func (e *Engine) route(tx *store.Tx, p *store.Posting, f store.Fact) error {
 		park(p, ClassWaiting, CodeNoConnector, fmt.Sprintf("system %q of work order %q is not configured", w.ERP, p.OrderNo), "add the connector to the hub's configuration")
 	case !posts(c.Capabilities(), f.Fact):
 		notPosted(p, CodePolicy, fmt.Sprintf("system %q takes no facts of this kind", w.ERP))
+	case !f.Fact.Reverses.IsZero():
+		return e.admitReversal(tx, p, f, c.Capabilities())
 	default:
 		return e.round(tx, p, f, c.Capabilities().QuantityScale)
 	}
@@ -289,7 +308,7 @@ func (e *Engine) round(tx *store.Tx, p *store.Posting, f store.Fact, scale int32
 			return err
 		}
 		exact := v.Add(carried)
-		*v = exact.RoundBank(scale)
+		*v = decimal.Max(exact.RoundBank(scale), decimal.Zero) // a reversal may have left more to take off than this has
 		if rest := exact.Sub(*v); !rest.Equal(carried) {
 			if err := tx.SetResidue(p.ERP, l.LedgerKey, rest); err != nil {
 				return err

@@ -77,6 +77,8 @@ type Engine struct {
 	poked  []store.Lane
 	waited []wait
 
+	reversals reversals
+
 	// crash is asked at each step whether the process dies there (errDies), or the store fails (any other); tests set it.
 	crash func(step string) error
 }
@@ -179,6 +181,9 @@ func (e *Engine) recover(ctx context.Context) error {
 	if err == nil {
 		err = e.crash("recovered")
 	}
+	if err == nil {
+		err = e.loadReversals(ctx)
+	}
 	if err == nil && len(e.o.Connectors) > 0 {
 		err = e.each(ctx, store.PostingFilter{State: store.PostingParked, Code: CodeNoConnector}, e.readmit(""))
 	}
@@ -226,6 +231,11 @@ func (e *Engine) one(tx *store.Tx, id int64, change func(*store.Tx, *store.Posti
 func (e *Engine) changed(tx *store.Tx, p store.Posting, f store.Fact, step, by string, outcome pb.Receipt_Outcome) error {
 	if err := tx.PutPosting(p); err != nil {
 		return err
+	}
+	if inBooks(p) || p.State == store.PostingParked {
+		if err := e.releaseReversals(tx, f); err != nil {
+			return err
+		}
 	}
 	err := tx.AddPostingStep(store.PostingStep{
 		FactID: p.FactID, Step: step, Attempt: p.Attempt, Code: p.Code, Reason: p.Reason, Document: p.Document, By: by,

@@ -519,7 +519,7 @@ func TestWhatCannotBePostedSaysWhy(t *testing.T) {
 		w.put(store.Order{Order: object.WorkOrder{OrderNo: "WO-L", ERP: "erp", Plant: "lyon", Revision: 1}})
 		w.put(store.Order{Order: object.WorkOrder{OrderNo: "WO-X", ERP: "elsewhere", Plant: "ulm", Revision: 1}})
 		reversal, noOrder := confirm("WO-1", 4, "1"), confirm("", 5, "1")
-		reversal.Reverses = confirm("WO-1", 1, "5").Key
+		reversal.Reverses = confirm("WO-1", 7, "5").Key
 		quality := base(object.KindQuality, "quality")
 		quality.Quality = &object.Quality{OrderNo: "WO-1", Status: "ok"}
 		exception := base(object.KindException, "exception")
@@ -535,7 +535,7 @@ func TestWhatCannotBePostedSaysWhy(t *testing.T) {
 			{quality, store.PostingNotPosted, CodePolicy},
 			{confirm("WO-L", 1, "1"), store.PostingParked, CodeWrongPlant},
 			{confirm("WO-X", 1, "1"), store.PostingParked, CodeNoConnector},
-			{reversal, store.PostingParked, CodeReversal},
+			{reversal, store.PostingParked, CodeWaitsForOriginal},
 			{noOrder, store.PostingParked, CodeNoOrder},
 		}
 		w.start()

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/linekeeper/linekeeper/hub/object"
+	"github.com/linekeeper/linekeeper/proto/factkey"
 	pb "github.com/linekeeper/linekeeper/proto/linekeeper/v1"
 	"github.com/shopspring/decimal"
 )
@@ -161,6 +162,16 @@ func (s *PostingStep) fields(now time.Time) []any {
 func (tx *Tx) AddPostingStep(s PostingStep) error {
 	_, err := tx.exec("INSERT INTO "+stepFields+" VALUES ($1, $2, $3, $4, $5, $6, $7, $8)", s.fields(tx.now)...)
 	return err
+}
+
+// LastStep returns the latest step of a name in a fact's life. ErrNotFound when there is none.
+func (tx *Tx) LastStep(factID int64, step string) (PostingStep, error) {
+	return first(tx.ctx, tx, func(r *sql.Rows) (s PostingStep, err error) {
+		var t int64
+		err = r.Scan(&s.FactID, &t, &s.Step, &s.Attempt, &s.Code, &s.Reason, &s.Document, &s.By)
+		s.At = at(t)
+		return s, err
+	}, "SELECT fact_id, at, step, attempt, code, reason, document, by_whom FROM posting_steps WHERE fact_id = $1 AND step = $2 ORDER BY id DESC LIMIT 1", factID, step)
 }
 
 // Posting returns the posting of a fact. ErrNotFound when it has none.
@@ -358,6 +369,12 @@ func (tx *Tx) SetPlanCursor(id int64) error {
 // FactByID is Store.FactByID inside a transaction.
 func (tx *Tx) FactByID(id int64) (Fact, error) {
 	return first(tx.ctx, tx, scanFact, factColumns+" WHERE f.id = $1", id)
+}
+
+// FactByKey returns a stored fact by its key, without its posting. ErrNotFound when there is none.
+func (tx *Tx) FactByKey(key factkey.Key) (Fact, error) {
+	k := short(key)
+	return first(tx.ctx, tx, scanFact, factColumns+" WHERE f.key = $1", k[:])
 }
 
 // Planned is what the planner made of one new fact.

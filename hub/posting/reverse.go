@@ -1,0 +1,237 @@
+package posting
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+
+	"github.com/linekeeper/linekeeper/hub/connector"
+	"github.com/linekeeper/linekeeper/hub/object"
+	"github.com/linekeeper/linekeeper/hub/store"
+	"github.com/shopspring/decimal"
+)
+
+// A fact that takes another back is posted once that other is in the books, with the quantities that were posted of it. Until
+// then it is parked and waits; the original's way into the books releases it, in the same transaction. Where the original
+// needs no effect, its reversal needs none either.
+
+// stepReversed stands in the life of a fact that another takes back; the reason names that.
+const stepReversed = "reversed"
+
+// reversals are the parked facts that wait for the one they take back, by its key.
+type reversals struct {
+	mu      sync.Mutex
+	waiting map[string][]int64
+}
+
+// wait notes that a reversal waits for an original. Noting one that does not is no harm.
+func (r *reversals) wait(original string, id int64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.waiting == nil {
+		r.waiting = map[string][]int64{}
+	}
+	if !slices.Contains(r.waiting[original], id) {
+		r.waiting[original] = append(r.waiting[original], id)
+	}
+}
+
+func (r *reversals) of(original string) []int64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.waiting[original])
+}
+
+func (r *reversals) done(original string, id int64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	left := slices.DeleteFunc(r.waiting[original], func(x int64) bool { return x == id })
+	if r.waiting[original] = left; len(left) == 0 {
+		delete(r.waiting, original)
+	}
+}
+
+// loadReversals reads what waits from the store.
+func (e *Engine) loadReversals(ctx context.Context) error {
+	for page := (store.Page{Limit: 1000}); ; {
+		facts, err := e.o.Store.Postings(ctx, store.PostingFilter{State: store.PostingParked, Code: CodeWaitsForOriginal}, page)
+		if err != nil {
+			return fmt.Errorf("load reversals that wait: %w", err)
+		}
+		for _, f := range facts {
+			e.reversals.wait(f.Fact.Reverses.String(), f.ID)
+			page.Before = f.ID
+		}
+		if len(facts) < page.Limit {
+			return nil
+		}
+	}
+}
+
+// inBooks reports that nothing more has to happen before a posting can be taken back. It may have no effect at all.
+func inBooks(p store.Posting) bool { return p.State == store.PostingPosted || p.State.Settled() }
+
+// releaseReversals plans the reversals again that wait for a fact which was planned or has changed.
+func (e *Engine) releaseReversals(tx *store.Tx, f store.Fact) error {
+	key := f.Fact.Key.String()
+	for _, id := range e.reversals.of(key) {
+		err := e.one(tx, id, func(tx *store.Tx, p *store.Posting, f store.Fact) error {
+			if p.State != store.PostingParked || p.Code != CodeWaitsForOriginal {
+				return nil
+			}
+			return e.readmit("")(tx, p, f)
+		})
+		if err != nil && !errors.Is(err, store.ErrNotFound) { // not found: its planning was undone
+			return fmt.Errorf("take fact %q back: %w", key, err)
+		}
+	}
+	return nil
+}
+
+// admitReversal makes a reversal due when the original is in the books, with the original's quantities.
+func (e *Engine) admitReversal(tx *store.Tx, p *store.Posting, f store.Fact, c connector.Capabilities) error {
+	key := f.Fact.Reverses.String()
+	byHand := func(why string) error {
+		park(p, string(connector.Correctable), CodeReversal, fmt.Sprintf("takes back fact %s: %s", key, why),
+			"reverse that fact's document in the outside system by hand, then accept this one with the reversal's number")
+		return nil
+	}
+	if !slices.Contains(c.Reverses, f.Fact.Kind) {
+		return byHand(fmt.Sprintf("system %q does not do that by itself for facts of this kind", p.ERP))
+	}
+	original, op, err := e.original(tx, f)
+	if err != nil {
+		return err
+	}
+	if op == nil || !inBooks(*op) {
+		e.reversals.wait(key, p.FactID)
+		why := "it has not come yet"
+		if op != nil {
+			why = fmt.Sprintf("it is %s", op.State)
+		}
+		park(p, ClassWaiting, CodeWaitsForOriginal, fmt.Sprintf("takes back fact %s, which is not in the books: %s", key, why),
+			"nothing here: settle that fact; then this goes on by itself")
+		return nil
+	}
+	e.reversals.done(key, p.FactID)
+	if why := misfit(f.Fact, original.Fact, *op, c.QuantityScale); why != "" {
+		return byHand(why)
+	}
+	other, err := tx.LastStep(op.FactID, stepReversed)
+	switch {
+	case err == nil && other.Reason != reversedBy(f.Fact):
+		return byHand("it is " + other.Reason + " already")
+	case err != nil && !errors.Is(err, store.ErrNotFound):
+		return err
+	}
+	if op.Document == "" && op.Code != CodeBelowScale {
+		notPosted(p, CodeNothingToReverse, fmt.Sprintf("fact %s, which this one takes back, has no effect in the outside system", key))
+		return nil
+	}
+	if err == nil {
+		due(p, tx) // was admitted before: what is below is done
+		return nil
+	}
+	return e.takeBack(tx, p, f, *op)
+}
+
+func reversedBy(f object.Fact) string { return "taken back by fact " + f.Key.String() }
+
+// original finds the fact that another takes back, and its posting; nil when it is not planned yet.
+func (e *Engine) original(tx *store.Tx, f store.Fact) (store.Fact, *store.Posting, error) {
+	original, err := tx.FactByKey(f.Fact.Reverses)
+	if err == nil {
+		var p store.Posting
+		if p, err = tx.Posting(original.ID); err == nil {
+			return original, &p, nil
+		}
+	}
+	if errors.Is(err, store.ErrNotFound) {
+		err = nil
+	}
+	return original, nil, err
+}
+
+// misfit says why a reversal cannot take back exactly what was posted of a fact, empty when it can.
+func misfit(f, original object.Fact, op store.Posting, scale int32) string {
+	lines, of := f.FactQuantities(), original.FactQuantities()
+	switch {
+	case !original.Reverses.IsZero():
+		return "that is itself a reversal"
+	case f.Kind != original.Kind || f.OrderNo() != original.OrderNo() || f.Plant != original.Plant:
+		return fmt.Sprintf("that is a %s of order %q", original.Kind, original.OrderNo())
+	case len(lines) != len(of):
+		return "its quantities are others"
+	}
+	for i, l := range lines {
+		if l.LedgerKey != of[i].LedgerKey || !l.Received.Equal(of[i].Received.Neg()) {
+			return fmt.Sprintf("that has %s %s of %q, this one takes back %s %s of %q", of[i].Received, of[i].Unit, of[i].Item, l.Received.Neg(), l.Unit, l.Item)
+		}
+		if op.Amounts == nil {
+			continue
+		}
+		posted := *amount(op.Amounts, l.Kind)
+		if rest := posted.Sub(of[i].Received).Abs(); scale < 0 && !rest.IsZero() || scale >= 0 && rest.GreaterThan(decimal.New(1, -scale)) {
+			return fmt.Sprintf("of its %s %s only %s counted", of[i].Received, of[i].Unit, posted)
+		}
+	}
+	return ""
+}
+
+// takeBack makes the reversal due. What rounding carried on from the original is taken back too.
+func (e *Engine) takeBack(tx *store.Tx, p *store.Posting, f store.Fact, op store.Posting) error {
+	due(p, tx)
+	p.Amounts = &store.Amounts{}
+	any := op.Amounts == nil
+	for _, l := range f.Fact.FactQuantities() {
+		posted := l.Received.Neg()
+		if op.Amounts != nil {
+			posted = *amount(op.Amounts, l.Kind)
+		}
+		*amount(p.Amounts, l.Kind) = posted.Neg()
+		any = any || !posted.IsZero()
+		rest := posted.Add(l.Received) // l is below zero
+		if rest.IsZero() {
+			continue
+		}
+		carried, err := tx.Residue(p.ERP, l.LedgerKey)
+		if err == nil {
+			err = tx.SetResidue(p.ERP, l.LedgerKey, carried.Add(rest))
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if !any {
+		a := p.Amounts
+		notPosted(p, CodeBelowScale, "less than the outside system can keep: it is taken off what goes to the next posting of the same thing")
+		p.Amounts = a
+	}
+	return tx.AddPostingStep(store.PostingStep{FactID: op.FactID, Step: stepReversed, Document: op.Document, Reason: reversedBy(f.Fact)})
+}
+
+// undone is the fact that a posting takes back, as it was posted; nil for one that takes back none.
+func (e *Engine) undone(ctx context.Context, f store.Fact) (*connector.Original, error) {
+	if f.Fact.Reverses.IsZero() {
+		return nil, nil
+	}
+	original, err := e.o.Store.FactByKey(ctx, f.Fact.Reverses.String())
+	if err != nil {
+		return nil, err
+	}
+	o := &connector.Original{Fact: original.Fact}
+	if p := original.Posting; p != nil {
+		o.Fact, o.Document = adjusted(original.Fact, p.Amounts), connector.Document{Number: p.Document, ID: p.DocumentID}
+	}
+	return o, nil
+}
+
+// negated turns the amounts of a reversal, which are below zero in the ledger, into those that are to be taken back.
+func negated(a *store.Amounts) *store.Amounts {
+	if a == nil {
+		return nil
+	}
+	return &store.Amounts{Yield: a.Yield.Neg(), Scrap: a.Scrap.Neg(), Rework: a.Rework.Neg(), Quantity: a.Quantity.Neg()}
+}
