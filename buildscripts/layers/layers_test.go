@@ -52,6 +52,7 @@ var table = []place{
 	{"agent/localui", agents, 1, ""},
 	{"drivers/*", agents, 1, "a driver knows agent/signal only"},
 	{"agent", agents, 3, "assembles the agent"},
+	{"agent/drill", agents, 4, "runs the assembled agent through disasters"},
 
 	{"hub/object", hubs, 1, "the vocabulary of the hub knows a fact's key and nobody else"},
 	{"hub/wire", hubs, 2, "the way between wire and vocabulary"},

@@ -49,6 +49,8 @@ type cli struct {
 	Check     checkCmd   `cmd:"" help:"Check the configuration without touching the network."`
 	Status    statusCmd  `cmd:"" help:"Say how the running agent is. Exit code: 0 ok, 1 degraded, 2 offline and buffering, 3 losing data, 4 not running."`
 	Trust     trustCmd   `cmd:"" help:"List the OPC UA server certificates that were refused, or trust one by its fingerprint."`
+	Drill     drillCmd   `cmd:"" help:"Show that nothing is lost and nothing doubled: run the agent through disasters on a copy of the configuration."`
+	Drilled   drilledCmd `cmd:"" name:"drill-agent" hidden:"" help:"The agent that a drill runs."`
 	Sample    sampleCmd  `cmd:"" help:"Print a commented configuration to start from."`
 	Install   installCmd `cmd:"" help:"Install the agent as a service of this machine."`
 	Start     startCmd   `cmd:"" help:"Start the service."`
