@@ -9,7 +9,7 @@ import (
 )
 
 func TestOneRoundMeasuresBothSides(t *testing.T) {
-	r, err := ingestbench.Run(context.Background(), ingestbench.Options{Rounds: 1, Batches: 4, Dir: t.TempDir()})
+	r, err := ingestbench.Run(context.Background(), ingestbench.Options{Rounds: 2, Batches: 4, Stored: 1000, Dir: t.TempDir()})
 	if err != nil {
 		t.Fatal(err)
 	}
