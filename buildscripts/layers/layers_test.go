@@ -59,6 +59,7 @@ var table = []place{
 	{"hub/connector", hubs, 2, "the contract toward outside systems"},
 	{"hub/tally", hubs, 2, "pure sums"},
 	{"hub/store", hubs, 3, ""},
+	{"hub/store/faultvfs", hubs, 1, "a disk for tests knows nobody"},
 	{"hub/connector/connectortest", hubs, 3, "the suite every connector passes"},
 	{"hub/connector/sandbox/erp", hubs, 3, "an ERP, not a part of the hub"},
 	{"hub/connector/*", hubs, 3, "a connector knows hub/connector and hub/object only"},
