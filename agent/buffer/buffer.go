@@ -5,12 +5,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -172,6 +174,9 @@ func Open(cfg Config) (*Buffer, error) {
 		return nil, fmt.Errorf("open buffer %q: %w", cfg.Dir, err)
 	}
 	lock, err := lockDir(cfg.Dir)
+	if errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.EROFS) {
+		err = fmt.Errorf("%w: nothing can be written there: give the folder to the user that this program runs as, and see that its disk is not read-only", err)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("open buffer %q: %w", cfg.Dir, err)
 	}

@@ -240,7 +240,11 @@ func (b *Buffer) reportNewestMissing(segments []*segment) {
 	if number == 0 || len(segments) > 0 && segments[len(segments)-1].number >= number {
 		return
 	}
-	b.report(Damage{Segment: number, First: first, Last: first - 1, OpenEnd: true, Reason: "the file of the newest segment is missing"})
+	from := first
+	if len(segments) == 0 {
+		from = 1 // nobody knows which of the others were acknowledged
+	}
+	b.report(Damage{Segment: number, First: from, Last: from - 1, OpenEnd: true, Reason: "the file of the newest segment is missing"})
 	b.afterLoss([]*segment{{number: number, first: first}})
 	b.missing = number
 }
@@ -450,7 +454,10 @@ func (b *Buffer) reportMissing(known []sealedSegment, found []*segment) {
 	}
 	for _, k := range known {
 		if (k.Number > found[0].number || !b.wentBack) && !there[k.Number] && k.Last > b.acked && k.Count > 0 {
-			b.report(Damage{Segment: k.Number, First: k.First, Last: k.Last, Records: k.Count, Reason: "the file is missing"})
+			d := Damage{Segment: k.Number, Reason: "the file is missing"}
+			d.lose(max(k.First, b.acked+1), k.Last)
+			d.total()
+			b.report(d)
 		}
 	}
 }
@@ -478,7 +485,7 @@ func (b *Buffer) begin(newest *segment, number uint64) error {
 	if len(c.blocks) == 0 {
 		s.last = s.first - 1
 	}
-	c.last = s.last
+	c.first, c.last = s.first, s.last
 	s.path = b.segmentPath(number, s.first)
 	version := b.infoVersion
 	if err := b.start(s, c); err != nil {

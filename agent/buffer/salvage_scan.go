@@ -64,7 +64,7 @@ func runSalvage(args []string, out io.Writer) error {
 	case salvageRecords:
 		return writeRows(out, found)
 	case salvageState:
-		return json.NewEncoder(out).Encode(findState(f, found))
+		return json.NewEncoder(out).Encode(findState(f, first, found))
 	}
 	return fmt.Errorf("salvage: nobody can be asked for %q", args[0])
 }
@@ -255,11 +255,11 @@ type commitRoot struct {
 
 // findState looks for the newest commit whose state is whole, records apart. With both meta pages whole only the commits
 // that they name count: a later one was never finished. Where one is gone, the commit after the other one may count, too.
-func findState(f *os.File, blocks []blockRef) foundState {
+func findState(f *os.File, first uint64, blocks []blockRef) foundState {
 	roots, metas := findRoots(f)
 	none := foundState{Why: "no page is left that a state could hang from"}
 	for i, root := range roots {
-		s, err := readState(f, root.page, blocks)
+		s, err := readState(f, root.page, first, blocks)
 		if err != nil {
 			if errors.Is(err, ErrNewerFormat) {
 				return foundState{Newer: err.Error()}
@@ -388,7 +388,7 @@ func readSmall(f *os.File, bucket, key []byte, size int) ([]byte, error) {
 }
 
 // readState reads all but the records of one commit, and proves that nothing of it is missing.
-func readState(f *os.File, root uint64, blocks []blockRef) (s foundState, err error) {
+func readState(f *os.File, root, first uint64, blocks []blockRef) (s foundState, err error) {
 	buckets, err := newPageFile(f).buckets(root)
 	if err != nil {
 		return s, err
@@ -401,13 +401,16 @@ func readState(f *os.File, root uint64, blocks []blockRef) (s foundState, err er
 		return s, err
 	}
 	s.Last = binary.BigEndian.Uint64(kept[8:])
-	var seqs [2]uint64
-	for i, key := range [][]byte{keyAcked, keyFlushed} {
+	var seqs [3]uint64
+	for i, key := range [][]byte{keyAcked, keyFlushed, keyFirst} {
 		v, err := readSmall(f, buckets[string(bucketMeta)], key, 8)
 		if err != nil {
 			return s, err
 		}
 		seqs[i] = seqOf(v)
+	}
+	if seqs[2] != first {
+		return s, fmt.Errorf("it is the file of records from %d on", seqs[2])
 	}
 	s.Acked = seqs[0]
 	sum, err := s.readBuckets(f, buckets)

@@ -133,10 +133,35 @@ func (s *segment) openRead() error {
 		s.db = db
 		return nil
 	})
+	if err == nil && !s.trusted {
+		if err = s.checkName(); err != nil {
+			_ = s.close()
+		}
+	}
 	if err == nil {
 		s.trusted = true
 	}
 	return err
+}
+
+// checkName says that the file is the one that its name says.
+func (s *segment) checkName() error {
+	return guarded(func() error {
+		return s.db.View(func(tx *bbolt.Tx) error {
+			meta := tx.Bucket(bucketMeta)
+			if meta == nil || meta.Get(keyFirst) == nil {
+				return nil // whoever needs it will say so
+			}
+			first, err := getSeq(tx, keyFirst)
+			if err == nil && first != s.first {
+				err = fmt.Errorf("it is the file of records from %d on", first)
+			}
+			if err != nil {
+				return damaged(err)
+			}
+			return nil
+		})
+	})
 }
 
 // openError tells a bad file from one that can not be opened now.
@@ -261,7 +286,8 @@ type pair struct{ key, value []byte }
 type content struct {
 	info       info
 	acked      uint64
-	last       uint64 // record, see segment
+	first      uint64 // record, see segment
+	last       uint64
 	flushed    uint64 // the state holds what the blocks up to here changed
 	segments   []sealedSegment
 	state      map[string][]byte
@@ -326,6 +352,9 @@ func (c content) write(tx *bbolt.Tx) error {
 		}
 	}
 	if err := tx.Bucket(bucketMeta).Put(keyFormat, binary.BigEndian.AppendUint32(nil, formatVersion)); err != nil {
+		return err
+	}
+	if err := putSeq(tx, keyFirst, c.first); err != nil {
 		return err
 	}
 	if err := putSeq(tx, keyAcked, c.acked); err != nil {

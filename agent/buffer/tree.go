@@ -28,7 +28,8 @@ var (
 
 	keyFormat   = []byte("format")
 	keyProof    = []byte("proof")
-	keyKept     = []byte("kept") // the sum without the records, and the last record: proves a state whose records are damaged
+	keyKept     = []byte("kept")  // the sum without the records, and the last record: proves a state whose records are damaged
+	keyFirst    = []byte("first") // the segment's first record, as its name says: a file under a wrong name is damage
 	keyAcked    = []byte("acked")
 	keyFlushed  = []byte("flushed")
 	keyInfo     = []byte("info")

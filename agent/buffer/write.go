@@ -255,7 +255,7 @@ func (b *Buffer) roll() error {
 	c.quarantine, c.sequence = b.quarantine.carry(old), b.quarantine.sequence
 	b.readMu.Unlock()
 	next := &segment{number: old.number + 1, first: first, last: first - 1, path: b.segmentPath(old.number+1, first)}
-	c.last = next.last
+	c.first, c.last = next.first, next.last
 	if err := b.start(next, c); err != nil {
 		return err
 	}
