@@ -1,0 +1,150 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+)
+
+const (
+	drainGoal = 60_000                // messages per second
+	firstGoal = 2 * time.Second       // from the hub's readiness to the first record that it holds
+	flight    = 32 * 256              // records in a full window
+	repeated  = "hub had this record" // what the agent says of each
+)
+
+// outage publishes everything while the hub is down, then starts the hub.
+func outage(ctx context.Context, dir, binaries string) error {
+	l, err := newLine(ctx, dir, binaries)
+	if err != nil {
+		return err
+	}
+	defer l.stop()
+	if err := l.startBroker(ctx); err != nil {
+		return err
+	}
+	if err := l.startAgent(ctx); err != nil {
+		return err
+	}
+	begin := time.Now()
+	if err := l.publish(ctx, nil); err != nil {
+		return err
+	}
+	if err := l.stored(ctx, messages); err != nil {
+		return err
+	}
+	took := time.Since(begin)
+	agent, err := residentMB(l.agent.Process.Pid)
+	if err != nil {
+		return err
+	}
+	broker, err := residentMB(l.mosquitto.Process.Pid)
+	if err != nil {
+		return err
+	}
+	fmt.Printf("  hub down: %d messages stored at the agent in %.1f s: %.0f/s; resident memory: agent %.0f MB, broker %.0f MB\n",
+		messages, took.Seconds(), messages/took.Seconds(), agent, broker)
+	first, rest, err := l.drain(ctx)
+	if err != nil {
+		return err
+	}
+	tally, err := l.tally(ctx)
+	if err != nil {
+		return err
+	}
+	rate := messages / rest.Seconds()
+	fmt.Printf("  hub up: the first record after %.2f s, all %.2f s later: %.0f/s\n  %s\n", first.Seconds(), rest.Seconds(), rate, tally)
+	fmt.Printf("ratio outage_drain_rate %.2f 1.00\n", rate/drainGoal)
+	fmt.Printf("ratio outage_first_record %.2f 1.00\n", firstGoal.Seconds()/first.Seconds())
+	fmt.Printf("ratio outage_exact %.2f 1.00\n", tally.exact())
+	return nil
+}
+
+// drain starts the hub and returns how long after it was ready it held the first record, and how long then the last.
+func (l *benchLine) drain(ctx context.Context) (first, rest time.Duration, err error) {
+	if err := l.startHub(ctx); err != nil {
+		return 0, 0, err
+	}
+	up := time.Now()
+	if err := l.acknowledged(ctx, 1, 5*time.Millisecond); err != nil {
+		return 0, 0, err
+	}
+	began := time.Now()
+	if err := l.acknowledged(ctx, messages, 25*time.Millisecond); err != nil {
+		return 0, 0, err
+	}
+	return began.Sub(up), time.Since(began), nil
+}
+
+// kills does the same, but the agent is killed at 30 % of the publishing and again at half of the drain.
+func kills(ctx context.Context, dir, binaries string) error {
+	l, err := newLine(ctx, dir, binaries)
+	if err != nil {
+		return err
+	}
+	defer l.stop()
+	if err := l.startBroker(ctx); err != nil {
+		return err
+	}
+	if err := l.startAgent(ctx); err != nil {
+		return err
+	}
+	died := make(chan struct{})
+	restarted := make(chan error, 1)
+	go func() {
+		<-died
+		l.agent.kill()
+		restarted <- l.startAgent(ctx)
+	}()
+	err = l.publish(ctx, func(i int) {
+		if i == messages*3/10 {
+			close(died)
+		}
+	})
+	if err != nil {
+		return err
+	}
+	if err := <-restarted; err != nil {
+		return fmt.Errorf("start the agent after the first kill: %w", err)
+	}
+	if err := l.stored(ctx, messages); err != nil {
+		return err
+	}
+	again, err := l.killInDrain(ctx)
+	if err != nil {
+		return err
+	}
+	tally, err := l.tally(ctx)
+	if err != nil {
+		return err
+	}
+	fmt.Printf("  %s; sent again after the kill in the drain: %d (a full window holds %d)\n", tally, again, flight)
+	fmt.Printf("ratio kills_exact %.2f 1.00\n", tally.exact())
+	fmt.Printf("ratio kills_sent_again %.2f 1.00\n", min(flight/max(float64(again), 1), 99))
+	return nil
+}
+
+// killInDrain starts the hub, kills the agent when half is there, and returns how many records it then sent again.
+func (l *benchLine) killInDrain(ctx context.Context) (again int, err error) {
+	if err := l.startHub(ctx); err != nil {
+		return 0, err
+	}
+	if err := l.acknowledged(ctx, messages/2, 5*time.Millisecond); err != nil {
+		return 0, err
+	}
+	l.agent.kill()
+	before, err := os.ReadFile(l.agent.log)
+	if err != nil {
+		return 0, err
+	}
+	if err := l.startAgent(ctx); err != nil {
+		return 0, fmt.Errorf("start the agent after the second kill: %w", err)
+	}
+	if err := l.acknowledged(ctx, messages, 25*time.Millisecond); err != nil {
+		return 0, err
+	}
+	after, err := os.ReadFile(l.agent.log)
+	return strings.Count(string(after[len(before):]), repeated), err
+}
