@@ -52,6 +52,7 @@ type lane struct {
 	sent       uint64   // last sequence handed to the stream
 	acked      uint64   // last sequence the hub holds
 	persisted  uint64   // last sequence acknowledged to the buffer
+	durable    uint64   // last sequence whose acknowledgement is certainly on the disk
 	flight     []flight // batches that are not wholly acknowledged, oldest first
 	under      int      // their bytes
 	dry        bool     // nothing to read; the waiter tells when there is
@@ -170,7 +171,7 @@ func (s *session) hello() *pb.Hello {
 	for _, l := range s.lanes {
 		st := l.src.Stats()
 		l.generation = st.Generation
-		l.sent, l.acked, l.persisted = st.AckedSeq, st.AckedSeq, st.AckedSeq
+		l.sent, l.acked, l.persisted, l.durable = st.AckedSeq, st.AckedSeq, st.AckedSeq, st.AckedSeq
 		h.Streams = append(h.Streams, &pb.StreamPosition{Stream: l.kind, Generation: l.generation, LastSeq: st.LastSeq, AckedSeq: st.AckedSeq})
 	}
 	if s.u.deps.Inbox != nil {
@@ -372,7 +373,58 @@ func (s *session) persist(ctx context.Context) error {
 		if err := s.persistAcks(); err != nil {
 			return err
 		}
+		if err := s.keepAcks(ctx); err != nil && ctx.Err() == nil {
+			return err
+		}
 	}
+}
+
+// keeper is a Source whose acknowledgements become durable with its next commit, and that can be asked for one.
+type keeper interface {
+	Update(ctx context.Context, fn func(tx *buffer.Tx) error) error
+}
+
+// keepAcks makes acknowledgements durable at each quarter of a window: while a backlog drains and nothing new comes there is
+// no other commit, and a power cut would else make this agent send all of it again.
+func (s *session) keepAcks(ctx context.Context) error {
+	s.mu.Lock()
+	few := s.unkept() < max(1, (s.window-1)*s.u.cfg.BatchRecords/4)
+	s.mu.Unlock()
+	if few {
+		return nil
+	}
+	for _, l := range s.lanes {
+		k, ok := l.src.(keeper)
+		if !ok || l.persisted == l.durable {
+			continue
+		}
+		if err := k.Update(ctx, func(*buffer.Tx) error { return nil }); err != nil {
+			return bufferFault("make an acknowledgement durable", err)
+		}
+		s.mu.Lock()
+		l.durable = l.persisted
+		s.mu.Unlock()
+	}
+	kick(s.wake)
+	return nil
+}
+
+// unkept is how many records are acknowledged, but perhaps not durably. The mutex is held.
+func (s *session) unkept() int {
+	n := 0
+	for _, l := range s.lanes {
+		if _, ok := l.src.(keeper); ok {
+			n += int(l.acked - l.durable)
+		}
+	}
+	return n
+}
+
+// wouldRepeat is how many batches a power cut would make this agent send again: those in flight, and those whose
+// acknowledgement is not durable. The mutex is held.
+func (s *session) wouldRepeat() int {
+	most := s.u.cfg.BatchRecords
+	return s.inFlight() + (s.unkept()+most-1)/most
 }
 
 func (s *session) persistAcks() error {
@@ -493,7 +545,7 @@ func (s *session) takes(size int) time.Duration {
 // leaves half free, so that a fact never waits behind a line full of readings.
 func (s *session) nextBatch(l *lane, first bool) (*pb.Up, error) {
 	s.mu.Lock()
-	room := s.inFlight() < s.window && s.pace.Room()
+	room := s.wouldRepeat() < s.window && s.pace.Room()
 	if !first && len(l.flight) > 0 {
 		room = room && len(l.flight) < max(1, s.window/2) && l.under < s.pace.Budget()/2
 	}
