@@ -395,7 +395,7 @@ func kindNames(kinds []signal.Kind) []string {
 }
 
 func (c *Config) translateConfig() translate.Config {
-	return translate.Config{Plant: c.Plant, Agent: c.Agent, Zone: c.TimeZone, Rules: c.Rules, Units: c.Units, Items: c.Items}
+	return translate.Config{Plant: c.Plant, Agent: c.Agent, Zone: c.TimeZone, Rules: c.Rules, Units: c.Units, Items: c.Items, AwaitHub: c.Hub.Address != ""}
 }
 
 // silent takes the reports of drivers that are made for a check only.

@@ -29,6 +29,9 @@ type Config struct {
 	Rules []Rule
 	// Units maps a source's unit text to a UN/ECE Rec 20 code, such as "Stk" to "C62". Rec 20 codes stand for themselves.
 	Units map[string]string
+	// AwaitHub says that there is a hub whose marks will come (ResumeFrom). Until they came once, what a counter that was never
+	// seen before counts stays open, unless its order ends: the hub may know the counter from an agent that was here before.
+	AwaitHub bool
 	// Items maps a source's item text to the ERP's item number; what is not in it stands for itself.
 	Items map[string]string
 }
@@ -181,6 +184,7 @@ type Translator struct {
 	byCenter               map[string][]*rule // counters
 	units, items           map[string]string
 	newKey                 func() factkey.Key
+	awaitHub               bool
 }
 
 // New makes a translator; its error is the first fault of Validate. newKey draws the keys of facts whose source guarantees
@@ -202,7 +206,7 @@ func (c *Config) Validate(sources []string) []error {
 
 func build(cfg Config, newKey func() factkey.Key, sources []string) (*Translator, []error) {
 	t := &Translator{
-		plant: cfg.Plant, agent: cfg.Agent, zoneName: cfg.Zone, newKey: newKey, units: cfg.Units, items: cfg.Items,
+		plant: cfg.Plant, agent: cfg.Agent, zoneName: cfg.Zone, newKey: newKey, units: cfg.Units, items: cfg.Items, awaitHub: cfg.AwaitHub,
 		byTag: map[string]map[string][]*rule{}, byCenter: map[string][]*rule{},
 	}
 	var errs []error

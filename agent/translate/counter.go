@@ -385,7 +385,7 @@ func (w *work) newLine() string {
 func (w *work) first(r *rule, c *counter, sm sample) {
 	*c = counter{Source: r.source, Tag: r.tag, Line: w.newLine(), Epoch: 1, At: sm.raw, Base: sm.raw, Fresh: true}
 	if r.fromZero && sm.raw.IsPositive() {
-		c.At, c.Base, c.Fresh = decimal.Decimal{}, decimal.Decimal{}, false
+		c.At, c.Base = decimal.Decimal{}, decimal.Decimal{}
 		w.forward(r, c, sm, sm.raw)
 	}
 }
@@ -405,9 +405,15 @@ func (w *work) forward(r *rule, c *counter, sm sample, step decimal.Decimal) {
 	c.Open.Qty, c.Open.Last = c.Open.Qty.Add(qty), at.UTC()
 	row := w.row(on.row(r.source))
 	row.counted = row.counted.Add(qty)
-	if r.closeAt.IsPositive() && c.Open.Qty.GreaterThanOrEqual(r.closeAt) && !(r.assignNext && on.Order == "") {
+	if r.closeAt.IsPositive() && c.Open.Qty.GreaterThanOrEqual(r.closeAt) && !(r.assignNext && on.Order == "") && !w.waits(c) {
 		w.close(c)
 	}
+}
+
+// waits tells that a counter which was never seen before makes no fact yet: the hub has not been heard, and it may know the
+// counter from an agent that was here before this one.
+func (w *work) waits(c *counter) bool {
+	return w.t.awaitHub && c.Fresh && !c.Told && len(w.st.State(keyMet)) == 0
 }
 
 // rebook makes room for counts that are booked on something else: what is open is confirmed, or, where it waited for an
@@ -573,7 +579,7 @@ func (w *work) tickCounter(cell *cell[counter]) {
 	if i := slices.IndexFunc(w.t.byTag[c.Source][c.Tag], func(r *rule) bool { return r.kind == kindCounter }); i >= 0 {
 		r = w.t.byTag[c.Source][c.Tag][i]
 	}
-	if r != nil && r.assignNext && o.Booked.Order == "" {
+	if r != nil && (r.assignNext && o.Booked.Order == "" || w.waits(c)) {
 		return
 	}
 	if r != nil {

@@ -22,6 +22,10 @@ import (
 // Facts that an agent in that state already made are not touched: the hub trims those by their counter range.
 func (t *Translator) ResumeFrom(st State, now time.Time, marks []*pb.SourceMark) Result {
 	w := t.begin(st, now)
+	if len(st.State(keyMet)) == 0 {
+		st.SetState(keyMet, []byte("1"))
+		w.due(now) // of what waited for this
+	}
 	for _, m := range newestFirst(marks) {
 		line, epoch, ok := splitEpoch(m.GetEpoch())
 		to, err := parse(m.GetCounterTo())

@@ -31,6 +31,7 @@ const (
 	prefixIgnored = "t/i/" // source, tag: 1
 	keyDue        = "t/due"
 	keyPruned     = "t/pruned"
+	keyMet        = "t/met" // set once the hub's marks came
 
 	sep = "\x1f"
 )

@@ -1,0 +1,51 @@
+package translate
+
+import (
+	"testing"
+	"time"
+
+	"github.com/linekeeper/linekeeper/agent/signal"
+	pb "github.com/linekeeper/linekeeper/proto/linekeeper/v1"
+)
+
+// An agent that is installed from nothing reads the counters before it reaches the hub, which knows them from the agent that
+// was here before: what the hub holds is not counted again, what was made between is, on the order, and no person is needed.
+func TestAgentInstalledAnewCountsNothingTwiceThoughTheHubIsLate(t *testing.T) {
+	cfg := rules(t, `
+rules:
+  - {name: order, rule: state, source: plc, tag: order, work_center: w}
+  - {name: good, rule: counter, source: plc, tag: good, counts: yield, work_center: w, unit: C62, close: {every: 5s, quantity: "10"}}
+  - {name: zero, rule: counter, source: plc, tag: zero, counts: scrap, work_center: w, unit: C62, start_from_zero: true, close: {every: 5s}}
+`)
+	cfg.AwaitHub = true
+	l := newLine(t, cfg)
+	say := func(tag string, v any) []*pb.Fact { return l.send("plc", signal.Signal{Tag: tag, Value: v}) }
+	say("order", "WO-1")
+	var early []*pb.Fact
+	for _, n := range []string{"1040", "1045", "1060"} {
+		early = append(early, say("good", num(n))...)
+		early = append(early, say("zero", num("70"))...)
+		early = append(early, l.tick(time.Minute)...)
+	}
+	if len(early) > 0 {
+		t.Errorf("%d facts were made before the hub was heard, the first: %v", len(early), early[0])
+	}
+	marks := []*pb.SourceMark{
+		{Source: "plc", Tag: "good", Epoch: "20250101T000000-ABCD.1", CounterTo: "1030"},
+		{Source: "plc", Tag: "zero", Epoch: "20250101T000000-EFGH.1", CounterTo: "65"},
+	}
+	facts := l.take(l.tr.ResumeFrom(l.st, l.now, marks))
+	facts = append(facts, l.tick(time.Minute)...)
+	got := map[string]string{}
+	for _, f := range facts {
+		if c := f.GetProductionConfirmation(); c != nil {
+			got[c.CounterRange.Tag] += c.OrderNo + " " + c.Yield + c.Scrap + " from " + c.CounterRange.From + " to " + c.CounterRange.To
+		}
+	}
+	if want := "WO-1 30 from 1030 to 1060"; got["good"] != want {
+		t.Errorf("good: %q, want %q", got["good"], want)
+	}
+	if want := "WO-1 5 from 65 to 70"; got["zero"] != want {
+		t.Errorf("zero: %q, want %q", got["zero"], want)
+	}
+}
