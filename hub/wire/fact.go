@@ -277,13 +277,15 @@ func Zone(name string) (*time.Location, error) {
 // ContentHash is the hash of a fact's business content. Two facts with equal keys and equal hashes are the same fact.
 //
 // It leaves out the key itself and what an agent restored from an old copy makes anew: when the fact was recorded, the name
-// of the rule, and, for a fact with a counter range, the times at which the counter was read. Quantities count by value, so
-// that 1.0 equals 1.00.
+// of the rule, and, for a fact with a counter range or an order's change of state, the times at which that was read.
+// Quantities count by value, so that 1.0 equals 1.00.
 func ContentHash(f object.Fact) [32]byte {
 	w := hasher{sha256.New()}
 	w.text(string(f.Kind), f.Plant, f.Source, f.Equipment, string(f.Reverses[:]))
 	observed := f.CounterRange()
-	if observed == nil {
+	// What is observed, not told, is seen again at another time by an agent whose memory went back: counts, and the order that
+	// runs. Their key says which one it is.
+	if observed == nil && f.OrderState == nil {
 		w.time(f.OccurredAt)
 	}
 	switch {
