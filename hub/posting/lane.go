@@ -10,7 +10,15 @@ import (
 	pb "github.com/linekeeper/linekeeper/proto/linekeeper/v1"
 )
 
-const stepsAtOnce = 20 // of one lane, before others get its worker
+const (
+	stepsAtOnce = 20 // of one lane, before others get its worker
+
+	// longestPause is the longest that the engine ever makes. What is due later was timed by a clock that has been set back
+	// since, and is due now.
+	longestPause = time.Hour
+	// leastTries must have been made, too, before time runs out: a clock that is set forward is no reason to give up.
+	leastTries = 10
+)
 
 // runLane does what is due in a lane, one thing after the other. It returns when the lane has to be looked at again: zero
 // for not by itself.
@@ -39,7 +47,7 @@ func (e *Engine) step(ctx context.Context, l store.Lane, w store.LaneWork) (time
 		if p == nil {
 			return false
 		}
-		if !p.NextAt.After(now) {
+		if !p.NextAt.After(now) || p.NextAt.Sub(now) > longestPause {
 			return true
 		}
 		if wait.IsZero() || p.NextAt.Before(wait) {
@@ -75,6 +83,9 @@ func (e *Engine) closeOrder(ctx context.Context, l store.Lane, p store.Posting, 
 			return time.Time{}, ended(ctx, err)
 		}
 		if reason == "" {
+			e.mu.Lock()
+			delete(e.closing, p.FactID)
+			e.mu.Unlock()
 			return e.permitted(ctx, l, p, e.post)
 		}
 		return e.holdClosing(ctx, p, e.o.Now().Add(askPlantAgain), reason, "nothing to do: it goes on by itself")
@@ -112,7 +123,7 @@ func (e *Engine) holdClosing(ctx context.Context, p store.Posting, wait time.Tim
 
 // mayClose returns why the plant may still hold something of the order, empty when it does not or was waited for long enough.
 func (e *Engine) mayClose(ctx context.Context, p store.Posting) (reason string, err error) {
-	if e.o.MayClose == nil || e.o.Now().Sub(p.Since) >= e.o.CloseAfter {
+	if e.o.MayClose == nil || e.asking(p.FactID) >= e.o.CloseAfter {
 		return "", nil
 	}
 	f, err := e.o.Store.FactByID(ctx, p.FactID)
@@ -120,6 +131,19 @@ func (e *Engine) mayClose(ctx context.Context, p store.Posting) (reason string, 
 		return "", err
 	}
 	return e.o.MayClose(ctx, f)
+}
+
+// asking is how long the engine has been asking whether an order may be closed. It is measured, not read off the clock on the
+// wall: one that is set forward must not close what the plant still works on.
+func (e *Engine) asking(factID int64) time.Duration {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	first, ok := e.closing[factID]
+	if !ok {
+		first = time.Now()
+		e.closing[factID] = first
+	}
+	return time.Since(first)
 }
 
 // call is everything that a step needs to know.
@@ -140,14 +164,14 @@ func (e *Engine) permitted(ctx context.Context, l store.Lane, p store.Posting, d
 	if err != nil {
 		return time.Time{}, ended(ctx, err)
 	}
-	wait, ok := e.gates[l.ERP].enter(e.o.Now())
+	wait, ok := e.gates[l.ERP].enter(time.Now())
 	if !ok {
 		return e.o.Now().Add(wait), nil
 	}
 	ctx, cancel := e.callContext(ctx)
 	defer cancel()
 	failure, err := do(ctx, c)
-	e.gates[l.ERP].leave(e.o.Now(), failure)
+	e.gates[l.ERP].leave(time.Now(), failure)
 	if failure != "" {
 		e.o.Logger.Warn("outside system failed", "erp", l.ERP, "order", l.OrderNo, "fact", c.f.Fact.Key.String(), "reason", failure)
 	}
@@ -299,14 +323,14 @@ func (e *Engine) retry(ctx context.Context, c *call, out connector.Outcome) erro
 		c.p.Since = now
 	}
 	c.p.Tries++
-	if now.Sub(c.p.Since) >= e.o.RetryFor {
+	if now.Sub(c.p.Since) >= e.o.RetryFor && c.p.Tries > leastTries {
 		park(&c.p, string(out.Class), out.Code, fmt.Sprintf("%s (tried %d times since %s)", out.Reason, c.p.Tries, c.p.Since.Format(time.RFC3339)), out.NextStep)
 		c.p.Tries, c.p.Intent = 0, nil
 		return e.save(ctx, c, "rejected", pb.Receipt_OUTCOME_REJECTED)
 	}
 	c.p.State, c.p.Class, c.p.Code, c.p.Reason, c.p.NextStep = store.PostingDue, string(out.Class), out.Code, out.Reason, out.NextStep
 	c.p.Intent = nil
-	c.p.NextAt = now.Add(max(out.RetryAfter, retryAfter(c.p.Tries)))
+	c.p.NextAt = now.Add(min(max(out.RetryAfter, retryAfter(c.p.Tries)), longestPause))
 	return e.save(ctx, c, "retry", pb.Receipt_OUTCOME_UNSPECIFIED)
 }
 
@@ -334,7 +358,7 @@ func (e *Engine) lookUp(ctx context.Context, c *call) (failure string, err error
 		c.p.Intent, c.p.Tries, c.p.Since, c.p.NextAt = nil, 0, now, now
 		return "", e.save(ctx, c, "absent", pb.Receipt_OUTCOME_UNSPECIFIED)
 	case connector.NotFoundYet:
-		if now.Sub(c.p.Since) < e.o.DoubtFor {
+		if now.Sub(c.p.Since) < e.o.DoubtFor || c.p.Tries < leastTries {
 			c.p.Tries++
 			c.p.NextAt = now.Add(lookupAfter(c.p.Tries))
 			c.p.Code = ""
@@ -366,7 +390,7 @@ func (e *Engine) verify(ctx context.Context, c *call) (failure string, err error
 		c.p.State, c.p.Class, c.p.Code, c.p.Reason, c.p.NextStep = store.PostingVerified, "", "", "", ""
 		c.p.Intent, c.p.Since, c.p.Tries, c.p.NextAt = nil, now, 0, time.Time{}
 		return "", e.save(ctx, c, "verified", pb.Receipt_OUTCOME_VERIFIED)
-	case v.NotYet && now.Sub(c.p.Since) < e.o.DoubtFor:
+	case v.NotYet && (now.Sub(c.p.Since) < e.o.DoubtFor || c.p.Tries < leastTries):
 		c.p.Tries++
 		c.p.NextAt = now.Add(lookupAfter(c.p.Tries - 1))
 		return "", e.o.Store.Update(context.WithoutCancel(ctx), func(tx *store.Tx) error { return tx.PutPosting(c.p) })

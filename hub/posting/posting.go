@@ -73,9 +73,10 @@ type Engine struct {
 	gates map[string]*gate // of each outside system
 	wake  chan struct{}
 
-	mu     sync.Mutex
-	poked  []store.Lane
-	waited []wait
+	mu      sync.Mutex
+	poked   []store.Lane
+	waited  []wait
+	closing map[int64]time.Time // since when the plant is asked whether an order may be closed, by fact
 
 	reversals reversals
 
@@ -87,7 +88,7 @@ type Engine struct {
 func New(o Options) *Engine {
 	o.setDefaults()
 	e := &Engine{
-		o: o, gates: map[string]*gate{}, wake: make(chan struct{}, 1), crash: crashPoint,
+		o: o, gates: map[string]*gate{}, wake: make(chan struct{}, 1), closing: map[int64]time.Time{}, crash: crashPoint,
 	}
 	for name := range o.Connectors {
 		e.gates[name] = &gate{health: Health{OK: true, Since: o.Now()}}

@@ -31,7 +31,8 @@ type runner struct {
 	retryAt  time.Time // of the order that could not be asked for
 }
 
-// lane is when the runner looks at a lane again; a zero next says not by itself.
+// lane is when the runner looks at a lane again; a zero next says not by itself. The runner's own times are the machine's,
+// which goes on evenly while the clock on the wall is set.
 type lane struct {
 	next    time.Time
 	running bool
@@ -82,7 +83,7 @@ func (r *runner) run(ctx context.Context) error {
 		admit = len(waiting) > 0
 		select {
 		case <-facts:
-			r.facts, r.news = true, r.e.o.Now()
+			r.facts, r.news = true, time.Now()
 		case <-orders:
 			admit = true
 		case <-poll.C:
@@ -156,7 +157,7 @@ func (r *runner) await(all []wait) {
 // lookForWork plans what is new, one transaction, and admits what need not wait any more. While facts arrive the planner
 // leaves most of the store's time to their intake.
 func (r *runner) lookForWork(ctx context.Context, admit bool) error {
-	if now := r.e.o.Now(); r.facts && !now.Before(r.restTo) {
+	if now := time.Now(); r.facts && !now.Before(r.restTo) {
 		limit := planMany
 		arriving := now.Sub(r.news) < arriveWithin
 		if arriving {
@@ -170,7 +171,7 @@ func (r *runner) lookForWork(ctx context.Context, admit bool) error {
 		r.await(out.waiting)
 		r.facts = out.facts == limit
 		if arriving {
-			r.restTo = r.e.o.Now().Add(min(restTimes*out.took, longestRest))
+			r.restTo = time.Now().Add(min(restTimes*out.took, longestRest))
 		}
 	}
 	if !admit || len(r.waiting) == 0 {
@@ -220,7 +221,7 @@ func (r *runner) admit(ctx context.Context) error {
 }
 
 func (r *runner) poke(lanes []store.Lane) {
-	now := r.e.o.Now()
+	now := time.Now()
 	for _, l := range lanes {
 		if r.e.o.Connectors[l.ERP] == nil {
 			continue // was configured once: its postings stay as they are, visible
@@ -238,7 +239,7 @@ func (r *runner) startLanes(ctx context.Context) {
 	if ctx.Err() != nil {
 		return
 	}
-	now := r.e.o.Now()
+	now := time.Now()
 	for l, s := range r.lanes {
 		if s.running || s.next.IsZero() || s.next.After(now) || r.working[l.ERP] >= r.e.o.Workers {
 			continue
@@ -254,7 +255,7 @@ func (r *runner) startLanes(ctx context.Context) {
 
 // pause is how long nothing is due. A lane that waits for a worker is started when one ends.
 func (r *runner) pause() time.Duration {
-	now := r.e.o.Now()
+	now := time.Now()
 	pause := time.Hour
 	if r.facts {
 		pause = r.restTo.Sub(now)
@@ -280,15 +281,17 @@ func (r *runner) laneEnded(res result) error {
 	if s.again {
 		return nil // next is set
 	}
-	if s.next = res.next; res.next.IsZero() {
+	if res.next.IsZero() {
 		delete(r.lanes, res.lane)
+		return nil
 	}
+	s.next = time.Now().Add(min(res.next.Sub(r.e.o.Now()), longestPause))
 	return nil
 }
 
 // fetch asks for the orders that facts name and nobody knows, one after the other and each once.
 func (r *runner) fetch(ctx context.Context) {
-	if r.e.o.FetchOrder == nil || r.fetching || ctx.Err() != nil || r.e.o.Now().Before(r.retryAt) {
+	if r.e.o.FetchOrder == nil || r.fetching || ctx.Err() != nil || time.Now().Before(r.retryAt) {
 		return
 	}
 	r.unknown = slices.DeleteFunc(r.unknown, func(no string) bool { return r.asked[no] })
@@ -309,7 +312,7 @@ func (r *runner) fetchEnded(f fetched) {
 	r.fetching = false
 	if f.err != nil {
 		r.e.o.Logger.Warn("cannot ask for an unknown work order", "order", f.orderNo, "error", f.err)
-		r.retryAt = r.e.o.Now().Add(time.Minute)
+		r.retryAt = time.Now().Add(time.Minute)
 		return
 	}
 	r.asked[f.orderNo] = true
