@@ -24,7 +24,7 @@ type erp struct {
 	orders  map[string]*object.WorkOrder
 	numbers []string
 	docs    []document
-	pending []document // accepted, shown from their time on
+	pending []document      // accepted, shown from their time on
 	unclear map[string]bool // keys that it cannot answer about: a person must look
 	calls   map[string]int  // under way, by order
 	wrong   []string
@@ -61,7 +61,9 @@ func (e *erp) plan(no, item, center string) {
 // chance is true once in n times while the ERP has faults. mu is held.
 func (e *erp) chance(n int) bool { return e.faulty && e.rng.IntN(n) == 0 }
 
-func (e *erp) fail(format string, args ...any) { e.wrong = append(e.wrong, fmt.Sprintf(format, args...)) }
+func (e *erp) fail(format string, args ...any) {
+	e.wrong = append(e.wrong, fmt.Sprintf(format, args...))
+}
 
 // appear books what was late and is due. mu is held.
 func (e *erp) appear() {

@@ -43,7 +43,7 @@ func (w *world) runSeed() {
 		plan.add(at, func() { w.disaster(&plan) })
 	}
 	w.live(&plan, end)
-	w.heal()
+	w.heal(&plan)
 	w.reckon()
 }
 
@@ -110,7 +110,8 @@ var (
 // disaster lets one thing go wrong.
 func (w *world) disaster(plan *agenda) {
 	a := w.anyone()
-	switch w.rng.IntN(8) {
+	w.copyOnce(a)
+	switch w.rng.IntN(14) {
 	case 0:
 		w.crash(a.p, plan)
 	case 1:
@@ -138,7 +139,13 @@ func (w *world) disaster(plan *agenda) {
 			w.totals.Stalls++
 			w.net.vanish(p)
 		}
-	case 7:
+	case 8, 9, 10:
+		w.copied(a, plan)
+	case 11:
+		w.jump(a.name, a.clock)
+	case 12:
+		w.jump("the hub", w.hub.clock)
+	default:
 		w.logf("%s is cut off", a.name)
 		w.net.isolate(a.name, true)
 		if a.p != nil {
@@ -155,21 +162,51 @@ func (w *world) disaster(plan *agenda) {
 	}
 }
 
+// copyOnce sees to it that an agent was copied some time, so that it can be restored.
+func (w *world) copyOnce(a *agentMachine) {
+	if a.p != nil && !a.p.frozen() && w.rng.IntN(4) == 0 {
+		a.keep()
+	}
+}
+
+// copied lets happen what has to do with copies of an agent's folder.
+func (w *world) copied(a *agentMachine, plan *agenda) {
+	if a.p == nil || a.p.frozen() {
+		return
+	}
+	switch w.rng.IntN(5) {
+	case 0, 1:
+		if len(a.copies) > 0 {
+			a.restore(plan, w.seconds(0, 30))
+		}
+	case 2:
+		if !a.known() {
+			return
+		}
+		a.reinstall(plan, w.seconds(0, 30))
+	case 3:
+		a.move()
+	case 4:
+		a.clone(plan, w.seconds(10, 150))
+	}
+}
+
 // heal mends everything and lets the plant finish its orders.
-func (w *world) heal() {
+func (w *world) heal(plan *agenda) {
 	w.logf("everything is healed")
-	var rest agenda
 	for settled := false; !settled; {
 		synctest.Wait()
 		select {
 		case p := <-w.crashed:
-			w.died(p, &rest)
+			w.died(p, plan)
 		default:
 			settled = true
 		}
 	}
-	for _, d := range rest.deeds {
-		d.do()
+	for len(plan.deeds) > 0 { // whoever is down returns, clones end
+		do := plan.deeds[0].do
+		plan.deeds = plan.deeds[1:]
+		do()
 	}
 	if w.hub.p == nil {
 		w.hub.start()
@@ -180,7 +217,9 @@ func (w *world) heal() {
 			a.start()
 		}
 		a.p.disarm()
+		w.perhapsCorrect(a.name, a.clock)
 	}
+	w.perhapsCorrect("the hub", w.hub.clock)
 	w.net.healAll()
 	w.erp.mu.Lock()
 	w.erp.faulty = false
@@ -191,10 +230,20 @@ func (w *world) heal() {
 	}
 }
 
+// perhapsCorrect sets a clock right, or leaves it wrong.
+func (w *world) perhapsCorrect(who string, c *clock) {
+	if c.off.Load() != 0 && w.rng.IntN(2) == 0 {
+		w.logf("the clock of %s is set right", who)
+		c.off.Store(0)
+	}
+}
+
 // reckon waits until nothing moves any more and compares.
 func (w *world) reckon() {
 	var open []string
-	for end := time.Now().Add(3 * time.Hour); time.Now().Before(end); time.Sleep(10 * time.Second) {
+	wait := 5 * time.Second
+	for end := time.Now().Add(3 * time.Hour); time.Now().Before(end); time.Sleep(wait) {
+		wait = min(wait*5/4, 2*time.Minute)
 		synctest.Wait()
 		w.person()
 		if open = w.open(); len(open) == 0 {

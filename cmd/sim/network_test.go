@@ -273,11 +273,14 @@ func (p *pipe) set(f func()) {
 	p.wake()
 }
 
-func (p *pipe) reset(err error)                             { p.set(func() { p.broken, p.packets, p.size = err, nil, 0 }) }
-func (p *pipe) stall(on bool)                               { p.set(func() { p.stalled = on }) }
-func (p *pipe) finish()                                     { p.set(func() { p.finished = true }) }
-func (p *pipe) abandon()                                    { p.set(func() { p.abandoned, p.packets, p.size = true, nil, 0 }) }
-func (p *pipe) deadline(field *time.Time, t time.Time) error { p.set(func() { *field = t }); return nil }
+func (p *pipe) reset(err error) { p.set(func() { p.broken, p.packets, p.size = err, nil, 0 }) }
+func (p *pipe) stall(on bool)   { p.set(func() { p.stalled = on }) }
+func (p *pipe) finish()         { p.set(func() { p.finished = true }) }
+func (p *pipe) abandon()        { p.set(func() { p.abandoned, p.packets, p.size = true, nil, 0 }) }
+func (p *pipe) deadline(field *time.Time, t time.Time) error {
+	p.set(func() { *field = t })
+	return nil
+}
 
 func (p *pipe) over() bool {
 	p.mu.Lock()

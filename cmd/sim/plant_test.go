@@ -9,6 +9,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/shopspring/decimal"
+
 	"github.com/linekeeper/linekeeper/agent/signal"
 )
 
@@ -26,13 +28,14 @@ type station struct {
 
 	// The PLC shows good as it is, scrap modulo 65536; both had a value before anybody counted.
 	order                string
-	good, scrap          int64
+	good, scrap, strokes int64 // strokes are counted from zero: 0.25 kg each
 	goodBase, scrapBase  int64
 	watched              bool // the counters were read once: from then on they move
 	rows                 []row
 	queue                []message // published and not acknowledged
 	published, confirmed int
-	truth                map[line]int64
+	truth                map[line]decimal.Decimal
+	owner                *process      // whose session the broker has
 	came                 chan struct{} // closed when there are new messages
 }
 
@@ -47,7 +50,7 @@ type message struct {
 }
 
 func newStation(name string, rng *rand.Rand) *station {
-	s := &station{name: name, rng: rng, order: "WO-" + name + "-1", truth: map[line]int64{}, came: make(chan struct{})}
+	s := &station{name: name, rng: rng, order: "WO-" + name + "-1", truth: map[line]decimal.Decimal{}, came: make(chan struct{})}
 	s.goodBase, s.scrapBase = rng.Int64N(1_000_000), 65536-rng.Int64N(30)-1
 	s.good, s.scrap = s.goodBase, s.scrapBase
 	return s
@@ -61,6 +64,19 @@ func (s *station) orderNo(n int) string { return fmt.Sprintf("WO-%s-%d", s.name,
 // orders are the work orders that the station works on.
 func (s *station) orders() []string {
 	return []string{s.orderNo(1), s.orderNo(2), s.orderNo(3)}
+}
+
+// serve gives the broker's session to a process.
+func (s *station) serve(p *process) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.owner = p
+}
+
+func (s *station) serves(p *process) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.owner == p
 }
 
 // produce lets the station work until ctx ends.
@@ -85,6 +101,9 @@ func (s *station) produce(ctx context.Context) {
 	}
 }
 
+// made adds to the truth. mu is held.
+func (s *station) made(l line, n int64) { s.truth[l] = s.truth[l].Add(decimal.NewFromInt(n)) }
+
 // count moves the counters. mu is held.
 func (s *station) count() {
 	if !s.watched {
@@ -92,10 +111,15 @@ func (s *station) count() {
 	}
 	n := int64(1 + s.rng.IntN(3))
 	s.good += n
-	s.truth[line{s.order, "FG-1", "yield", "C62"}] += n
+	s.made(line{s.order, "FG-1", "yield", "C62"}, n)
 	if s.rng.IntN(6) == 0 {
 		s.scrap++
-		s.truth[line{s.order, "FG-1", "scrap", "C62"}]++
+		s.made(line{s.order, "FG-1", "scrap", "C62"}, 1)
+	}
+	if s.rng.IntN(2) == 0 {
+		s.strokes += n
+		l := line{s.order, "RM-1", "consumed", "KGM"}
+		s.truth[l] = s.truth[l].Add(decimal.New(25*n, -2))
 	}
 }
 
@@ -107,12 +131,12 @@ func (s *station) insert() {
 	if s.rng.IntN(3) == 0 {
 		v["item"] = "RM-7"
 		s.rows = append(s.rows, row{"issues", v})
-		s.truth[line{order, "RM-7", "consumed", "KGM"}] += n
+		s.made(line{order, "RM-7", "consumed", "KGM"}, n)
 		return
 	}
 	v["item"] = "FG-2"
 	s.rows = append(s.rows, row{"rows", v})
-	s.truth[line{order, "FG-2", "yield", "C62"}] += n
+	s.made(line{order, "FG-2", "yield", "C62"}, n)
 }
 
 // publish sends a message to the broker. mu is held.
@@ -123,7 +147,7 @@ func (s *station) publish() {
 	s.queue = append(s.queue, message{s.published, map[string]any{
 		"id": fmt.Sprintf("%s-%d", s.name, s.published), "order": order, "item": "FG-3", "qty": signal.Number(strconv.FormatInt(n, 10)), "at": time.Now(),
 	}})
-	s.truth[line{order, "FG-3", "yield", "C62"}] += n
+	s.made(line{order, "FG-3", "yield", "C62"}, n)
 	close(s.came)
 	s.came = make(chan struct{})
 }
@@ -182,14 +206,14 @@ func (d *plc) Run(ctx context.Context, _ []byte, emit signal.Emit) error {
 	for pause(ctx, 400*time.Millisecond) == nil {
 		s := d.s
 		s.mu.Lock()
-		good, scrap, order := s.good, s.scrap%65536, s.order
+		good, scrap, strokes, order := s.good, s.scrap%65536, s.strokes, s.order
 		s.mu.Unlock()
 		now := d.p.clock.now()
 		number := func(tag string, n int64) signal.Signal {
 			return signal.Signal{Tag: tag, Value: signal.Number(strconv.FormatInt(n, 10)), ReceivedTime: now}
 		}
 		b := signal.Batch{Signals: []signal.Signal{
-			{Tag: "order", Value: order, ReceivedTime: now}, number("good", good), number("scrap", scrap), number("temperature", 20+good%7),
+			{Tag: "order", Value: order, ReceivedTime: now}, number("good", good), number("scrap", scrap), number("strokes", strokes), number("temperature", 20+good%7),
 		}}
 		if !d.hand(ctx, emit, b) {
 			return nil
@@ -244,6 +268,10 @@ func (d *broker) Run(ctx context.Context, _ []byte, emit signal.Emit) error {
 	seen := 0 // a broker sends each message once on one connection
 	for ctx.Err() == nil {
 		s := d.s
+		if !s.serves(d.p) {
+			<-ctx.Done() // the broker has another session under this name
+			return nil
+		}
 		s.mu.Lock()
 		var take []message
 		for _, m := range s.queue {

@@ -19,6 +19,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/shopspring/decimal"
+
 	"github.com/linekeeper/linekeeper/agent"
 	"github.com/linekeeper/linekeeper/agent/signal"
 	"github.com/linekeeper/linekeeper/agent/translate"
@@ -51,12 +53,13 @@ type world struct {
 
 // totals are what a seed did.
 type totals struct {
-	Facts, Crashes, Cuts, Stalls, Restores, Clones, Moves, Reinstalls, Jumps, LostReplies, CannotTell, Missing, Doubled int
+	Facts, Crashes, Cuts, Stalls, Restores, Clones, Moves, Reinstalls, Jumps, Gone, LostReplies, CannotTell, Missing, Doubled int
 }
 
 func (t *totals) add(o totals) {
 	t.Facts, t.Crashes, t.Cuts, t.Stalls, t.Restores = t.Facts+o.Facts, t.Crashes+o.Crashes, t.Cuts+o.Cuts, t.Stalls+o.Stalls, t.Restores+o.Restores
 	t.Clones, t.Moves, t.Reinstalls, t.Jumps = t.Clones+o.Clones, t.Moves+o.Moves, t.Reinstalls+o.Reinstalls, t.Jumps+o.Jumps
+	t.Gone += o.Gone
 	t.LostReplies, t.CannotTell, t.Missing, t.Doubled = t.LostReplies+o.LostReplies, t.CannotTell+o.CannotTell, t.Missing+o.Missing, t.Doubled+o.Doubled
 }
 
@@ -68,7 +71,7 @@ func newWorld(t *testing.T, seed uint64, agents int) *world {
 	w.hub = &hubMachine{w: w, clock: &clock{}, dir: w.folder("hub")}
 	for n := range agents {
 		name := fmt.Sprintf("line%d", n+1)
-		a := &agentMachine{w: w, name: name, clock: &clock{}, dir: w.folder(name), station: newStation(name, rng(10+uint64(n)))}
+		a := &agentMachine{w: w, name: name, clock: &clock{}, dir: w.folder(name), station: newStation(name, rng(10+uint64(n))), mourned: map[string]decimal.Decimal{}}
 		for i, no := range a.station.orders() {
 			w.erp.plan(no, fmt.Sprintf("FG-%d", i+1), name)
 		}
@@ -189,7 +192,12 @@ type agentMachine struct {
 	station *station
 	p       *process
 	a       *agent.Agent
-	copies  []string // earlier states of the folder
+	copies  []earlier
+	clones  []*process
+
+	wentBack  bool                       // its ledger does not know everything
+	mustAlarm bool                       // the hub must have noticed that it went back
+	mourned   map[string]decimal.Decimal // pieces by the keys of facts that may be gone with a disk
 }
 
 func (m *agentMachine) config(dir string, p *process) agent.Config {
@@ -217,6 +225,7 @@ func (m *agentMachine) config(dir string, p *process) agent.Config {
 		{Name: "press order", Rule: "state", Source: plc, Tag: "order", WorkCenter: "press"},
 		{Name: "good", Rule: "counter", Source: plc, Tag: "good", Counts: "yield", WorkCenter: "press", Item: "FG-1", Unit: "C62", Close: translate.Close{Every: 5 * time.Second, Quantity: "20"}},
 		{Name: "scrap", Rule: "counter", Source: plc, Tag: "scrap", Counts: "scrap", WorkCenter: "press", Item: "FG-1", Unit: "C62", Modulus: "65536", Close: translate.Close{Every: 5 * time.Second}},
+		{Name: "strokes", Rule: "counter", Source: plc, Tag: "strokes", Counts: "consumed", WorkCenter: "press", Item: "RM-1", Unit: "KGM", Factor: "0.25", StartFromZero: true, Close: translate.Close{Every: 7 * time.Second}},
 		{Name: "temperature", Rule: "reading", Source: plc, Tag: "temperature"},
 		record("rows", mes, "rows", "production_confirmation", "", map[string]string{"item": "payload.item", "yield": "payload.qty", "unit": "'C62'"}),
 		record("issues", mes, "issues", "material_consumption", "", map[string]string{"item": "payload.item", "quantity": "payload.qty", "unit": "'KGM'"}),
@@ -227,15 +236,18 @@ func (m *agentMachine) config(dir string, p *process) agent.Config {
 }
 
 func (m *agentMachine) start() {
-	m.p, m.a = m.launch(m.dir)
+	m.p, m.a = m.launch(m.dir, m.name)
+	m.station.serve(m.p)
 }
 
 // launch starts an agent of this identity on a folder.
-func (m *agentMachine) launch(dir string) (*process, *agent.Agent) {
-	p := m.w.newProcess(m.name, dir, m.clock)
+func (m *agentMachine) launch(dir, machine string) (*process, *agent.Agent) {
+	p := m.w.newProcess(machine, dir, m.clock)
 	a, err := agent.New(m.config(dir, p), agent.Options{
-		Version: "sim", Logger: m.w.logger(m.name), Kinds: []signal.Kind{m.station.kind(p)}, Now: m.clock.now,
-		Listen: func(_, at string) (net.Listener, error) { return m.w.net.listen(p, m.name+"/"+filepath.Base(dir)+"/"+at) },
+		Version: "sim", Logger: m.w.logger(machine), Kinds: []signal.Kind{m.station.kind(p)}, Now: m.clock.now,
+		Listen: func(_, at string) (net.Listener, error) {
+			return m.w.net.listen(p, m.name+"/"+filepath.Base(dir)+"/"+at)
+		},
 	})
 	if err != nil {
 		m.w.t.Fatalf("start agent %s: %v", m.name, err)
