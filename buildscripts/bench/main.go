@@ -56,6 +56,7 @@ var parts = []part{
 	{"line", "Whole line: MQTT QoS 1 through Mosquitto to the hub's acknowledgement, every message durable on the way", wholeLine},
 	{"outage", "Outage: all messages while the hub is down, then the hub comes up", outage},
 	{"kills", "Kill -9 of the agent at 30 % of publishing and at half of the drain", kills},
+	{"latency", "Idle line: single facts, from the commit at the agent to the hub's acknowledgement", latency},
 }
 
 func partNames() (names []string) {
