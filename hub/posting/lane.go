@@ -152,6 +152,8 @@ type call struct {
 	p       store.Posting
 	f       store.Fact
 	posting connector.Posting
+	// original is the posting of the fact that a reversal takes back.
+	original *store.Posting
 }
 
 // action makes one call of the outside system and stores what came of it. failure is a reason to believe that the system
@@ -202,21 +204,20 @@ func (e *Engine) prepareCall(ctx context.Context, l store.Lane, p store.Posting)
 	if err != nil {
 		return nil, err
 	}
-	original, err := e.undone(ctx, f)
-	if err != nil {
-		return nil, err
+	c := &call{erp: e.o.Connectors[l.ERP], p: p, f: f, posting: connector.Posting{
+		Fact: adjusted(f.Fact, p.Amounts), Order: order.Order, PostingDate: postingDate(f.Fact), Attempt: max(p.Attempt, 1),
+	}}
+	if !f.Fact.Reverses.IsZero() {
+		err = e.undo(ctx, c)
 	}
-	amounts := p.Amounts
-	if original != nil {
-		amounts = negated(amounts)
-	}
-	return &call{erp: e.o.Connectors[l.ERP], p: p, f: f, posting: connector.Posting{
-		Fact: adjusted(f.Fact, amounts), Original: original, Order: order.Order, PostingDate: postingDate(f.Fact), Attempt: max(p.Attempt, 1),
-	}}, nil
+	return c, err
 }
 
 // post asks for the intent, stores it, and only then makes the effect.
 func (e *Engine) post(ctx context.Context, c *call) (failure string, err error) {
+	if early, err := e.tooEarly(ctx, c); early || err != nil {
+		return "", err
+	}
 	c.posting.Attempt = c.p.Attempt + 1
 	if err := e.crash("asking"); err != nil {
 		return "", err

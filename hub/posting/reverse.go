@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/linekeeper/linekeeper/hub/connector"
 	"github.com/linekeeper/linekeeper/hub/object"
@@ -212,20 +213,37 @@ func (e *Engine) takeBack(tx *store.Tx, p *store.Posting, f store.Fact, op store
 	return tx.AddPostingStep(store.PostingStep{FactID: op.FactID, Step: stepReversed, Document: op.Document, Reason: reversedBy(f.Fact)})
 }
 
-// undone is the fact that a posting takes back, as it was posted; nil for one that takes back none.
-func (e *Engine) undone(ctx context.Context, f store.Fact) (*connector.Original, error) {
-	if f.Fact.Reverses.IsZero() {
-		return nil, nil
-	}
-	original, err := e.o.Store.FactByKey(ctx, f.Fact.Reverses.String())
+// undo gives a call the fact that its own takes back, as it was posted.
+func (e *Engine) undo(ctx context.Context, c *call) error {
+	original, err := e.o.Store.FactByKey(ctx, c.f.Fact.Reverses.String())
 	if err != nil {
-		return nil, err
+		return err
 	}
 	o := &connector.Original{Fact: original.Fact}
 	if p := original.Posting; p != nil {
 		o.Fact, o.Document = adjusted(original.Fact, p.Amounts), connector.Document{Number: p.Document, ID: p.DocumentID}
 	}
-	return o, nil
+	c.original, c.posting.Original = original.Posting, o
+	c.posting.Fact = adjusted(c.f.Fact, negated(c.p.Amounts))
+	return nil
+}
+
+// tooEarly lets a reversal wait until the original has been read back. It holds its place in the order for that, and gives it
+// up when the original turns out to be different.
+func (e *Engine) tooEarly(ctx context.Context, c *call) (bool, error) {
+	switch {
+	case c.original == nil || c.original.State.Settled():
+		return false, nil
+	case c.original.State == store.PostingPosted:
+		c.p.NextAt = e.o.Now().Add(time.Second)
+		if at := c.original.NextAt; at.After(e.o.Now()) {
+			c.p.NextAt = at
+		}
+		return true, e.o.Store.Update(context.WithoutCancel(ctx), func(tx *store.Tx) error { return tx.PutPosting(c.p) })
+	}
+	return true, e.o.Store.Update(context.WithoutCancel(ctx), func(tx *store.Tx) error {
+		return e.readmit("")(tx, &c.p, c.f)
+	})
 }
 
 // negated turns the amounts of a reversal, which are below zero in the ledger, into those that are to be taken back.

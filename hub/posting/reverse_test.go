@@ -82,6 +82,40 @@ func TestReversalOfAParkedFactWaitsAndStopsNoNeighbour(t *testing.T) {
 	})
 }
 
+func TestReversalWaitsUntilItsOriginalWasReadBack(t *testing.T) {
+	simulate(t, func(t *testing.T, w *world) {
+		w.order("WO-1")
+		w.start()
+		wrong, next := confirm("WO-1", 1, "5"), confirm("WO-1", 2, "7")
+		undo := reversal(wrong, "undo")
+		w.erp.set(trouble{unreadable: 100})
+		w.deliver(wrong, undo, next)
+		w.pass(time.Minute)
+		w.want(wrong, store.PostingPosted, "")
+		w.want(undo, store.PostingDue, "")
+		w.want(next, store.PostingDue, "") // the order is kept
+		w.erp.mu.Lock()
+		e := w.erp.effects[wrong.Key.String()]
+		e.fact.Confirmation = &object.Confirmation{OrderNo: "WO-1", Yield: decimal.NewFromInt(4)}
+		w.erp.effects[wrong.Key.String()] = e
+		w.erp.mu.Unlock()
+		w.erp.set(trouble{})
+		w.pass(10 * time.Minute)
+		w.want(wrong, store.PostingParked, CodeDiffers)
+		w.want(undo, store.PostingParked, CodeWaitsForOriginal)
+		w.want(next, store.PostingVerified, "")
+		w.erp.mu.Lock()
+		e.fact.Confirmation = wrong.Confirmation
+		w.erp.effects[wrong.Key.String()] = e
+		w.erp.mu.Unlock()
+		if err := w.e.ReplayFact(context.Background(), wrong.Key.String(), "anna"); err != nil {
+			t.Fatal(err)
+		}
+		w.pass(time.Minute)
+		w.want(undo, store.PostingVerified, "")
+	})
+}
+
 func TestReversalThatCameBeforeItsOriginalWaitsForIt(t *testing.T) {
 	simulate(t, func(t *testing.T, w *world) {
 		w.order("WO-1")

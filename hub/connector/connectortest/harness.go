@@ -45,6 +45,10 @@ type Harness struct {
 	Troubles   map[Trouble]Switch
 	CannotShow map[Trouble]string
 
+	// Sparse tries the faults that look like another one to the system at a third of the exchanges only, for systems that take
+	// long for each.
+	Sparse bool
+
 	// LossyPostings is how many postings the run under lost replies makes; 100 when zero.
 	LossyPostings int
 }

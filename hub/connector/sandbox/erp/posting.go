@@ -322,6 +322,9 @@ func reverse(tx *sql.Tx, doc *Document, number string) error {
 	if old.ReversedBy != "" {
 		return &Error{Status: 409, Code: "M7/061", Message: fmt.Sprintf("Document %s is already reversed by %s", number, old.ReversedBy)}
 	}
+	if len(old.Failed) > 0 {
+		return &Error{Status: 409, Code: "CO/690", Message: fmt.Sprintf("Document %s has %d goods movements that failed: process them first", number, len(old.Failed))}
+	}
 	doc.Kind, doc.OrderNo, doc.Operation, doc.Item, doc.Unit = old.Kind, old.OrderNo, old.Operation, old.Item, old.Unit
 	doc.Yield, doc.Scrap, doc.Rework, doc.Reverses = old.Yield.Neg(), old.Scrap.Neg(), old.Rework.Neg(), number
 	opposite := map[string]string{ReceiptFromOrder: ReceiptReversal, IssueToOrder: ReturnFromOrder, ReturnFromOrder: IssueToOrder}
