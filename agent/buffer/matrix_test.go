@@ -459,7 +459,7 @@ func TestFolderThatCanNotBeWrittenToIsNamedWithTheNextStep(t *testing.T) {
 		t.Cleanup(func() { _ = os.Chmod(dir, 0o755) })
 	}
 	_, err := Open(small(dir))
-	if err == nil || !strings.Contains(err.Error(), dir) || !strings.Contains(err.Error(), "write") {
+	if err == nil || !strings.Contains(err.Error(), dir) || !strings.Contains(err.Error(), "give the folder to the user") {
 		t.Errorf("Open: %v, want an error with the folder and what to do", err)
 	}
 }
