@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/linekeeper/linekeeper/hub/store"
 	pb "github.com/linekeeper/linekeeper/proto/linekeeper/v1"
@@ -57,7 +58,7 @@ func (s *Server) greet(stream grpc.BidiStreamingServer[pb.Up, pb.Down]) (*sessio
 		return nil, r, nil
 	}
 	ss := newSession(s, stream, hello)
-	if wait := s.door.admit(ss.name, s.o.Now()); wait > 0 {
+	if wait := s.door.admit(ss.name, time.Now()); wait > 0 {
 		r := refuse(pb.Refusal_CODE_BUSY, "many agents say hello at once", "it comes back by itself when it is its turn")
 		r.RetryAfter = durationpb.New(wait)
 		return nil, r, nil
@@ -161,7 +162,8 @@ func (ss *session) comparePosition(tx *store.Tx, p *pb.StreamPosition, ack *pb.H
 		Stream: p.GetStream(), Generation: p.GetGeneration(), LastSeq: held.Seq, AckedSeq: held.Seq,
 	})
 	switch {
-	case business && held.Seq > p.GetLastSeq():
+	case held.Seq > p.GetLastSeq():
+		// Readings count as well: an agent that was restored may have stored new facts enough before it came here.
 		ack.NewGenerationRequired = true
 		return tx.RaiseAlarm(ss.name, "went_back_in_time",
 			fmt.Sprintf("the hub holds record %d, the agent's buffer ends at %d: it was restored from an older copy", held.Seq, p.GetLastSeq()),

@@ -417,6 +417,24 @@ func TestRestoredCopyMustStartANewGenerationAndLosesNothing(t *testing.T) {
 	}
 }
 
+func TestRestoredCopyThatGrewPastTheHubIsGivenAwayByItsReadings(t *testing.T) {
+	readings := func(last, acked uint64) *pb.StreamPosition {
+		return &pb.StreamPosition{Stream: pb.Stream_STREAM_TELEMETRY, Generation: "t1", LastSeq: last, AckedSeq: acked}
+	}
+	h := newHub(t)
+	l, _ := h.connect(hello("a", business("g1", 3, 0), readings(9, 0)))
+	l.send(&pb.Up{Kind: &pb.Up_Batch{Batch: &pb.Batch{Stream: pb.Stream_STREAM_TELEMETRY, Generation: "t1", FirstSeq: 1, Records: make([][]byte, 9)}}})
+	l.ack()
+	l.batch("g1", 1, fact(1, 5), fact(2, 5), fact(3, 5))
+	l.ack()
+	l.close()
+	_, ack := h.connect(hello("b", business("g1", 5, 1), readings(4, 4)))
+	if !ack.GetNewGenerationRequired() {
+		t.Errorf("restored copy was welcomed with %v", ack)
+	}
+	h.wantAlarm("went_back_in_time")
+}
+
 func TestCopyThatGrewPastTheHubIsNotSkippedBySequence(t *testing.T) {
 	h := newHub(t)
 	l, _ := h.connect(hello("a", business("g1", 3, 0)))
