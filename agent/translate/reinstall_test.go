@@ -49,3 +49,29 @@ rules:
 		t.Errorf("zero: %q, want %q", got["zero"], want)
 	}
 }
+
+// The agent before went on for a while after the new one had begun, and the counter rolled over between the two.
+func TestAgentInstalledAnewBeforeARolloverJoinsTheHubsMarkBehindIt(t *testing.T) {
+	cfg := rules(t, `
+rules:
+  - {name: order, rule: state, source: plc, tag: order, work_center: w}
+  - {name: good, rule: counter, source: plc, tag: good, counts: yield, work_center: w, unit: C62, modulus: "65536", close: {every: 5s}}
+`)
+	cfg.AwaitHub = true
+	l := newLine(t, cfg)
+	say := func(tag string, v any) { l.send("plc", signal.Signal{Tag: tag, Value: v}) }
+	say("order", "WO-1")
+	say("good", num("65533"))
+	say("good", num("10"))
+	marks := []*pb.SourceMark{{Source: "plc", Tag: "good", Epoch: "20250101T000000-ABCD.1", CounterTo: "65540"}} // shown as 4
+	facts := append(l.take(l.tr.ResumeFrom(l.st, l.now, marks)), l.tick(time.Minute)...)
+	got := ""
+	for _, f := range facts {
+		if c := f.GetProductionConfirmation(); c != nil {
+			got += c.Yield + " from " + c.CounterRange.From + " to " + c.CounterRange.To
+		}
+	}
+	if want := "6 from 65540 to 65546"; got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+}

@@ -129,6 +129,11 @@ func (w *work) join(r *rule, c *counter, line string, epoch int, to decimal.Deci
 	if gap.IsNegative() && r.modulus.IsPositive() && gap.Add(r.modulus).Mul(two).LessThanOrEqual(r.modulus) {
 		gap = gap.Add(r.modulus)
 	}
+	if over := gap.Sub(r.modulus).Add(c.At.Sub(c.Base)); r.modulus.IsPositive() && gap.IsPositive() && !over.IsNegative() && !c.Told {
+		// Begun before a rollover that the hub's mark lies behind: what looks like most of a round was counted here already.
+		w.rejoin(r, c, line, epoch, to, over)
+		return true
+	}
 	if ahead := c.Raw.Sub(r.shown(to)); gap.IsNegative() && !ahead.IsNegative() && !c.Told {
 		w.rejoin(r, c, line, epoch, to, ahead)
 		return true
