@@ -42,6 +42,9 @@ func (h *Hub) mayClose(ctx context.Context, f store.Fact) (reason string, err er
 		if reason := unsaid(a, f.ReceivedAt); reason != "" {
 			return reason, nil
 		}
+		if reason, err := h.silentSource(ctx, a, f, edge); err != nil || reason != "" {
+			return reason, err
+		}
 	}
 	for _, l := range edge {
 		if open := l.Counted.Sub(l.Stored); open.IsPositive() {
@@ -83,12 +86,49 @@ func unsaid(a store.Agent, since time.Time) string {
 	case pendingSince(a, since):
 		return fmt.Sprintf("waits for facts that agent %s has not handed over yet", a.Name())
 	}
+	return ""
+}
+
+// silentSource says which source of an agent may hold counts of the order that nobody has heard of, because it does not work.
+func (h *Hub) silentSource(ctx context.Context, a store.Agent, f store.Fact, edge []object.EdgeLine) (reason string, err error) {
 	for _, s := range a.Status.Sources {
-		if s.State != "ok" {
-			return fmt.Sprintf("waits for source %q of agent %s, which is %s: it may hold counts of the order", s.Name, a.Name(), s.State)
+		if s.State == "ok" {
+			continue
+		}
+		feeds, err := h.feeds(ctx, a, s.Name, f, edge)
+		if err != nil {
+			return "", err
+		}
+		if feeds {
+			return fmt.Sprintf("waits for source %q of agent %s, which is %s: it may hold counts of the order", s.Name, a.Name(), s.State), nil
 		}
 	}
-	return ""
+	return "", nil
+}
+
+// feeds reports whether a source may hold something of an order: it has counted for it or sent a fact of it, or it works for
+// the order's work centre. Of a source or an order of which too little is known, it must be assumed.
+func (h *Hub) feeds(ctx context.Context, a store.Agent, source string, f store.Fact, edge []object.EdgeLine) (bool, error) {
+	no := f.Fact.OrderNo()
+	if slices.ContainsFunc(edge, func(l object.EdgeLine) bool { return l.Agent == a.Agent && l.Source == source && l.OrderNo == no }) {
+		return true, nil
+	}
+	sent, err := h.store.Facts(ctx, store.FactFilter{Plant: a.Plant, OrderNo: no, Source: source}, store.Page{Limit: 1})
+	if err != nil || len(sent) > 0 {
+		return true, err
+	}
+	order, err := h.store.Order(ctx, "", no)
+	if errors.Is(err, store.ErrNotFound) || err == nil && order.Order.WorkCenter == "" {
+		return true, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	centers, err := h.store.SourceWorkCenters(ctx, a, source)
+	if err != nil {
+		return false, err
+	}
+	return len(centers) == 0 || slices.Contains(centers, "") || slices.Contains(centers, order.Order.WorkCenter), nil
 }
 
 // pendingSince reports whether an agent may hold facts that are older than a time. The agent's times are by its own clock.

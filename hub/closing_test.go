@@ -240,3 +240,55 @@ func TestOrderWaitsForEveryAgentThatCountsOrGotIt(t *testing.T) {
 	f.says(f.line1, nil)
 	f.waitsFor()
 }
+
+// One source that does not work must hold up the orders that it feeds, and no others of its agent.
+func TestOrderOfAnotherWorkCentreDoesNotWaitForASourceThatDoesNotSpeak(t *testing.T) {
+	f := newFloor(t)
+	f.update(func(tx *store.Tx) error {
+		for no, center := range map[string]string{order: "PRESS-1", "WO-2": "PRESS-2", "WO-3": "PRESS-1"} {
+			o := store.Order{Agent: "mes", Content: []byte("c"), Order: object.WorkOrder{OrderNo: no, ERP: "erp", Plant: "ulm", Revision: 1, WorkCenter: center}}
+			if err := tx.PutOrder(o, true); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	broken := func(order string) {
+		t.Helper()
+		f.says(f.mes, func(m *pb.AgentStatus) {
+			if order != "" {
+				f.counts(order, "60", "60")(m)
+			}
+			m.Sources = append(m.Sources, &pb.SourceStatus{Name: "scale", Kind: "opcua", State: "ok"})
+			m.Sources[0].State = "failed"
+		})
+	}
+	broken("") // nothing is known of the source yet
+	f.waitsFor(`"press"`, "ulm/mes", "failed")
+	broken("WO-2") // it works for another press
+	f.waitsFor()
+	broken("WO-3") // it works for this one
+	f.waitsFor(`"press"`, "ulm/mes", "failed")
+
+	f = newFloor(t) // a source that only sends facts is known by these
+	f.update(func(tx *store.Tx) error {
+		for no, center := range map[string]string{order: "PRESS-1", "WO-2": "PRESS-2"} {
+			o := store.Order{Agent: "mes", Content: []byte("c"), Order: object.WorkOrder{OrderNo: no, ERP: "erp", Plant: "ulm", Revision: 1, WorkCenter: center}}
+			if err := tx.PutOrder(o, true); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	started := func(name, no string) {
+		f.deliver(f.mes, fact(name, func(x *object.Fact) {
+			x.Source, x.Kind, x.OrderState = "press", object.KindOrderState, &object.ShopFloorState{OrderNo: no, Revision: 1, State: object.FloorStarted}
+		}))
+		f.clock = f.clock.Add(time.Minute)
+		f.says(f.mes, func(m *pb.AgentStatus) { m.Sources[0].State = "failed" })
+	}
+	started("other", "WO-2")
+	f.waitsFor()
+	started("this", order)
+	f.waitsFor(`"press"`, "failed")
+}
