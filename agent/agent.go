@@ -207,7 +207,7 @@ func (a *Agent) makeUplink() (err error) {
 		return nil
 	}
 	cfg := a.cfg.Hub
-	cfg.Plant, cfg.Agent, cfg.Version = a.cfg.Plant, a.cfg.Agent, a.version
+	cfg.Plant, cfg.Agent, cfg.Version, cfg.Now = a.cfg.Plant, a.cfg.Agent, a.version, a.now
 	cfg.StatusEvery = 10 * time.Second // the hub closes an order only after the plant said that nothing of it is left
 	a.uplink, err = uplink.New(cfg, uplink.Deps{
 		Business: a.pipe.business, Telemetry: a.pipe.telemetry, Inbox: a.inbox,
@@ -217,6 +217,7 @@ func (a *Agent) makeUplink() (err error) {
 	if err != nil {
 		return fmt.Errorf("%w: hub: %w", ErrConfig, err)
 	}
+	a.pipe.hubSuspects = a.uplink.ClockSuspect
 	return nil
 }
 

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -33,6 +34,29 @@ type pipeline struct {
 	log       *slog.Logger
 	// ticked is told when a new count may have an earlier closing time than the ticker waits for.
 	ticked chan struct{}
+	// hubSuspects reports that the clock is known to differ from the hub's; nil without a hub.
+	hubSuspects func() bool
+}
+
+// written is when this was: no clock that is right shows an earlier time.
+var written = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+
+// suspectHeader is a part of a fact that says that the clock was known to be wrong. Appended to an encoded fact it becomes
+// part of its header: parts of one message are merged when they are read.
+var suspectHeader = func() []byte {
+	b, err := proto.Marshal(&pb.Fact{Header: &pb.Header{ClockSuspect: true}})
+	if err != nil {
+		panic(err)
+	}
+	return b
+}()
+
+// marked is the fact as it is stored at now: with a mark when the clock is known to be wrong.
+func (p *pipeline) marked(body []byte, now time.Time) []byte {
+	if now.After(written) && (p.hubSuspects == nil || !p.hubSuspects()) {
+		return body
+	}
+	return append(slices.Clip(body), suspectHeader...)
 }
 
 // emit makes a batch durable: its facts, the source's cursor and the rules' state in one transaction.
@@ -113,7 +137,7 @@ func (p *pipeline) tick(ctx context.Context) (time.Time, error) {
 
 func (p *pipeline) stage(tx *buffer.Tx, now time.Time, res translate.Result) {
 	for _, f := range res.Facts {
-		tx.Append(f.Body)
+		tx.Append(p.marked(f.Body, now))
 	}
 	for _, q := range res.Quarantined {
 		tx.Quarantine(buffer.Quarantined{At: now, Source: q.Source, Tag: q.Tag, Code: q.Code, Item: q.Item, Reason: q.Reason, NextStep: q.NextStep, Payload: q.Payload})

@@ -93,7 +93,7 @@ func (a *attempt) tlsConfig() (*tls.Config, error) {
 		}
 	}
 	return &tls.Config{
-		MinVersion: tls.VersionTLS12, ServerName: a.cfg.ServerName, RootCAs: roots, Certificates: []tls.Certificate{pair},
+		MinVersion: tls.VersionTLS12, ServerName: a.cfg.ServerName, RootCAs: roots, Certificates: []tls.Certificate{pair}, Time: a.cfg.Now,
 	}, nil
 }
 

@@ -1,6 +1,7 @@
 package uplink
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"crypto/ecdsa"
@@ -19,6 +20,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -551,4 +553,43 @@ func (b *box) Store(epoch string, ds []*pb.Delivery) error {
 		}
 	}
 	return nil
+}
+
+// atomicOffset is how wrong a clock is.
+type atomicOffset struct{ ns atomic.Int64 }
+
+func (a *atomicOffset) Store(d time.Duration) { a.ns.Store(int64(d)) }
+func (a *atomicOffset) Load() time.Duration   { return time.Duration(a.ns.Load()) }
+
+// serveBoth accepts TLS on l and gives a connection to plain when the client knows HTTP/1.1 only. The others are given on
+// with their handshake still to come.
+func serveBoth(l net.Listener, conf *tls.Config, direct, plain *pipes) (stop func()) {
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			wg.Go(func() {
+				r := bufio.NewReaderSize(c, 4096)
+				head, _ := r.Peek(5)
+				if len(head) == 5 {
+					head, _ = r.Peek(min(4096, 5+int(head[3])<<8+int(head[4])))
+				}
+				to, on := direct, net.Conn(&prefixed{c, r})
+				if !bytes.Contains(head, []byte("\x02h2")) {
+					outer := conf.Clone()
+					outer.ClientAuth, outer.NextProtos = tls.NoClientCert, []string{"http/1.1"}
+					to, on = plain, tls.Server(on, outer)
+				}
+				select {
+				case to.conns <- on:
+				case <-to.closed:
+					c.Close()
+				}
+			})
+		}
+	})
+	return func() { l.Close(); direct.Close(); plain.Close(); wg.Wait() }
 }

@@ -182,7 +182,7 @@ func (a *attempt) explainTLS(err error) *Fault {
 // explainValidity tells an expired certificate from a wrong clock, as far as that is possible from here: our own
 // certificate is the second witness.
 func (a *attempt) explainValidity(hub *x509.Certificate, err error) *Fault {
-	now := time.Now()
+	now := a.cfg.Now()
 	clock := "this computer's clock says " + now.Format(time.RFC3339)
 	if off := hub.NotBefore.Sub(now); off > 0 {
 		return &Fault{"clock", "clock is wrong by at least " + span(off) + ": the hub certificate becomes valid only then", "set this computer's clock; it says " + now.Format(time.RFC3339), false, err}
@@ -200,7 +200,7 @@ func (a *attempt) ownValidity(err error) *Fault {
 	if a.own == nil {
 		return nil
 	}
-	now := time.Now()
+	now := a.cfg.Now()
 	if off := now.Sub(a.own.NotAfter); off > 0 {
 		return &Fault{"own_certificate_expired", "own certificate expired " + span(off) + " ago", "renew it or enrol again; this computer's clock says " + now.Format(time.RFC3339), true, err}
 	}

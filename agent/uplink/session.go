@@ -68,8 +68,8 @@ type flight struct {
 }
 
 // session connects once, the given way, and works until something ends it.
-func (u *Uplink) session(ctx context.Context, w way) outcome {
-	ctx, cancel := context.WithCancelCause(ctx)
+func (u *Uplink) session(parent context.Context, w way) outcome {
+	ctx, cancel := context.WithCancelCause(parent)
 	defer cancel(nil)
 	a := &attempt{cfg: &u.cfg, way: w}
 	conn, err := a.open()
@@ -90,7 +90,7 @@ func (u *Uplink) session(ctx context.Context, w way) outcome {
 	}
 	if err != nil {
 		f := a.explain(err)
-		return outcome{err: f, meddled: a.meddled(f)}
+		return outcome{err: u.judgeClock(parent, a, f), meddled: a.meddled(f)}
 	}
 	a.mu.Lock()
 	a.greeted = true

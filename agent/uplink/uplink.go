@@ -85,6 +85,8 @@ type Config struct {
 	// it is twice as long, up to 16 times; 15 min.
 	RetryDirect time.Duration `yaml:"-"`
 
+	// Now is this computer's clock, for what depends on the date: certificates, and the comparison with the hub's; time.Now.
+	Now func() time.Time `yaml:"-"`
 	// Dial opens the TCP connection to the hub or its proxy; net.Dialer when nil.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error) `yaml:"-"`
 }
@@ -119,6 +121,9 @@ func (c *Config) setDefaults() {
 	def(&c.StatusEvery, 30*time.Second)
 	def(&c.StatusGap, 2*time.Second)
 	def(&c.RetryDirect, 15*time.Minute)
+	if c.Now == nil {
+		c.Now = time.Now
+	}
 	if c.Dial == nil {
 		c.Dial = (&net.Dialer{Timeout: 15 * time.Second}).DialContext
 	}
@@ -204,8 +209,7 @@ type Uplink struct {
 
 	mu         sync.Mutex
 	state      status.Uplink
-	skew       time.Duration
-	skewKnown  bool
+	clock      hubClock
 	hubVersion string
 }
 
@@ -234,13 +238,6 @@ func (u *Uplink) Status() status.Uplink {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	return u.state
-}
-
-// ClockSkew returns this computer's clock minus the hub's as the last hello showed it; ok is false before the first.
-func (u *Uplink) ClockSkew() (skew time.Duration, ok bool) {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	return u.skew, u.skewKnown
 }
 
 // HubVersion returns the version that the hub named at the last hello.
@@ -366,17 +363,6 @@ func (silent) Debug(string, ...any) {}
 func (silent) Info(string, ...any)  {}
 func (silent) Warn(string, ...any)  {}
 func (silent) Error(string, ...any) {}
-
-// noteSkew compares the hub's clock with ours: hub said at while ours went from sent to received.
-func (u *Uplink) noteSkew(hub, sent, received time.Time) {
-	if hub.IsZero() || hub.Unix() == 0 {
-		return
-	}
-	middle := sent.Add(received.Sub(sent) / 2)
-	u.mu.Lock()
-	u.skew, u.skewKnown = middle.Sub(hub), true
-	u.mu.Unlock()
-}
 
 // oneLine makes a foreign text fit for a status line.
 func oneLine(s string) string {

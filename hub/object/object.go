@@ -97,6 +97,8 @@ type Fact struct {
 	Equipment  string
 	Reverses   factkey.Key
 	Position   string
+	// ClockSuspect says that the agent knew its clock to be wrong when it recorded the fact: its times are doubtful.
+	ClockSuspect bool
 
 	Confirmation *Confirmation
 	Consumption  *Consumption

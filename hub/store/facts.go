@@ -412,7 +412,11 @@ func (s *Store) Life(ctx context.Context, key string) (Fact, []LifeStep, error) 
 	}
 	steps := []LifeStep{{At: f.Fact.OccurredAt, Step: "occurred"}}
 	if !f.Fact.RecordedAt.IsZero() {
-		steps = append(steps, LifeStep{At: f.Fact.RecordedAt, Step: "recorded", By: f.Fact.Plant + "/" + f.Agent})
+		recorded := LifeStep{At: f.Fact.RecordedAt, Step: "recorded", By: f.Fact.Plant + "/" + f.Agent}
+		if f.Fact.ClockSuspect {
+			recorded.Code, recorded.Reason = "clock_suspect", "the agent knew its clock to be wrong: the times before \"received\" are doubtful"
+		}
+		steps = append(steps, recorded)
 	}
 	steps = append(steps, LifeStep{At: f.ReceivedAt, Step: "received"})
 	if !f.PlannedAt.IsZero() {

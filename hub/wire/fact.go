@@ -68,7 +68,7 @@ func header(f *object.Fact, h *pb.Header) error {
 	if f.OccurredAt = instant(h.GetOccurredAt(), zone); f.OccurredAt.IsZero() {
 		return fmt.Errorf("header has no valid occurred_at")
 	}
-	f.RecordedAt = instant(h.GetRecordedAt(), zone)
+	f.RecordedAt, f.ClockSuspect = instant(h.GetRecordedAt(), zone), h.GetClockSuspect()
 	if r := h.GetReverses(); len(r) > 0 {
 		if f.Reverses, err = factkey.FromBytes(r); err != nil {
 			return fmt.Errorf("header reverses: %w", err)
@@ -346,7 +346,7 @@ func (w hasher) time(values ...time.Time) {
 func FactToProto(f object.Fact) *pb.Fact {
 	m := &pb.Fact{Key: f.Key[:], Header: &pb.Header{
 		Plant: f.Plant, Source: f.Source, Rule: f.Rule, OccurredAt: stamp(f.OccurredAt), RecordedAt: stamp(f.RecordedAt),
-		TimeZone: f.TimeZone, Equipment: f.Equipment, Position: f.Position,
+		TimeZone: f.TimeZone, Equipment: f.Equipment, Position: f.Position, ClockSuspect: f.ClockSuspect,
 	}}
 	if !f.Reverses.IsZero() {
 		m.Header.Reverses = f.Reverses[:]
