@@ -77,6 +77,8 @@ type Config struct {
 	Now func() time.Time
 	// Logger gets what an operator should know; nil means none.
 	Logger *slog.Logger
+
+	salvageStateTime, salvageTime time.Duration // a test's own
 }
 
 func (c Config) withDefaults() (Config, error) {
@@ -102,6 +104,9 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if c.salvageTime == 0 {
+		c.salvageStateTime, c.salvageTime = salvageStateTime, salvageTime
 	}
 	if c.Disk == nil {
 		c.Disk = systemDisk{}

@@ -22,6 +22,9 @@ import (
 const salvageWord = "salvage-segment"
 
 func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && os.Args[1] == eatWord {
+		eatMemory()
+	}
 	if len(os.Args) > 1 && os.Args[1] == salvageWord {
 		if err := SalvageProcess(os.Args[2:], os.Stdout); err != nil {
 			fmt.Fprintln(os.Stderr, err)

@@ -23,6 +23,7 @@ import (
 const (
 	salvageStateTime = 20 * time.Second // for all segments of a start together
 	salvageTime      = time.Minute      // for one segment, and a second for each MiB of it
+	salvageTries     = 2                // processes that are given this time
 )
 
 // rescue is what a segment that was set aside is read by. It is written with readMu and mu held.
@@ -93,35 +94,46 @@ func (b *Buffer) endOf(i int) uint64 {
 	return b.info.Last + 1
 }
 
-// salvageBlocks finds the whole blocks of a segment. A process that died is started once more: what it found until then
-// counts too. note says what went wrong.
+// salvageBlocks finds the whole blocks of a segment. A process that died is started once more, and what it found until then
+// counts too; after that the work is done here, since it only reads and has no depth to fall into. note says what went wrong.
 func (b *Buffer) salvageBlocks(ctx context.Context, s *segment, end uint64) (found []blockRef, note string) {
-	limit := salvageTime + time.Duration(fileSize(s.rescue.path)>>20)*time.Second
-	for range 2 {
-		text, err := b.ask(ctx, limit, salvageRecords, s.rescue.path, s.first, end)
-		rows, whole := readRows(text)
-		if whole && err == nil {
-			return inOrder(rows), ""
+	limit := b.cfg.salvageTime + time.Duration(fileSize(s.rescue.path)>>20)*time.Second
+	args := salvageArgs(salvageRecords, s, end)
+	for try := range salvageTries + 1 {
+		salvager := b.cfg.Salvager
+		if try == salvageTries {
+			salvager = nil
 		}
-		found = append(found, rows...)
+		text, err := b.ask(ctx, limit, salvager, args)
+		rows, whole := readRows(text)
+		found = inOrder(append(found, rows...))
+		if whole && err == nil {
+			return found, ""
+		}
+		if ctx.Err() != nil {
+			break
+		}
 		note = "the salvage did not come to its end"
 		if err != nil {
 			note += ": " + err.Error()
 		}
 		b.cfg.Logger.Warn("salvage of a damaged segment failed", "file", s.rescue.path, "error", err)
 	}
-	return inOrder(found), note
+	return found, note
+}
+
+func salvageArgs(what string, s *segment, end uint64) []string {
+	return []string{what, s.rescue.path, strconv.FormatUint(s.first, 10), strconv.FormatUint(end, 10)}
 }
 
 // ask has a process of its own read a damaged segment. Without a Salvager, or where none can be started, it is done here.
-func (b *Buffer) ask(ctx context.Context, limit time.Duration, what, path string, first, end uint64) ([]byte, error) {
+func (b *Buffer) ask(ctx context.Context, limit time.Duration, salvager, args []string) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	args := []string{what, path, strconv.FormatUint(first, 10), strconv.FormatUint(end, 10)}
-	if len(b.cfg.Salvager) > 0 {
-		command := append(slices.Clone(b.cfg.Salvager), args...)
+	var out, errOut bytes.Buffer
+	if len(salvager) > 0 {
+		command := append(slices.Clone(salvager), args...)
 		cmd := exec.CommandContext(ctx, command[0], command[1:]...)
-		var out, errOut bytes.Buffer
 		cmd.Stdout, cmd.Stderr, cmd.WaitDelay = &limited{to: &out, left: salvageMemory}, &limited{to: &errOut, left: 1 << 10}, 5*time.Second
 		err := cmd.Start()
 		if err == nil {
@@ -132,7 +144,6 @@ func (b *Buffer) ask(ctx context.Context, limit time.Duration, what, path string
 		}
 		b.cfg.Logger.Warn("salvage process does not start, its work is done here", "command", command[0], "error", err)
 	}
-	var out bytes.Buffer
 	err := guarded(func() error { return runSalvage(args, &out) })
 	return out.Bytes(), err
 }
@@ -154,12 +165,12 @@ func (l *limited) Write(p []byte) (int, error) {
 
 // salvageState asks for the newest whole state of a segment that was set aside. Nothing is found when that takes too long.
 func (b *Buffer) salvageState(s *segment, end uint64) (foundState, error) {
-	limit := salvageStateTime - time.Since(b.opened)
+	limit := b.cfg.salvageStateTime - time.Since(b.opened)
 	if limit <= 0 {
 		return foundState{Why: "there is no time left to look for it"}, nil
 	}
 	var found foundState
-	text, err := b.ask(context.Background(), limit, salvageState, s.rescue.path, s.first, end)
+	text, err := b.ask(context.Background(), limit, b.cfg.Salvager, salvageArgs(salvageState, s, end))
 	if err == nil {
 		err = json.Unmarshal(text, &found)
 	}
