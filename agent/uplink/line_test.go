@@ -13,6 +13,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"google.golang.org/protobuf/types/known/durationpb"
+
 	pb "github.com/linekeeper/linekeeper/proto/linekeeper/v1"
 )
 
@@ -388,5 +390,116 @@ func TestDarknessAtRandomPointsLosesAndDoublesNothing(t *testing.T) {
 			}
 		}
 		w.tally(t, count)
+	})
+}
+
+// An inbox that cannot store, more deliveries than fit, a hub that refuses at hello and in the middle, that is busy, that
+// acknowledges nothing, and a line that goes dark: in the end everything is where it belongs, once and in order.
+func TestTroubleAtBothEndsAtOnceLosesAndDoublesNothing(t *testing.T) {
+	s := seed(t)
+	over(t, 400_000, 20*time.Millisecond, func(t *testing.T, w *world, n *network) {
+		rng := rand.New(rand.NewPCG(s, 4))
+		var mu sync.Mutex
+		trouble := true
+		happens := func(oneIn int) bool {
+			mu.Lock()
+			defer mu.Unlock()
+			return trouble && rng.IntN(oneIn) == 0
+		}
+		codes := []pb.Refusal_Code{pb.Refusal_CODE_HUB_STORE, pb.Refusal_CODE_OUT_OF_SEQUENCE, pb.Refusal_CODE_BUSY, pb.Refusal_CODE_IDENTITY_IN_USE}
+		refusal := func(oneIn int) *pb.Refusal {
+			if !happens(oneIn) {
+				return nil
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			return &pb.Refusal{Code: codes[rng.IntN(len(codes))], RetryAfter: durationpb.New(time.Duration(rng.IntN(20)) * time.Second)}
+		}
+		refused, unacked := 0, 0
+		w.hub.onHello = func(int, *pb.Hello, *pb.HelloAck) *pb.Refusal {
+			r := refusal(3)
+			if r != nil {
+				refused++
+			}
+			return r
+		}
+		w.hub.midway = func() *pb.Refusal { return refusal(40) }
+		w.hub.onBatch = func(<-chan struct{}, *pb.Batch) bool {
+			if happens(60) {
+				unacked++
+				return false
+			}
+			return true
+		}
+		in := &box{}
+		w.deps.Inbox = in
+		const count, deliveries, rounds = 20_000, 3 * deliveriesHeld, 60
+		for i := int64(1); i <= deliveries; i++ {
+			w.hub.deliveries = append(w.hub.deliveries, &pb.Delivery{Seq: i})
+		}
+		defer w.start(t)()
+		for round := range rounds {
+			w.business.append(records(round*count/rounds, (round+1)*count/rounds-round*count/rounds, 50+rng.IntN(200))...)
+			in.mu.Lock()
+			in.fail = nil
+			if rng.IntN(2) == 0 {
+				in.fail = errors.New("disk full")
+			}
+			in.mu.Unlock()
+			pause(t.Context(), time.Duration(rng.IntN(40_000))*time.Millisecond)
+			if rng.IntN(5) == 0 {
+				n.goDark()
+				pause(t.Context(), time.Duration(rng.IntN(90_000))*time.Millisecond)
+				n.light()
+			}
+		}
+		in.mu.Lock()
+		in.fail = nil
+		in.mu.Unlock()
+		mu.Lock()
+		trouble = false
+		mu.Unlock()
+		until(t, 30*time.Minute, "everything is acknowledged", func() bool {
+			_, down := in.Position()
+			return w.business.pending() == 0 && down == deliveries
+		})
+		for i, seq := range in.stored {
+			if seq != int64(i+1) {
+				t.Fatalf("delivery %d was stored as number %d", seq, i+1)
+			}
+		}
+		t.Logf("refused=%d unacknowledged=%d deliveries=%d", refused, unacked, len(in.stored))
+		if refused == 0 {
+			t.Error("nothing was refused: the run proves little")
+		}
+		w.tally(t, count)
+	})
+}
+
+// What is sent ahead of its turn is stored and acknowledged by its own number, moves no position, and comes again.
+func TestDeliveryAheadOfItsTurnIsStoredAtOnceAndMovesNoPosition(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		in := &box{}
+		w.deps.Inbox = in
+		w.hub.feed = make(chan *pb.Delivery)
+		var acks []*pb.DownAck
+		w.hub.onDownAck = func(a *pb.DownAck) { acks = append(acks, a) }
+		defer w.start(t)()
+		send := func(d *pb.Delivery) { w.hub.feed <- d; pause(t.Context(), time.Second); synctest.Wait() }
+		send(&pb.Delivery{Seq: 1})
+		send(&pb.Delivery{Seq: 900, Ahead: true})
+		if _, seq := in.Position(); seq != 1 || len(in.early) != 1 || in.early[0] != 900 {
+			t.Fatalf("position %d, early %v", seq, in.early)
+		}
+		if last := acks[len(acks)-1]; last.GetSeq() > 1 || len(last.GetAhead()) != 1 || last.GetAhead()[0] != 900 {
+			t.Fatalf("acknowledged as %v", last)
+		}
+		send(&pb.Delivery{Seq: 2})
+		if last := acks[len(acks)-1]; last.GetSeq() != 2 || len(last.GetAhead()) != 0 {
+			t.Fatalf("acknowledged as %v", last)
+		}
+		if h := w.hub.hellos[0]; !h.GetTakesAhead() {
+			t.Error("hello does not say that deliveries may come ahead")
+		}
 	})
 }

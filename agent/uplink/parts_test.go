@@ -244,19 +244,20 @@ type hub struct {
 	hellos     []*pb.Hello
 	statuses   []time.Time
 	downAcks   []int64
-	downAckAt  []time.Time
 	deliveries []*pb.Delivery
 	arrived    chan struct{}
 
 	// What it does; nil means the ordinary thing.
-	onHello func(n int, h *pb.Hello, a *pb.HelloAck) *pb.Refusal
-	onBatch func(stop <-chan struct{}, b *pb.Batch) (ack bool) // after the commit
-	gaps    bool                                               // records may be missing
-	silent  bool                                               // never answers hello
-	pauseAt int64                                              // delivery that waits for more
-	more    chan struct{}
-	feed    chan *pb.Delivery // further deliveries, as they come
-	epoch   string
+	onHello   func(n int, h *pb.Hello, a *pb.HelloAck) *pb.Refusal
+	onBatch   func(stop <-chan struct{}, b *pb.Batch) (ack bool) // after the commit
+	onDownAck func(*pb.DownAck)
+	midway    func() *pb.Refusal // instead of an acknowledgement, after the commit
+	gaps      bool               // records may be missing
+	silent    bool               // never answers hello
+	pauseAt   int64              // delivery that waits for more
+	more      chan struct{}
+	feed      chan *pb.Delivery // further deliveries, as they come
+	epoch     string
 }
 
 func newHub(t testing.TB) *hub {
@@ -332,6 +333,11 @@ func (h *hub) take(stream grpc.BidiStreamingServer[pb.Up, pb.Down], send func(*p
 				next = k.Batch.FirstSeq + uint64(len(k.Batch.Records))
 			}
 			h.commit(k.Batch)
+			if h.midway != nil {
+				if r := h.midway(); r != nil {
+					return send(&pb.Down{Kind: &pb.Down_Refusal{Refusal: r}})
+				}
+			}
 			if h.onBatch != nil && !h.onBatch(stream.Context().Done(), k.Batch) {
 				continue
 			}
@@ -342,8 +348,10 @@ func (h *hub) take(stream grpc.BidiStreamingServer[pb.Up, pb.Down], send func(*p
 		case *pb.Up_DownAck:
 			h.mu.Lock()
 			h.downAcks = append(h.downAcks, k.DownAck.GetSeq())
-			h.downAckAt = append(h.downAckAt, time.Now())
 			h.mu.Unlock()
+			if h.onDownAck != nil {
+				h.onDownAck(k.DownAck)
+			}
 		case *pb.Up_Status:
 			h.mu.Lock()
 			h.statuses = append(h.statuses, time.Now())
@@ -521,6 +529,7 @@ type box struct {
 	epoch  string
 	seq    int64
 	stored []int64
+	early  []int64 // ahead of their turn
 	fail   error
 	block  chan struct{}
 }
@@ -547,6 +556,10 @@ func (b *box) Store(epoch string, ds []*pb.Delivery) error {
 		b.epoch, b.seq = epoch, 0
 	}
 	for _, d := range ds {
+		if d.GetAhead() {
+			b.early = append(b.early, d.Seq)
+			continue
+		}
 		if d.Seq > b.seq {
 			b.stored = append(b.stored, d.Seq)
 			b.seq = d.Seq
