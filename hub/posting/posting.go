@@ -194,26 +194,30 @@ func (e *Engine) recover(ctx context.Context) error {
 	return err
 }
 
-// each changes all postings that match, some hundred in a transaction.
+// each changes all postings that match, many in a transaction.
 func (e *Engine) each(ctx context.Context, filter store.PostingFilter, change func(*store.Tx, *store.Posting, store.Fact) error) error {
-	for after := int64(0); ; {
-		var ids []int64
-		err := e.o.Store.Update(ctx, func(tx *store.Tx) (err error) {
-			if ids, err = tx.PostingIDs(filter, after, planAtOnce); err != nil {
+	for after, n := int64(0), planMany; n == planMany; {
+		err := e.o.Store.Update(ctx, func(tx *store.Tx) error {
+			facts, err := tx.PostingsAfter(filter, after, planMany)
+			if err != nil {
 				return err
 			}
-			for _, id := range ids {
-				if err := e.one(tx, id, change); err != nil {
+			for _, f := range facts {
+				p := *f.Posting
+				f.Posting = nil
+				if err := change(tx, &p, f); err != nil {
 					return err
 				}
+				after = f.ID
 			}
-			return nil
+			n = len(facts)
+			return e.crash("changing many")
 		})
-		if err != nil || len(ids) == 0 {
+		if err != nil {
 			return err
 		}
-		after = ids[len(ids)-1]
 	}
+	return nil
 }
 
 func (e *Engine) one(tx *store.Tx, id int64, change func(*store.Tx, *store.Posting, store.Fact) error) error {

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/linekeeper/linekeeper/hub/object"
@@ -223,12 +224,45 @@ func (s *Store) Postings(ctx context.Context, f PostingFilter, page Page) ([]Fac
 	return facts, nil
 }
 
-// PostingIDs returns the fact ids of at most limit postings that match, oldest first, above after.
-func (tx *Tx) PostingIDs(f PostingFilter, after int64, limit int) ([]int64, error) {
+// PostingsAfter returns at most limit postings that match with their facts, oldest first, above a fact id.
+func (tx *Tx) PostingsAfter(f PostingFilter, after int64, limit int) ([]Fact, error) {
 	var w where
 	w.and("p.fact_id > ?", after)
 	f.where(&w)
-	return collect(tx.ctx, tx, scanValue[int64], "SELECT p.fact_id FROM postings p"+w.String()+" ORDER BY p.fact_id LIMIT "+fmt.Sprint(limit), w.args...)
+	all, err := collect(tx.ctx, tx, scanPosting, postingColumns+w.String()+" ORDER BY p.fact_id LIMIT "+fmt.Sprint(limit), w.args...)
+	if err != nil {
+		return nil, err
+	}
+	facts := make([]Fact, 0, len(all))
+	for some := range slices.Chunk(all, bulkRows) {
+		args := make([]any, bulkRows)
+		for i := range args {
+			args[i] = some[min(i, len(some)-1)].FactID
+		}
+		found, err := collect(tx.ctx, tx, scanFact, factColumns+" WHERE f.id IN ("+in(0, bulkRows)+") ORDER BY f.id", args...)
+		if err != nil {
+			return nil, err
+		}
+		if len(found) != len(some) {
+			return nil, fmt.Errorf("of %d facts from row %d on %d are there", len(some), some[0].FactID, len(found))
+		}
+		for i := range found {
+			found[i].Posting = &some[i]
+		}
+		facts = append(facts, found...)
+	}
+	return facts, nil
+}
+
+// CountPostings counts the postings that match.
+func (s *Store) CountPostings(ctx context.Context, f PostingFilter) (int64, error) {
+	var w where
+	f.where(&w)
+	n, err := first(ctx, s, scanValue[int64], "SELECT COUNT(*) FROM postings p"+w.String(), w.args...)
+	if err != nil {
+		return 0, fmt.Errorf("count postings: %w", err)
+	}
+	return n, nil
 }
 
 // PostingCount is how many postings of an ERP are in a state with a code.

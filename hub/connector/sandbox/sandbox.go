@@ -232,7 +232,11 @@ func (c *Connector) Lookup(ctx context.Context, p connector.Posting, raw []byte)
 	if finding.Presence != connector.Absent {
 		return finding, nil
 	}
-	if !found.AsOf.After(in.ValidUntil) || in.Blind {
+	if in.Blind {
+		return connector.Finding{Presence: connector.CannotTell,
+			Reason: fmt.Sprintf("No document has key %s, but its request was sent without an end of validity: it may still arrive.", p.Fact.Key)}, nil
+	}
+	if !found.AsOf.After(in.ValidUntil) {
 		return connector.Finding{Presence: connector.NotFoundYet, Reason: fmt.Sprintf("No document has key %s yet; the request is valid for another %s.",
 			p.Fact.Key, in.ValidUntil.Sub(found.AsOf).Round(time.Millisecond))}, nil
 	}
