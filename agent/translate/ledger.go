@@ -41,10 +41,15 @@ func rowText(r *pb.LedgerRow) string {
 // prune forgets, at most once an hour, orders that are over or idle for long, their lines of the ledger, and exceptions
 // that nobody repeats.
 func (w *work) prune() {
-	if last := readTimeState(w.st, keyPruned); w.now.Sub(last) < time.Hour && !w.now.Before(last) {
+	last := readTimeState(w.st, keyPruned)
+	if w.now.Sub(last) < time.Hour && !w.now.Before(last) {
 		return
 	}
 	writeTimeState(w.st, keyPruned, w.now)
+	if gap := w.now.Sub(last); !last.IsZero() && gap > keepOver {
+		w.rested(gap)
+		return
+	}
 	for _, key := range keysUnder(w.st, prefixLedger) {
 		w.pruneRow(prefixLedger + key)
 	}
@@ -58,6 +63,22 @@ func (w *work) prune() {
 		if m := w.merges.get(w.st, key); !m.dirty && m.v.N == 0 && w.now.Sub(m.v.At) > keepOver {
 			w.st.SetState(prefixMerge+key, nil)
 		}
+	}
+}
+
+// rested takes a time in which nobody looked, because the agent was off or the clock was set ahead, out of the age of what is
+// remembered: otherwise a wrong clock would make the ledger forget orders that run.
+func (w *work) rested(gap time.Duration) {
+	for _, key := range keysUnder(w.st, prefixLedger) {
+		r, err := decodeRow(w.st.State(prefixLedger + key))
+		if k, ok := parseRowKey(prefixLedger + key); ok && err == nil && w.rows[k] == nil {
+			r.day += int64(gap / (24 * time.Hour))
+			w.st.SetState(prefixLedger+key, r.encode())
+		}
+	}
+	for _, no := range keysUnder(w.st, prefixOrder) {
+		o := w.order(no)
+		o.v.Touched, o.dirty = o.v.Touched.Add(gap), true
 	}
 }
 

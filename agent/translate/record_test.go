@@ -324,12 +324,31 @@ func TestOldOrdersAndTheirLinesAreForgotten(t *testing.T) {
 	if n := count(); n != 10 {
 		t.Errorf("%d lines are left, want the 10 of orders that are not over", n)
 	}
-	l.tick(keepIdle)
+	for range int(keepIdle/keepOver) + 1 {
+		l.tick(keepOver)
+	}
 	if n := count(); n != 0 {
 		t.Errorf("%d lines are left of orders nobody works on", n)
 	}
 	if n := len(l.tr.OrderStates(l.st)); n != 0 {
 		t.Errorf("%d states of orders are left", n)
+	}
+}
+
+func TestClockThatIsSetAheadDoesNotMakeTheLedgerForget(t *testing.T) {
+	l := newLine(t, rules(t, `
+rules:
+  - {name: row, rule: record, source: mes, tag: row, fact: production_confirmation, fields: {order_no: payload.order, yield: payload.n, unit: "'C62'"}}
+`))
+	l.send("mes", signal.Signal{Tag: "row", Position: "1", Value: map[string]any{"order": "WO-1", "n": num("5")}})
+	l.tick(time.Hour)
+	before := l.ledger()
+	l.tick(2 * 365 * 24 * time.Hour)
+	l.tick(2 * time.Hour)
+	l.tick(-2 * 365 * 24 * time.Hour)
+	l.tick(2 * time.Hour)
+	if got := l.ledger(); got != before || got == "" {
+		t.Errorf("after the clock was wrong by years: %q, before: %q", got, before)
 	}
 }
 
