@@ -123,7 +123,7 @@ func (h *Hub) open(ctx context.Context, o Options) error {
 	h.grpc = grpc.NewServer(append(ingest.ServerOptions(), grpc.Creds(h.tunnel.Credentials(tlsConfig)))...)
 	pb.RegisterUplinkServer(h.grpc, h.ingest)
 
-	handler := api.New(h.store, poster{h.posting}, api.Options{Version: o.Version, Tokens: h.cfg.API.Tokens, Now: h.now})
+	handler := api.New(h.store, poster{h.posting}, api.Options{Version: o.Version, Tokens: h.cfg.API.Tokens, Now: h.now, Health: h.erpHealth})
 	h.http = &http.Server{
 		Handler: h.tunnel.Before(console.New(handler)), ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 30 * time.Second, IdleTimeout: 2 * time.Minute,
 		ErrorLog: slog.NewLogLogger(o.Logger.With("part", "API").Handler(), slog.LevelDebug),
@@ -157,6 +157,14 @@ func (c TLSConfig) load() (*tls.Config, error) {
 	return &tls.Config{
 		Certificates: []tls.Certificate{pair}, ClientCAs: pool, ClientAuth: tls.RequireAndVerifyClientCert, MinVersion: tls.VersionTLS12,
 	}, nil
+}
+
+func (h *Hub) erpHealth() map[string]api.ERPHealth {
+	out := map[string]api.ERPHealth{}
+	for name, x := range h.posting.Health() {
+		out[name] = api.ERPHealth(x)
+	}
+	return out
 }
 
 // poster gives the API the engine's errors in the API's words.

@@ -280,6 +280,7 @@ type replayCmd struct {
 	OrderNo string `name:"order" help:"Only postings of this work order."`
 	Code    string `help:"Only postings parked with this code."`
 	All     bool   `help:"Really all parked postings."`
+	DryRun  bool   `name:"dry-run" help:"Only count what would be taken up again."`
 	remote
 }
 
@@ -290,7 +291,12 @@ func (c replayCmd) Run(e *env) error {
 	if c.Key == "" && c.ERP == "" && c.OrderNo == "" && c.Code == "" && !c.All {
 		return usage("choose what to replay: a key, --order, --code, --erp, or --all")
 	}
-	body := map[string]string{}
+	body := map[string]any{}
+	for k, v := range map[string]bool{"all": c.All, "dry_run": c.DryRun} {
+		if v {
+			body[k] = true
+		}
+	}
 	for k, v := range map[string]string{"key": c.Key, "erp": c.ERP, "order_no": c.OrderNo, "code": c.Code} {
 		if v != "" {
 			body[k] = v
@@ -300,13 +306,17 @@ func (c replayCmd) Run(e *env) error {
 	if err := c.call(e, "POST", "/v1/postings/replay", body, &done); err != nil || c.JSON {
 		return err
 	}
+	is, are := "is taken up again", "are taken up again"
+	if done.DryRun {
+		is, are = "would be taken up again", "would be taken up again"
+	}
 	switch done.Count {
 	case 0:
 		fmt.Fprintln(e.out, "no parked posting matches")
 	case 1:
-		fmt.Fprintln(e.out, "1 posting is taken up again")
+		fmt.Fprintln(e.out, "1 posting", is)
 	default:
-		fmt.Fprintf(e.out, "%d postings are taken up again\n", done.Count)
+		fmt.Fprintln(e.out, done.Count, "postings", are)
 	}
 	return nil
 }

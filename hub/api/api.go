@@ -55,6 +55,17 @@ type Options struct {
 	// Tokens; with none, only a browser or program on the same machine is served, under a loopback name.
 	Tokens []Token
 	Now    func() time.Time
+	// Health tells how the talk about postings goes with each outside system. Nil: nobody knows.
+	Health func() map[string]ERPHealth
+}
+
+// ERPHealth is how the talk about postings with one outside system goes.
+type ERPHealth struct {
+	OK     bool
+	Since  time.Time
+	Reason string // of the last failure, while not OK
+	// PausedUntil is when a system that failed too often is tried again; zero when it is not paused.
+	PausedUntil time.Time
 }
 
 type server struct {
@@ -81,7 +92,7 @@ func New(s *store.Store, p Poster, o Options) http.Handler {
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { w.Write([]byte("ok\n")) })
 	mux.HandleFunc("GET /readyz", srv.ready)
 	registry := prometheus.NewRegistry()
-	registry.MustRegister(&collector{store: s, version: o.Version, now: o.Now})
+	registry.MustRegister(&collector{store: s, version: o.Version, now: o.Now, health: srv.health})
 	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
 	mux.HandleFunc("/v1/", func(w http.ResponseWriter, r *http.Request) {
 		refuse(w, http.StatusNotFound, "there is no "+r.Method+" "+r.URL.Path+": /openapi.json lists what there is")

@@ -173,6 +173,49 @@ func loose(a answer) answer {
 	return a
 }
 
+func TestReplayOfEverythingMustBeMeantAndCanBeCountedFirst(t *testing.T) {
+	w := newWorld(t)
+	w.call("POST", "/v1/postings/replay", `{}`).problem(422, "choose what to replay", "all: true")
+	w.call("POST", "/v1/postings/replay", `{"state":"parked"}`).problem(422, "choose what to replay")
+	w.call("POST", "/v1/postings/replay", `{"key":"`+w.gone.Key.String()+`","all":true}`).problem(422, "leave out")
+	parked, err := w.s.CountPostings(t.Context(), store.PostingFilter{State: store.PostingParked})
+	if err != nil || parked < 2 {
+		t.Fatalf("%d postings are parked, %v", parked, err)
+	}
+	for body, want := range map[string]int{
+		`{"all":true,"dry_run":true}`: int(parked), `{"code":"no_stock","dry_run":true}`: 1, `{"code":"no_such_code","dry_run":true}`: 0,
+		`{"key":"` + w.gone.Key.String() + `","dry_run":true}`: 1, `{"key":"` + w.good.Key.String() + `","dry_run":true}`: 0,
+	} {
+		if n := read[api.Done](w.call("POST", "/v1/postings/replay", body)); n.Count != want || !n.DryRun {
+			t.Errorf("%s gives %+v, want a dry run of %d", body, n, want)
+		}
+	}
+	if n, err := w.s.CountPostings(t.Context(), store.PostingFilter{State: store.PostingParked}); err != nil || n != parked {
+		t.Errorf("after dry runs %d postings are parked, %v; want %d", n, err, parked)
+	}
+	if n := read[api.Done](w.call("POST", "/v1/postings/replay", `{"all":true}`)); n.Count != int(parked) || n.DryRun {
+		t.Errorf("all: %+v, want %d", n, parked)
+	}
+}
+
+func TestERPsShowHowTheTalkAboutPostingsGoes(t *testing.T) {
+	w := newWorld(t)
+	since := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	w.handler = api.New(w.s, poster{w.engine}, api.Options{Now: time.Now, Health: func() map[string]api.ERPHealth {
+		return map[string]api.ERPHealth{"books2": {Since: since, Reason: "connection refused", PausedUntil: since.Add(time.Minute)}}
+	}})
+	var found *api.ERPPosting
+	for _, e := range read[struct{ Items []api.ERP }](w.call("GET", "/v1/erps", "")).Items {
+		if e.Name == "books2" { // though nothing was read of it yet
+			found = e.Posting
+		}
+	}
+	if found == nil || found.OK || found.Reason != "connection refused" || found.PausedUntil == nil || !found.Since.Equal(since) {
+		t.Errorf("posting is %+v", found)
+	}
+	w.call("GET", "/metrics", "").wants(200, `linekeeper_erp_posting_up{erp="books2"} 0`)
+}
+
 func TestReplayTakesUpOnlyWhatIsParked(t *testing.T) {
 	w := newWorld(t)
 	key := w.gone.Key.String()

@@ -14,6 +14,7 @@ type collector struct {
 	store   *store.Store
 	version string
 	now     func() time.Time
+	health  func() map[string]ERPHealth
 }
 
 var (
@@ -23,6 +24,7 @@ var (
 	postings      = desc("linekeeper_postings", "postings by state", "erp", "state", "code")
 	postingOldest = desc("linekeeper_posting_oldest_seconds", "age of the oldest posting in a state", "erp", "state", "code")
 	erpUp         = desc("linekeeper_erp_up", "1 while the ERP answers", "erp")
+	erpPosting    = desc("linekeeper_erp_posting_up", "1 while the last call about a posting was answered", "erp")
 	hubInfo       = desc("linekeeper_hub_info", "always 1; names the hub's version", "version")
 	openAlarms    = desc("linekeeper_open_alarms", "alarms that wait for a person")
 )
@@ -33,7 +35,7 @@ func desc(name, help string, labels ...string) *prometheus.Desc {
 
 // Describe implements prometheus.Collector.
 func (c *collector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{agentUp, agentPending, agentAge, postings, postingOldest, erpUp, hubInfo, openAlarms} {
+	for _, d := range []*prometheus.Desc{agentUp, agentPending, agentAge, postings, postingOldest, erpUp, erpPosting, hubInfo, openAlarms} {
 		ch <- d
 	}
 }
@@ -74,6 +76,9 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	}
 	for _, e := range cursors {
 		gauge(erpUp, yes(e.FailedAt.IsZero()), e.ERP)
+	}
+	for name, h := range c.health() {
+		gauge(erpPosting, yes(h.OK), name)
 	}
 	alarms, err := c.store.Alarms(ctx, false, store.Page{Limit: 1000})
 	if err != nil {

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -246,9 +248,28 @@ func (s *server) listERPs(ctx context.Context, _ *struct{}) (*list[ERP], error) 
 	if err != nil {
 		return nil, fail(err, "the list of outside systems")
 	}
-	return paged(rows, 0, nil, func(c store.Cursor) ERP {
-		return ERP{Name: c.ERP, OKAt: when(c.OKAt), FailedAt: when(c.FailedAt), Error: c.Error, ChangedAt: when(c.ChangedAt)}
-	}), nil
+	var all []ERP
+	health := s.health()
+	for _, c := range rows {
+		v := ERP{Name: c.ERP, OKAt: when(c.OKAt), FailedAt: when(c.FailedAt), Error: c.Error, ChangedAt: when(c.ChangedAt)}
+		if h, ok := health[c.ERP]; ok {
+			v.Posting = h.view()
+			delete(health, c.ERP)
+		}
+		all = append(all, v)
+	}
+	for _, name := range slices.Sorted(maps.Keys(health)) { // configured, and not read yet
+		all = append(all, ERP{Name: name, Posting: health[name].view()})
+	}
+	return paged(all, 0, nil, func(v ERP) ERP { return v }), nil
+}
+
+// health is how the talk about postings goes, by system; never nil.
+func (s *server) health() map[string]ERPHealth {
+	if s.o.Health == nil {
+		return map[string]ERPHealth{}
+	}
+	return s.o.Health()
 }
 
 type exceptionsInput struct {
@@ -306,8 +327,22 @@ func (s *server) listAlarms(ctx context.Context, in *alarmsInput) (*list[Alarm],
 
 // Replay chooses what is put back to due: one fact, or all parked postings that match.
 type Replay struct {
-	Key string `json:"key,omitempty" doc:"One fact; without it every parked posting that matches the other fields"`
+	Key string `json:"key,omitempty" doc:"One fact; without it every parked posting that matches the other fields, of which one of erp, plant, order_no and code must be there"`
 	PostingFilter
+	All    bool `json:"all,omitempty" doc:"Really every parked posting, when nothing else chooses"`
+	DryRun bool `json:"dry_run,omitempty" doc:"Only count what would be put back"`
+}
+
+// fault says why it is not clear what shall be replayed, empty when it is.
+func (r Replay) fault() string {
+	chosen := r.ERP != "" || r.Plant != "" || r.OrderNo != "" || r.Code != ""
+	switch {
+	case r.Key != "" && (chosen || r.All):
+		return "a key names one posting: leave out the other fields"
+	case r.Key == "" && !chosen && !r.All:
+		return "choose what to replay by key, erp, plant, order_no or code; all: true replays every parked posting (dry_run: true counts them first)"
+	}
+	return ""
 }
 
 type replayInput struct{ Body Replay }
@@ -315,9 +350,17 @@ type replayInput struct{ Body Replay }
 // Done says how many were concerned.
 type Done struct {
 	Count int `json:"count"`
+	// DryRun: nothing was done.
+	DryRun bool `json:"dry_run,omitempty"`
 }
 
 func (s *server) replay(ctx context.Context, in *replayInput) (*struct{ Body Done }, error) {
+	if why := in.Body.fault(); why != "" {
+		return nil, huma.Error422UnprocessableEntity(why)
+	}
+	if in.Body.DryRun {
+		return s.countParked(ctx, in.Body)
+	}
 	if in.Body.Key != "" {
 		if err := badKey(in.Body.Key); err != nil {
 			return nil, err
@@ -325,13 +368,38 @@ func (s *server) replay(ctx context.Context, in *replayInput) (*struct{ Body Don
 		if err := s.poster.ReplayFact(ctx, in.Body.Key, caller(ctx)); err != nil {
 			return nil, refusal(err, fmt.Sprintf("parked posting %q", in.Body.Key))
 		}
-		return one(Done{1}), nil
+		return one(Done{Count: 1}), nil
 	}
 	n, err := s.poster.Replay(ctx, in.Body.filter(), caller(ctx))
 	if err != nil {
 		return nil, refusal(err, "parked posting that matches")
 	}
-	return one(Done{n}), nil
+	return one(Done{Count: n}), nil
+}
+
+// countParked counts what a replay would take up.
+func (s *server) countParked(ctx context.Context, r Replay) (*struct{ Body Done }, error) {
+	if r.Key == "" {
+		f := r.filter()
+		f.State = store.PostingParked
+		n, err := s.store.CountPostings(ctx, f)
+		if err != nil {
+			return nil, fail(err, "the parked postings")
+		}
+		return one(Done{Count: int(n), DryRun: true}), nil
+	}
+	if err := badKey(r.Key); err != nil {
+		return nil, err
+	}
+	f, err := s.store.FactByKey(ctx, r.Key)
+	if err != nil {
+		return nil, refusal(err, fmt.Sprintf("parked posting %q", r.Key))
+	}
+	done := Done{DryRun: true}
+	if f.Posting != nil && f.Posting.State == store.PostingParked {
+		done.Count = 1
+	}
+	return one(done), nil
 }
 
 type acceptInput struct {
@@ -349,7 +417,7 @@ func (s *server) accept(ctx context.Context, in *acceptInput) (*struct{ Body Don
 	if err := s.poster.Accept(ctx, in.Key, in.Body.Document, in.Body.Note, caller(ctx)); err != nil {
 		return nil, refusal(err, fmt.Sprintf("parked posting %q", in.Key))
 	}
-	return one(Done{1}), nil
+	return one(Done{Count: 1}), nil
 }
 
 type againInput struct {
@@ -366,7 +434,7 @@ func (s *server) postAgain(ctx context.Context, in *againInput) (*struct{ Body D
 	if err := s.poster.PostAgain(ctx, in.Key, in.Body.Note, caller(ctx)); err != nil {
 		return nil, refusal(err, fmt.Sprintf("parked posting %q", in.Key))
 	}
-	return one(Done{1}), nil
+	return one(Done{Count: 1}), nil
 }
 
 // IDInput names a row.
@@ -382,7 +450,7 @@ func (s *server) replayUnreadable(ctx context.Context, in *IDInput) (*struct{ Bo
 	if err != nil {
 		return nil, refusal(err, fmt.Sprintf("unreadable record %d", in.ID))
 	}
-	return one(Done{1}), nil
+	return one(Done{Count: 1}), nil
 }
 
 type closeAsideInput struct {
@@ -401,7 +469,7 @@ func (s *server) closeAside(ctx context.Context, in *closeAsideInput) (*struct{ 
 	if err := settle(ctx, in.ID, note(ctx, in.Body.Note)); err != nil {
 		return nil, refusal(err, fmt.Sprintf("open %s record %d", in.Kind, in.ID))
 	}
-	return one(Done{1}), nil
+	return one(Done{Count: 1}), nil
 }
 
 type closeInput struct {
@@ -415,14 +483,14 @@ func (s *server) closeException(ctx context.Context, in *closeInput) (*struct{ B
 	if err := s.store.CloseException(ctx, in.ID, note(ctx, in.Body.Note)); err != nil {
 		return nil, refusal(err, fmt.Sprintf("open exception %d", in.ID))
 	}
-	return one(Done{1}), nil
+	return one(Done{Count: 1}), nil
 }
 
 func (s *server) closeAlarm(ctx context.Context, in *closeInput) (*struct{ Body Done }, error) {
 	if err := s.store.CloseAlarm(ctx, in.ID, note(ctx, in.Body.Note)); err != nil {
 		return nil, refusal(err, fmt.Sprintf("open alarm %d", in.ID))
 	}
-	return one(Done{1}), nil
+	return one(Done{Count: 1}), nil
 }
 
 func note(ctx context.Context, text string) string { return text + " (" + caller(ctx) + ")" }

@@ -349,6 +349,21 @@ type ERP struct {
 	FailedAt  *time.Time `json:"failed_at,omitempty" doc:"When it failed last, absent when it answered since"`
 	Error     string     `json:"error,omitempty"`
 	ChangedAt *time.Time `json:"changed_at,omitempty"`
+	// Posting is how the talk about postings goes, absent for a system that is not configured any more.
+	Posting *ERPPosting `json:"posting,omitempty"`
+}
+
+// ERPPosting is how the talk with an outside system about postings goes.
+type ERPPosting struct {
+	OK     bool       `json:"ok"`
+	Since  *time.Time `json:"since,omitempty"`
+	Reason string     `json:"reason,omitempty" doc:"Of the last failure, while not ok"`
+	// PausedUntil is when the system is tried again after too many calls failed in a row.
+	PausedUntil *time.Time `json:"paused_until,omitempty" doc:"It is left in peace until then, because too many calls failed in a row"`
+}
+
+func (h ERPHealth) view() *ERPPosting {
+	return &ERPPosting{OK: h.OK, Since: when(h.Since), Reason: h.Reason, PausedUntil: when(h.PausedUntil)}
 }
 
 // isFloor tells the shop floor's states from the other steps of a timeline.

@@ -153,6 +153,12 @@ func (c *console) parkedTask(r *http.Request, n api.PostingCount) (task, error) 
 
 func erpTasks(all []api.ERP) (out []task) {
 	for _, e := range all {
+		if p := e.Posting; p != nil && !p.OK && p.PausedUntil != nil && e.FailedAt == nil {
+			out = append(out, task{
+				What: "ERP " + e.Name + " takes no postings", Since: *p.Since, Why: p.Reason, Tone: "warn",
+				Next: "see to it that the ERP answers; postings then go on by themselves",
+			})
+		}
 		if e.FailedAt == nil {
 			continue
 		}
