@@ -16,6 +16,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -25,6 +26,8 @@ const (
 	crashDirVariable = "LINEKEEPER_BUFFER_CRASH_DIR" // makes the test binary the process that is killed
 	seedVariable     = "LINEKEEPER_SEED"             // repeats a random run
 	crashesVariable  = "LINEKEEPER_CRASHES"          // how often to kill
+
+	killPointVariable = "LINEKEEPER_BUFFER_KILL_POINT" // where that process ends itself
 )
 
 // random returns a generator whose seed is printed, and taken from LINEKEEPER_SEED when that is set.
@@ -52,10 +55,89 @@ func crashConfig(dir string) Config {
 	return cfg
 }
 
+// killPoint is where a process ends itself with SIGKILL: before or after the nth time that the buffer asks one thing of its
+// disk. What was written and not synced is still there afterwards: that is the difference to a power cut.
+type killPoint struct {
+	op    string
+	nth   int64
+	after bool
+}
+
+// The things that the buffer asks of its disk, and how often a run of a few hundred commits does about. A commit writes and
+// syncs; a roll writes the state anew in a file of its own, which is synced, renamed and its folder synced; what was
+// acknowledged is removed and the folder synced; a closed file is truncated.
+var killOps = []struct {
+	name  string
+	often int
+}{{"write", 60}, {"sync", 60}, {"sync folder", 8}, {"rename", 4}, {"remove", 6}, {"truncate", 3}}
+
+func (k killPoint) String() string { return fmt.Sprintf("%s:%d:%s", k.op, k.nth, k.when()) }
+
+func (k killPoint) when() string {
+	if k.after {
+		return "after"
+	}
+	return "before"
+}
+
+func parseKillPoint(text string) (k killPoint) {
+	parts := strings.Split(text, ":")
+	if len(parts) == 3 {
+		k.op, k.after = parts[0], parts[2] == "after"
+		k.nth, _ = strconv.ParseInt(parts[1], 10, 64)
+	}
+	return k
+}
+
+// killDisk is the real disk, with a point at which the process ends.
+type killDisk struct {
+	systemDisk
+	point killPoint
+	asked atomic.Int64
+}
+
+func (d *killDisk) at(op string, do func() error) error {
+	dies := op == d.point.op && d.asked.Add(1) == d.point.nth
+	if dies && !d.point.after {
+		killSelf()
+	}
+	err := do()
+	if dies {
+		killSelf()
+	}
+	return err
+}
+
+func killSelf() {
+	_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
+	select {}
+}
+
+func (d *killDisk) BeforeWrite(path string, end int64) error {
+	return d.at("write", func() error { return nil })
+}
+func (d *killDisk) Sync(f *os.File) error {
+	return d.at("sync", func() error { return d.systemDisk.Sync(f) })
+}
+func (d *killDisk) SyncDir(dir string) error {
+	return d.at("sync folder", func() error { return d.systemDisk.SyncDir(dir) })
+}
+func (d *killDisk) Rename(from, to string) error {
+	return d.at("rename", func() error { return d.systemDisk.Rename(from, to) })
+}
+func (d *killDisk) Remove(path string) error {
+	return d.at("remove", func() error { return d.systemDisk.Remove(path) })
+}
+func (d *killDisk) Truncate(path string, size int64) error {
+	return d.at("truncate", func() error { return d.systemDisk.Truncate(path, size) })
+}
+
 // crashingWriter is the process that is killed. Each writer carries a counter in the state and appends one to three
 // records with it; a drain writes what it read to a file before it acknowledges. Each commit is told to the parent.
 func crashingWriter(dir string) {
-	b, err := Open(crashConfig(dir))
+	cfg := crashConfig(dir)
+	cfg.Disk = &killDisk{point: parseKillPoint(os.Getenv(killPointVariable))}
+	b, err := Open(cfg)
 	if err != nil {
 		fmt.Println("open:", err)
 		os.Exit(1)
@@ -83,6 +165,9 @@ func commitNext(b *Buffer, w int) (n int) {
 			tx.Append(fmt.Appendf(nil, "%d %d %s", w, n, strings.Repeat("x", n%700)))
 		}
 		tx.SetState(key, strconv.AppendInt(nil, int64(n), 10))
+		if n%20 == 0 {
+			tx.SetState(key+"/large", bytes.Repeat([]byte("S"), 1500)) // moves all state to its own pages
+		}
 		if n%10 == 0 {
 			tx.Quarantine(Quarantined{Source: key, Item: strconv.Itoa(n), Reason: "the tenth"})
 		}
@@ -118,26 +203,69 @@ func drain(b *Buffer, path string) {
 	os.Exit(1)
 }
 
+// TestKilledProcessKeepsWhatItPromised kills a real process again and again, at a point of its work with the disk or after
+// a random number of commits, and checks each time that all that was promised is there, once, with its state.
 func TestKilledProcessKeepsWhatItPromised(t *testing.T) {
 	rng := random(t)
-	crashes := 12
+	crashes := 300
 	if n, err := strconv.Atoi(os.Getenv(crashesVariable)); err == nil {
 		crashes = n
 	}
-	dir := t.TempDir()
-	promised := map[int]int{}
-	for range crashes {
-		runAndKill(t, dir, 1+rng.IntN(400), promised)
-		checkPromises(t, dir, promised)
+	var mu sync.Mutex
+	counts := map[string]int{}
+	left := crashes
+	next := func() (point killPoint, after int, ok bool) {
+		mu.Lock()
+		defer mu.Unlock()
+		left--
+		after = 1 + rng.IntN(500)
+		if rng.IntN(8) > 0 {
+			op := killOps[rng.IntN(len(killOps))]
+			point = killPoint{op.name, 1 + rng.Int64N(int64(op.often)), rng.IntN(2) == 0}
+		}
+		return point, after, left >= 0
 	}
-	t.Logf("%d crashes, commits promised to each writer: %v", crashes, promised)
+	const folders = 3 // at a time
+	t.Run("folders", func(t *testing.T) {
+		for range folders {
+			t.Run("", func(t *testing.T) {
+				t.Parallel()
+				dir, promised, used := t.TempDir(), map[int]int{}, 0
+				for point, after, ok := next(); ok; point, after, ok = next() {
+					how := runAndKill(t, dir, point, after, promised)
+					checkPromises(t, dir, promised)
+					mu.Lock()
+					counts[how]++
+					mu.Unlock()
+					if used++; used == 25 { // the check reads all that ever was
+						dir, promised, used = t.TempDir(), map[int]int{}, 0
+					}
+				}
+			})
+		}
+	})
+	if t.Failed() {
+		return
+	}
+	fmt.Printf("buffer: crashes=%d missing=0 doubled=0, killed at %v\n", crashes, counts)
+	if crashes < 100 {
+		return
+	}
+	for _, op := range killOps {
+		for _, when := range []string{"before ", "after "} {
+			if counts[when+op.name] == 0 {
+				t.Errorf("no process was killed %s%s: the test did not test", when, op.name)
+			}
+		}
+	}
 }
 
-// runAndKill starts the writer, kills it after it has told of so many commits, and notes all that it told.
-func runAndKill(t *testing.T, dir string, after int, promised map[int]int) {
+// runAndKill starts the writer, which is killed at the point or, where it does not come to it, after it has told of so many
+// commits. It notes all that was told and returns how the process was killed.
+func runAndKill(t *testing.T, dir string, point killPoint, after int, promised map[int]int) (how string) {
 	t.Helper()
 	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), crashDirVariable+"="+dir)
+	cmd.Env = append(os.Environ(), crashDirVariable+"="+dir, killPointVariable+"="+point.String())
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
 	if err != nil {
@@ -146,6 +274,7 @@ func runAndKill(t *testing.T, dir string, after int, promised map[int]int) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
+	how = point.when() + " " + point.op
 	lines := bufio.NewReader(out)
 	for told := 0; ; told++ {
 		line, err := lines.ReadString('\n')
@@ -158,18 +287,18 @@ func runAndKill(t *testing.T, dir string, after int, promised map[int]int) {
 			t.Fatalf("writer says %q (%v)", line, err)
 		}
 		promised[w] = max(promised[w], n)
-		if told == 0 {
+		if told == 0 && point.op == "" {
 			if _, err := Open(crashConfig(dir)); !errors.Is(err, ErrInUse) {
 				t.Errorf("a second process opened the folder: %v", err)
 			}
 		}
 		if told == after {
-			if err := cmd.Process.Signal(syscall.SIGKILL); err != nil {
-				t.Fatal(err)
-			}
+			how = "after some commits"
+			_ = cmd.Process.Kill() // it may just have come to its point
 		}
 	}
 	_ = cmd.Wait()
+	return how
 }
 
 func checkPromises(t *testing.T, dir string, promised map[int]int) {
