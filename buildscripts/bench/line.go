@@ -62,9 +62,13 @@ func wholeLine(ctx context.Context, dir, binaries string) error {
 	rate := float64(messages) / took.Seconds()
 	fmt.Printf("  %d messages of %d B: published in %.1f s, all at the hub after %.1f s: %.0f/s\n", messages, messageBytes, published.Seconds(), took.Seconds(), rate)
 	fmt.Printf("  %s\n", tally)
+	all := 0.0
 	for i, p := range procs {
-		fmt.Printf("  %s used %.1f us of processor time for each message\n", filepath.Base(p.Path), (used[i]-before[i]).Seconds()*1e6/messages)
+		each := (used[i] - before[i]).Seconds() * 1e6 / messages
+		all += each
+		fmt.Printf("  %s used %.1f us of processor time for each message\n", filepath.Base(p.Path), each)
 	}
+	fmt.Printf("  in all %.1f us: %.0f/s for each processor that nothing else uses\n", all, 1e6/all)
 	fmt.Printf("  agent's resident memory: %.1f MB at rest, %.1f MB afterwards\n", rest, peak)
 	fmt.Printf("ratio mqtt_to_hub_rate %.2f 1.00\n", rate/rateGoal)
 	fmt.Printf("ratio mqtt_to_hub_exact %.2f 1.00\n", tally.exact())
@@ -87,12 +91,6 @@ type benchLine struct {
 // newLine writes what the processes need; none of them runs yet.
 func newLine(ctx context.Context, dir, binaries string) (*benchLine, error) {
 	l := &benchLine{dir: dir, binaries: binaries}
-	if l.binaries == "" {
-		l.binaries = dir
-		if out, err := exec.CommandContext(ctx, "go", "build", "-o", dir, "./cmd/plantagent", "./cmd/synchub").CombinedOutput(); err != nil {
-			return nil, fmt.Errorf("build: %w\n%s", err, out)
-		}
-	}
 	for _, args := range [][]string{
 		{"cert", "init", "--dir", dir + "/pki", "--host", "127.0.0.1"},
 		{"cert", "agent", "--dir", dir + "/pki", "--plant", "ulm", "--agent", "line1", "--out", dir + "/line1"},

@@ -59,6 +59,9 @@ var parts = []part{
 	{"latency", "Idle line: single facts, from the commit at the agent to the hub's acknowledgement", latency},
 }
 
+// ofProcesses are the parts that run plantagent and synchub.
+var ofProcesses = []string{"line", "outage", "kills", "latency"}
+
 func partNames() (names []string) {
 	for _, p := range parts {
 		names = append(names, p.name)
@@ -75,6 +78,14 @@ func run(ctx context.Context, only, binaries string) error {
 		if !slices.Contains(partNames(), name) {
 			return fmt.Errorf("there is no part %q: choose from %s", name, strings.Join(partNames(), ", "))
 		}
+	}
+	if binaries == "" && slices.ContainsFunc(chosen, func(name string) bool { return slices.Contains(ofProcesses, name) }) {
+		dir, err := buildPrograms(ctx)
+		if err != nil {
+			return err
+		}
+		defer os.RemoveAll(dir)
+		binaries = dir
 	}
 	for _, p := range parts {
 		if !slices.Contains(chosen, p.name) {
