@@ -77,6 +77,9 @@ func Open(ctx context.Context, path string, o Options) (*Store, error) {
 	s.write <- struct{}{}
 	if err := s.open(ctx, path); err != nil {
 		s.Close()
+		if isBusy(err) {
+			err = fmt.Errorf("%w: another process is in the middle of writing to it, and stays there (was it stopped?): %w", ErrLocked, err)
+		}
 		return nil, fmt.Errorf("open store %q: %w", path, err)
 	}
 	return s, nil

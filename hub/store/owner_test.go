@@ -2,6 +2,7 @@ package store_test
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"os"
 	"path/filepath"
@@ -117,4 +118,26 @@ func TestHubAfterADeadOneTakesOverAtOnce(t *testing.T) {
 			t.Errorf("opening after a hub that has ended waits %s", waited)
 		}
 	})
+}
+
+func TestHubIsRefusedWhileAProcessStaysInTheMiddleOfAWrite(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "hub.db")
+	openStore(t, path).Close()
+	db, err := sql.Open("sqlite", "file:"+path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	db.SetMaxOpenConns(1)
+	if _, err := db.Exec("BEGIN IMMEDIATE"); err != nil {
+		t.Fatal(err)
+	}
+	_, err = store.Open(context.Background(), path, store.Options{})
+	if !errors.Is(err, store.ErrLocked) || !strings.Contains(err.Error(), "in the middle of writing") {
+		t.Fatalf("open: %v, want ErrLocked with the reason", err)
+	}
+	if _, err := db.Exec("ROLLBACK"); err != nil {
+		t.Fatal(err)
+	}
+	openStore(t, path)
 }
