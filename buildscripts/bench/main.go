@@ -21,6 +21,7 @@ import (
 )
 
 func main() {
+	ingestbench.HubProcess()
 	only := flag.String("only", "", "parts to measure, separated by commas: "+strings.Join(partNames(), ", ")+"; all when empty")
 	binaries := flag.String("binaries", "", "folder with plantagent and synchub to measure; built from this tree when empty")
 	flag.Parse()
@@ -50,6 +51,13 @@ var parts = []part{
 		ingest, err := ingestbench.Run(ctx, ingestbench.Options{Dir: dir})
 		if err == nil {
 			ingest.Print(os.Stdout)
+		}
+		return err
+	}},
+	{"idle", "Agents that are connected and silent: the hub's memory", func(ctx context.Context, dir, _ string) error {
+		idle, err := ingestbench.RunIdle(ctx, ingestbench.IdleOptions{Dir: dir})
+		if err == nil {
+			idle.Print(os.Stdout)
 		}
 		return err
 	}},

@@ -159,7 +159,7 @@ func delivery(d store.Delivery) (*pb.Delivery, error) {
 func (ss *session) delivered(a *pb.DownAck) {
 	now := time.Now()
 	ss.mu.Lock()
-	ss.downAck = max(ss.downAck, a.GetSeq())
+	ss.downAck, ss.freed = max(ss.downAck, a.GetSeq()), true
 	ss.under = slices.DeleteFunc(ss.under, func(s sentDown) bool {
 		if s.seq > a.GetSeq() {
 			return false
@@ -176,6 +176,6 @@ func (ss *session) delivered(a *pb.DownAck) {
 		return true
 	})
 	ss.mu.Unlock()
-	kick(ss.fileWake)
+	ss.fileSoon()
 	kick(ss.wake)
 }

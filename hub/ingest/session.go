@@ -16,8 +16,8 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// session is one stream of an agent that was admitted. Three goroutines serve it: receive (checks and hands on), file
-// (writes what is no fact) and serve itself (sends).
+// session is one stream of an agent that was admitted. Two goroutines serve it, receive (checks and hands on) and serve
+// itself (sends); a third one, file, is there while something is written that is no fact.
 type session struct {
 	server   *Server
 	stream   grpc.BidiStreamingServer[pb.Up, pb.Down]
@@ -34,7 +34,7 @@ type session struct {
 	room    chan struct{}     // a token for each batch that is not yet answered
 
 	wake      chan struct{} // serve: there is something to send
-	fileWake  chan struct{} // file: there is something to write
+	fileWake  chan struct{} // file: there is news to write
 	telemetry chan *pb.Batch
 	sent      int64 // serve: last delivery put on the stream in its turn
 	looked    int64 // serve: up to where work orders that may go ahead were looked for
@@ -42,11 +42,16 @@ type session struct {
 
 	takesAhead bool // the agent takes work orders ahead of their turn
 
+	filing sync.WaitGroup // the goroutine that files, while there is something to file
+
 	mu        sync.Mutex
+	files     bool       // that goroutine runs
+	ends      bool       // and is not started any more
 	pace      *pace.Pace // of what goes down
 	under     []sentDown // sent in their turn and not acknowledged
 	early     []sentDown // sent ahead of their turn and not acknowledged
 	earlyAcks []int64    // of those that were, to be filed
+	freed     bool       // some were acknowledged: there may be room for others
 	lastHeard time.Time
 	contested string
 	acks      []*pb.BatchAck
@@ -99,30 +104,42 @@ func (ss *session) serve() error {
 		defer ss.server.wg.Done()
 		ss.cancel(ss.receive())
 	}()
-	var filing sync.WaitGroup
-	filing.Go(func() { ss.file() })
-	defer filing.Wait()
+	defer ss.filed()
 	defer ss.cancel(nil)
 
 	poll := time.NewTicker(ss.server.o.Poll)
 	defer poll.Stop()
-	for {
+	for look := true; ; {
 		if err := ss.sendAcks(); err != nil {
 			return err
 		}
-		if err := ss.sendDeliveries(); err != nil {
-			return err
+		if look {
+			if err := ss.sendDeliveries(); err != nil {
+				return err
+			}
 		}
 		select {
 		case <-ss.wake:
+			look = ss.takeFreed()
 		case <-changed:
+			look = true
 		case <-poll.C:
+			look = true
 		case <-ss.server.stop:
 			return status.Error(codes.Unavailable, errStopped.Error())
 		case <-ss.ctx.Done():
 			return ss.ended()
 		}
 	}
+}
+
+// takeFreed reports whether the agent has stored deliveries, so that others may follow.
+func (ss *session) takeFreed() bool {
+	ss.mu.Lock()
+	defer ss.mu.Unlock()
+	freed := ss.freed
+	ss.freed = false
+	return freed
 }
 
 // ended sends what is still to be said and returns how the stream ends.
@@ -182,7 +199,7 @@ func (ss *session) receive() error {
 			ss.mu.Lock()
 			ss.status = k.Status
 			ss.mu.Unlock()
-			kick(ss.fileWake)
+			ss.fileSoon()
 		case *pb.Up_DownAck:
 			ss.delivered(k.DownAck)
 		case *pb.Up_Hello:
@@ -218,6 +235,7 @@ func (ss *session) take(b *pb.Batch) error {
 	if b.GetStream() != pb.Stream_STREAM_BUSINESS {
 		select {
 		case ss.telemetry <- b:
+			ss.startFiling()
 			return nil
 		case <-ss.ctx.Done():
 			return ss.ctx.Err()
@@ -313,7 +331,32 @@ func (ss *session) acknowledge(ack *pb.BatchAck) {
 	kick(ss.wake)
 }
 
-// file writes what is no fact: telemetry, the agent's status, what it has stored.
+// fileSoon lets what is news be written.
+func (ss *session) fileSoon() {
+	kick(ss.fileWake)
+	ss.startFiling()
+}
+
+// startFiling starts the goroutine that files unless it runs: most agents say something twice a minute, and a goroutine that
+// waits holds the stack of its last transaction.
+func (ss *session) startFiling() {
+	ss.mu.Lock()
+	defer ss.mu.Unlock()
+	if !ss.files && !ss.ends {
+		ss.files = true
+		ss.filing.Go(ss.file)
+	}
+}
+
+// filed waits until nothing is filed any more.
+func (ss *session) filed() {
+	ss.mu.Lock()
+	ss.ends = true
+	ss.mu.Unlock()
+	ss.filing.Wait()
+}
+
+// file writes what is no fact (telemetry, the agent's status, what it has stored) until nothing of it is left.
 func (ss *session) file() {
 	for {
 		var err error
@@ -322,14 +365,27 @@ func (ss *session) file() {
 			err = ss.fileReadings(b)
 		case <-ss.fileWake:
 			err = ss.fileNews()
-		case <-ss.ctx.Done():
-			return
+		default:
+			if ss.nothingToFile() {
+				return
+			}
 		}
 		if err != nil && ss.ctx.Err() == nil {
 			ss.server.o.Logger.Error("cannot store what an agent said", "agent", ss.name, "error", err)
 			ss.refuse(storeRefusal(err))
 		}
+		if ss.ctx.Err() != nil {
+			return
+		}
 	}
+}
+
+// nothingToFile ends the filing when nothing came meanwhile: who brings something looks afterwards whether somebody files.
+func (ss *session) nothingToFile() bool {
+	ss.mu.Lock()
+	defer ss.mu.Unlock()
+	ss.files = len(ss.telemetry) > 0 || len(ss.fileWake) > 0
+	return !ss.files
 }
 
 func (ss *session) fileNews() error {

@@ -7,9 +7,12 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/pem"
 	"math/big"
 	"net"
 	"net/url"
+	"os"
+	"path/filepath"
 	"time"
 )
 
@@ -73,4 +76,48 @@ func (a *Authority) Agent(plant, agent string) (*tls.Config, error) {
 	t.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}
 	c, err := a.issue(t)
 	return &tls.Config{Certificates: []tls.Certificate{c}, RootCAs: a.pool, ServerName: "localhost"}, err
+}
+
+// The files of a hub's certificates in the folder that it is started with.
+const (
+	hubCertFile = "hub.pem"
+	hubKeyFile  = "hub.key"
+	caCertFile  = "ca.pem"
+)
+
+// writeServer writes what readServer reads.
+func (a *Authority) writeServer(dir string) error {
+	c, err := a.Server()
+	if err != nil {
+		return err
+	}
+	key, err := x509.MarshalPKCS8PrivateKey(c.Certificates[0].PrivateKey)
+	if err != nil {
+		return err
+	}
+	for name, block := range map[string]*pem.Block{
+		hubCertFile: {Type: "CERTIFICATE", Bytes: c.Certificates[0].Certificate[0]},
+		hubKeyFile:  {Type: "PRIVATE KEY", Bytes: key},
+		caCertFile:  {Type: "CERTIFICATE", Bytes: a.cert.Raw},
+	} {
+		if err := os.WriteFile(filepath.Join(dir, name), pem.EncodeToMemory(block), 0o600); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// readServer is Server from the files of a folder.
+func readServer(dir string) (*tls.Config, error) {
+	pair, err := tls.LoadX509KeyPair(filepath.Join(dir, hubCertFile), filepath.Join(dir, hubKeyFile))
+	if err != nil {
+		return nil, err
+	}
+	raw, err := os.ReadFile(filepath.Join(dir, caCertFile))
+	if err != nil {
+		return nil, err
+	}
+	pool := x509.NewCertPool()
+	pool.AppendCertsFromPEM(raw)
+	return &tls.Config{Certificates: []tls.Certificate{pair}, ClientCAs: pool, ClientAuth: tls.RequireAndVerifyClientCert}, nil
 }
