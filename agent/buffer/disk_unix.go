@@ -28,6 +28,20 @@ func lockDir(dir string) (*os.File, error) {
 	return nil, fmt.Errorf("lock folder: %w", err)
 }
 
+// probeLock says that another process holds the lock. It holds it itself for no longer than it takes to ask.
+func probeLock(path string) (bool, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return false, err
+	}
+	defer func() { _ = f.Close() }()
+	err = unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB)
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		return true, nil
+	}
+	return false, err
+}
+
 // freeDisk returns the bytes that an ordinary user may still write.
 func freeDisk(dir string) (int64, error) {
 	var s unix.Statfs_t

@@ -27,6 +27,20 @@ func lockDir(dir string) (*os.File, error) {
 	return nil, fmt.Errorf("lock folder: %w", err)
 }
 
+// probeLock says that another process holds the lock. It holds it itself for no longer than it takes to ask.
+func probeLock(path string) (bool, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return false, err
+	}
+	defer func() { _ = f.Close() }()
+	err = windows.LockFileEx(windows.Handle(f.Fd()), windows.LOCKFILE_FAIL_IMMEDIATELY, 0, 1, 0, &windows.Overlapped{})
+	if errors.Is(err, windows.ERROR_LOCK_VIOLATION) {
+		return true, nil
+	}
+	return false, err
+}
+
 // freeDisk returns the bytes that this user may still write.
 func freeDisk(dir string) (int64, error) {
 	path, err := windows.UTF16PtrFromString(dir)
