@@ -16,6 +16,7 @@ import (
 	berrors "go.etcd.io/bbolt/errors"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/linekeeper/linekeeper/agent/buffer"
 	pb "github.com/linekeeper/linekeeper/proto/linekeeper/v1"
 )
 
@@ -99,6 +100,9 @@ func openChecked(path string) (in *Inbox, damage, err error) {
 		return nil, err, nil
 	}
 	if err := checkLength(db, path); err != nil {
+		return nil, err, nil
+	}
+	if err := buffer.CheckFile(path); err != nil { // before bbolt walks pages that could keep it for ever
 		return nil, err, nil
 	}
 	in = &Inbox{db: db, changed: make(chan struct{}, 1), orders: map[string]*record{}, listed: map[string]int{}}

@@ -545,3 +545,21 @@ func TestPagesAndReceiversCannotChangeWhatIsKept(t *testing.T) {
 		t.Error("a reader changed the inbox")
 	}
 }
+
+// bbolt would follow the claim for hours: the agent would never start.
+func TestAPageThatClaimsPagesItDoesNotHaveDoesNotKeepTheInboxFromOpening(t *testing.T) {
+	f := open(t)
+	f.come(order("WO-1", 1, pb.WorkOrder_STATE_RELEASED))
+	f.must(f.Close())
+	content, err := os.ReadFile(f.path)
+	f.must(err)
+	for at := 2 * os.Getpagesize(); at+16 <= len(content); at += os.Getpagesize() {
+		copy(content[at+12:], []byte{0xff, 0xff, 0xff, 0x7f}) // the page's overflow
+	}
+	f.must(os.WriteFile(f.path, content, 0o600))
+	f.Inbox, err = Open(f.path)
+	f.must(err)
+	if f.Recovered() == "" {
+		t.Error("the inbox does not say that it was damaged")
+	}
+}

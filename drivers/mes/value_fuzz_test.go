@@ -1,0 +1,63 @@
+package mes
+
+import (
+	"encoding/json"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/linekeeper/linekeeper/agent/signal"
+)
+
+// FuzzValue reads anything as a column of a MES row: a number is exact and the source's own text, everything is of the
+// vocabulary, and the row can be shown to a person.
+func FuzzValue(f *testing.F) {
+	for _, s := range []struct{ driver, kind, text string }{
+		{"postgres", "NUMERIC(10,3)", "12.500"}, {"mysql", "DECIMAL", "-0"}, {"postgres", "JSONB", `{"a":1e400}`}, {"sqlserver", "UNIQUEIDENTIFIER", "0123456789abcdef"},
+		{"sqlite", "DATETIME", "2026-10-25 02:30:00.123456789"}, {"mysql", "TIMESTAMP", "0000-00-00 00:00:00"}, {"postgres", "TIMESTAMPTZ", "2026-03-29 02:30:00+01"},
+		{"sqlite", "MONEY", "1e999999999"}, {"mysql", "VARCHAR(10)", "\xff\xfe"}, {"postgres", "DATE", "infinity"}, {"sqlserver", "UNIQUEIDENTIFIER", "short"},
+	} {
+		f.Add(s.driver, s.kind, []byte(s.text))
+	}
+	zone, err := time.LoadLocation("Europe/Berlin")
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Fuzz(func(t *testing.T, driver, typeName string, raw []byte) {
+		c := column{name: "c", kind: kindOf(driver, typeName)}
+		for _, v := range []any{raw, string(raw)} {
+			got, err := c.value(v, zone)
+			if err != nil {
+				continue
+			}
+			switch n := got.(type) {
+			case nil, bool, string, []byte, time.Time, map[string]any, []any:
+			case signal.Number:
+				if !json.Valid([]byte(n)) || c.kind == kindNumber && string(n) != string(raw) {
+					t.Fatalf("%q became the number %q", raw, n)
+				}
+			default:
+				t.Fatalf("%q became a %T", raw, got)
+			}
+			row := map[string]any{"c": got}
+			if len(payload(row)) == 0 {
+				t.Fatal("the row can not be shown")
+			}
+			if key := keyText([]any{got, "x"}); !strings.HasSuffix(key, ",x") {
+				t.Fatalf("key %q", key)
+			}
+		}
+	})
+}
+
+// FuzzKeyText wants different keys to stay different.
+func FuzzKeyText(f *testing.F) {
+	f.Add("a,b", "", "a", "b")
+	f.Add(`a\`, ",b", `a\,`, "b")
+	f.Add("a|b", "c", `a\|b`, "c")
+	f.Fuzz(func(t *testing.T, a, b, c, d string) {
+		if same := a == c && b == d; same != (keyText([]any{a, b}) == keyText([]any{c, d})) {
+			t.Fatalf("(%q, %q) and (%q, %q)", a, b, c, d)
+		}
+	})
+}
