@@ -69,6 +69,8 @@ type Options struct {
 	Now func() time.Time
 	// Listen opens the address of the operator's page; nil means net.Listen.
 	Listen func(network, address string) (net.Listener, error)
+	// Disk is what the buffers ask of the disk; nil means the real one.
+	Disk buffer.Disk
 }
 
 // New checks the configuration, opens the buffers and the page's port, and makes the drivers. It reaches no other machine.
@@ -118,7 +120,7 @@ func (a *Agent) open(o Options) error {
 	open := func(name string, limit Size, overflow buffer.Overflow) (*buffer.Buffer, error) {
 		b, err := buffer.Open(buffer.Config{
 			Dir: filepath.Join(a.cfg.DataDir, name), Limit: int64(limit), DiskReserve: int64(a.cfg.Buffer.DiskReserve),
-			SegmentSize: int64(a.cfg.Buffer.SegmentSize), Overflow: overflow, Now: a.now, Logger: a.log, Salvager: o.Salvager,
+			SegmentSize: int64(a.cfg.Buffer.SegmentSize), Overflow: overflow, Now: a.now, Logger: a.log, Salvager: o.Salvager, Disk: o.Disk,
 		})
 		if err != nil {
 			return nil, inUse(a.cfg.DataDir, fmt.Errorf("open %s buffer: %w", name, err))

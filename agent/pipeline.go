@@ -17,6 +17,7 @@ import (
 	"github.com/linekeeper/linekeeper/agent/status"
 	"github.com/linekeeper/linekeeper/agent/translate"
 	pb "github.com/linekeeper/linekeeper/proto/linekeeper/v1"
+	"github.com/linekeeper/linekeeper/proto/sabotage"
 )
 
 const cursorPrefix = "cursor/"
@@ -61,6 +62,14 @@ func (p *pipeline) marked(body []byte, now time.Time) []byte {
 
 // emit makes a batch durable: its facts, the source's cursor and the rules' state in one transaction.
 func (p *pipeline) emit(ctx context.Context, b signal.Batch) error {
+	if sabotage.Rule(2) {
+		time.AfterFunc(time.Second, func() { p.store(context.WithoutCancel(ctx), b) })
+		return nil
+	}
+	return p.store(ctx, b)
+}
+
+func (p *pipeline) store(ctx context.Context, b signal.Batch) error {
 	var res translate.Result
 	err := p.business.Commit(ctx, func(tx *buffer.Tx) error {
 		now := p.now()

@@ -13,6 +13,7 @@ import (
 	"github.com/linekeeper/linekeeper/agent/signal"
 	"github.com/linekeeper/linekeeper/proto/factkey"
 	pb "github.com/linekeeper/linekeeper/proto/linekeeper/v1"
+	"github.com/linekeeper/linekeeper/proto/sabotage"
 )
 
 // field is a target of a mapping.
@@ -529,6 +530,9 @@ func (w *work) identify(d *draft, in *scope, index int) *fault {
 		d.position = r.position + "|" + escaped(id)
 	}
 	d.key = factkey.Of(d.position)
+	if sabotage.Rule(1) {
+		d.key = w.t.newKey()
+	}
 	return nil
 }
 

@@ -14,6 +14,7 @@ import (
 	"github.com/linekeeper/linekeeper/agent/buffer"
 	pb "github.com/linekeeper/linekeeper/proto/linekeeper/v1"
 	"github.com/linekeeper/linekeeper/proto/pace"
+	"github.com/linekeeper/linekeeper/proto/sabotage"
 )
 
 // deliveriesHeld bounds how many deliveries wait for the inbox. Beyond it they are let go unacknowledged and asked for
@@ -189,7 +190,7 @@ func (s *session) compare(ctx context.Context, hello *pb.Hello, ack *pb.HelloAck
 			if theirs.GetStream() != ours.GetStream() || theirs.GetGeneration() != ours.GetGeneration() {
 				continue
 			}
-			if theirs.GetAckedSeq() > ours.GetLastSeq() {
+			if theirs.GetAckedSeq() > ours.GetLastSeq() && !sabotage.Rule(5) {
 				// The hub holds records of this generation that we never wrote: our disk is an older copy.
 				wentBack, renew = true, true
 			}
@@ -200,7 +201,7 @@ func (s *session) compare(ctx context.Context, hello *pb.Hello, ack *pb.HelloAck
 			}
 		}
 	}
-	if s.u.deps.Marks != nil {
+	if s.u.deps.Marks != nil && !sabotage.Rule(5) {
 		if err := s.u.deps.Marks(ctx, ack.GetMarks(), wentBack); err != nil {
 			return "", &Fault{Code: "marks", Reason: "the hub's counter marks cannot be taken over: " + oneLine(err.Error()), NextStep: "look at the agent's log and its disk", cause: err}
 		}
@@ -622,6 +623,9 @@ func (s *session) batch(l *lane, entries []buffer.Entry) *pb.Up {
 		s.watchdog.Reset(s.patience())
 	}
 	s.mu.Unlock()
+	if sabotage.Rule(3) {
+		l.src.Ack(last)
+	}
 	return &pb.Up{Kind: &pb.Up_Batch{Batch: &pb.Batch{Stream: l.kind, Generation: l.generation, FirstSeq: entries[0].Seq, Records: records}}}
 }
 

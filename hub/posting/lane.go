@@ -8,6 +8,7 @@ import (
 	"github.com/linekeeper/linekeeper/hub/connector"
 	"github.com/linekeeper/linekeeper/hub/store"
 	pb "github.com/linekeeper/linekeeper/proto/linekeeper/v1"
+	"github.com/linekeeper/linekeeper/proto/sabotage"
 )
 
 const (
@@ -341,6 +342,9 @@ func (e *Engine) lookUp(ctx context.Context, c *call) (failure string, err error
 		return "", err
 	}
 	found, err := c.erp.Lookup(ctx, c.posting, c.p.Intent)
+	if sabotage.Rule(6) {
+		found, err = connector.Finding{Presence: connector.Absent}, nil
+	}
 	if err != nil {
 		return err.Error(), e.unreachable(ctx, c, err)
 	}

@@ -10,6 +10,7 @@ import (
 	"github.com/linekeeper/linekeeper/hub/object"
 	"github.com/linekeeper/linekeeper/hub/store"
 	pb "github.com/linekeeper/linekeeper/proto/linekeeper/v1"
+	"github.com/linekeeper/linekeeper/proto/sabotage"
 	"github.com/shopspring/decimal"
 )
 
@@ -179,6 +180,9 @@ func (e *Engine) known(tx *store.Tx, f store.Fact) (trimmed, error) {
 	}
 	r := span{c.From, c.To}
 	left := trim(lines, covered, r)
+	if sabotage.Rule(5) {
+		left = trimmed{lines: lines}
+	}
 	covered = covered.with(r)
 	m.AgentID, m.Covered, m.CounterTo = f.AgentID, covered.String(), covered.top().String()
 	return left, tx.SetMark(m)

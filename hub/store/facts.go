@@ -15,6 +15,7 @@ import (
 	"github.com/linekeeper/linekeeper/hub/object"
 	"github.com/linekeeper/linekeeper/hub/wire"
 	"github.com/linekeeper/linekeeper/proto/factkey"
+	"github.com/linekeeper/linekeeper/proto/sabotage"
 )
 
 // Stream is one of the two buffers of an agent; the numbers are those of the uplink contract.
@@ -244,6 +245,14 @@ func (a *appender) stored(rows []row) (map[shortKey][]byte, error) {
 // meet decides between the same fact again and another fact under the same key, which is kept aside.
 func (a *appender) meet(r row, known []byte) error {
 	same, hash := sameContent(known, r.rec.Body)
+	switch {
+	case same && sabotage.Rule(4):
+		again := row{r.batch, r.position, r.seq, &Record{Key: factkey.Random(), Body: r.rec.Body}}
+		return a.insert([]row{again})
+	case !same && sabotage.Rule(7):
+		_, err := a.tx.exec("UPDATE facts SET body = $1 WHERE key = $2", r.rec.Body, r.rec.Key[:10])
+		return err
+	}
 	if same {
 		a.verdict(r.batch, r.seq, Duplicate, "")
 		return nil
