@@ -15,6 +15,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/net/http/httpproxy"
@@ -29,6 +30,8 @@ type attempt struct {
 	way   way
 	proxy *url.URL
 	own   *x509.Certificate
+	// piece is the most bytes that are given to TLS at once, 0 for any number.
+	piece atomic.Int64
 
 	mu      sync.Mutex
 	conns   []net.Conn
@@ -260,12 +263,33 @@ func (w *watchedConn) Read(b []byte) (int, error) {
 	return n, err
 }
 
-func (w *watchedConn) Write(b []byte) (int, error) {
-	n, err := w.Conn.Write(b)
+func (w *watchedConn) Write(b []byte) (n int, err error) {
+	for n < len(b) && err == nil {
+		piece := b[n:]
+		if most := int(w.a.piece.Load()); most > 0 {
+			piece = piece[:min(len(piece), most)]
+		}
+		var m int
+		m, err = w.Conn.Write(piece)
+		n += m
+	}
 	if err != nil {
 		w.lastWords()
 	}
 	return n, err
+}
+
+// mostRecord is the size of a full TLS record.
+const mostRecord = 16 << 10
+
+// fit makes TLS records so short that the line needs about a quarter of a second for one: what stands at a record's
+// beginning cannot be read before its end has come.
+func (a *attempt) fit(bytesPerSecond float64) {
+	most := max(int64(bytesPerSecond/4), 1024)
+	if most >= mostRecord {
+		most = 0
+	}
+	a.piece.Store(most)
 }
 
 // lastWords reads what a hub that hung up had said: gRPC does not look when its first write fails.

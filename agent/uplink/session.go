@@ -25,6 +25,7 @@ const deliveriesHeld = 4096
 type session struct {
 	u      *Uplink
 	way    way
+	line   *attempt
 	stream grpc.BidiStreamingClient[pb.Up, pb.Down]
 	cancel context.CancelCauseFunc
 	lanes  []*lane // in order of priority
@@ -81,7 +82,7 @@ func (u *Uplink) session(parent context.Context, w way) outcome {
 	defer a.cut()
 
 	s := &session{
-		u: u, way: w, cancel: cancel, lanes: u.lanes(),
+		u: u, way: w, line: a, cancel: cancel, lanes: u.lanes(),
 		wake: make(chan struct{}, 1), ackWake: make(chan struct{}, 1), deliveries: make(chan *pb.Delivery, deliveriesHeld),
 		pace: pace.New(u.cfg.pace()),
 	}
@@ -335,6 +336,9 @@ func (s *session) acknowledged(a *pb.BatchAck) error {
 			done++
 		}
 		l.flight = l.flight[:copy(l.flight, l.flight[done:])]
+		if rate, sure := s.pace.Rate(); sure {
+			s.line.fit(rate)
+		}
 		if s.inFlight() > 0 {
 			s.watchdog.Reset(s.patience())
 		} else {

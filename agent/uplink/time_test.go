@@ -6,6 +6,7 @@ import (
 	"net"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -608,24 +609,23 @@ func TestHubThatIsBackWithinHalfAMinuteIsFoundWithinTwoSeconds(t *testing.T) {
 	for _, outage := range []time.Duration{time.Second, 5 * time.Second, 15 * time.Second, 29 * time.Second} {
 		bubble(t, func(t *testing.T, w *world) {
 			conf := w.auth.server("hub.test", -hour, day)
-			down := make(chan struct{})
+			var there atomic.Pointer[pipes] // nil while the hub is down
+			there.Store(w.net)
 			w.cfg.Dial = func(ctx context.Context, network, address string) (net.Conn, error) {
-				select {
-				case <-down:
-					return nil, &net.OpError{Op: "dial", Err: errors.New("connection refused")}
-				default:
-					return w.net.Dial(ctx, network, address)
+				if n := there.Load(); n != nil {
+					return n.Dial(ctx, network, address)
 				}
+				return nil, &net.OpError{Op: "dial", Err: errors.New("connection refused")}
 			}
 			stopHub := w.hub.serve(w.net, conf)
 			stop := w.run(t)
 			until(t, time.Minute, "connected", func() bool { return w.up.Status().State == "connected" })
-			close(down)
+			there.Store(nil)
 			stopHub()
 			pause(t.Context(), outage)
-			w.net = newPipes()
-			down = make(chan struct{})
-			stopHub = w.hub.serve(w.net, conf)
+			again := newPipes()
+			stopHub = w.hub.serve(again, conf)
+			there.Store(again)
 			back := time.Now()
 			until(t, 2100*time.Millisecond, "connected again", func() bool { return w.up.Status().State == "connected" })
 			t.Logf("outage of %s, found %s after it", outage, time.Since(back))
