@@ -25,8 +25,9 @@ import (
 const pageLine = "page: "
 
 // RunAgent is the drilled agent: the process that a drill starts, cuts off and kills. specFile is what Run wrote for it, load
-// reads a configuration file. It runs until its standard input ends, so that it never outlives the drill that started it.
-func RunAgent(specFile, version string, load func(path string) (agent.Config, error), in io.Reader, out, log io.Writer) error {
+// reads a configuration file, o has the version and the salvager. It runs until its standard input ends, so that it never
+// outlives the drill that started it.
+func RunAgent(specFile string, o agent.Options, load func(path string) (agent.Config, error), in io.Reader, out, log io.Writer) error {
 	raw, err := os.ReadFile(specFile)
 	if err != nil {
 		return fmt.Errorf("read the drill's orders: %w", err)
@@ -40,7 +41,8 @@ func RunAgent(specFile, version string, load func(path string) (agent.Config, er
 		return err
 	}
 	cfg = adapt(cfg, s)
-	a, err := agent.New(cfg, agent.Options{Version: version, Logger: slog.New(slog.NewTextHandler(log, nil)), Kinds: []signal.Kind{kind(s)}})
+	o.Logger, o.Kinds = slog.New(slog.NewTextHandler(log, nil)), []signal.Kind{kind(s)}
+	a, err := agent.New(cfg, o)
 	if err != nil {
 		return err
 	}

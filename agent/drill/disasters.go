@@ -30,7 +30,7 @@ var disasters = []disaster{
 		"A killed process leaves the operating system's cache alone. That the disk keeps what it has confirmed (fsync) is the disk's word; cut a test machine's real power to see it.", powercut},
 	{"corrupt", "The disk returns garbage",
 		"Bytes in the middle of a full, not yet delivered buffer file are overwritten, and the agent is started on it.",
-		"A damaged file does not stop the agent and does not take its neighbours along: it is set aside, what it cost is named, and everything else arrives, once.",
+		"A damaged file does not stop the agent and does not take its neighbours along: it is set aside, what it cost is named, and what is whole in it and everything else arrives, once.",
 		"What lay in the overwritten bytes can not be sent any more; the drill passes when each missing record lies in a range that the agent itself reported.", corrupt},
 	{"snapshot", "The plant computer is restored from an older copy",
 		"The data folder is copied, the agent runs on, and the copy is put back in its place.",
@@ -228,7 +228,7 @@ func (r *rig) scramble(path string) error {
 	const page = 4 << 10
 	pages := int(info.Size() / page)
 	garbage := make([]byte, 48)
-	for i := range max(3, pages/6) {
+	for i := range max(3, pages/3) {
 		for j := range garbage {
 			garbage[j] = byte(r.rand.Uint32())
 		}
@@ -250,10 +250,14 @@ func (r *rig) nameDamage(folder string) error {
 		return fmt.Errorf("look into the drilled buffer: %w", err)
 	}
 	defer b.Close()
+	damage := b.Damaged()
+	if len(damage) == 0 {
+		r.step("the agent reports no damage: the overwritten places were not in use")
+	}
 	var named uint64
-	for _, d := range b.Damaged() {
-		r.step("the agent reports: records %d to %d of file %q: %s", d.First, d.Last, d.File, shorten(d.Reason, 120))
-		named += d.Last + 1 - d.First
+	for _, d := range damage {
+		r.step("the agent reports: %s", d)
+		named += d.Records
 	}
 	for _, c := range tally(r.machine, r.led) {
 		if c.Lost == 0 {

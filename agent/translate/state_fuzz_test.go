@@ -1,0 +1,122 @@
+package translate
+
+import (
+	"bytes"
+	"encoding/json"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/linekeeper/linekeeper/agent/signal"
+)
+
+// FuzzLedgerRow reads anything as a line of the ledger: what is accepted is written down as the same line.
+func FuzzLedgerRow(f *testing.F) {
+	for _, s := range []string{"12 10 0.5 20500", "1.50 1.5 0 -3", "1e5 2 3 4", "99999999999999999999.999999999 0 0 0", "-1 -1 0 1", "1 2 3", "NaN 0 0 0", "1  2 3 4"} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if bytes.ContainsAny(b, "eE") {
+			return // is never written: exponents would take memory
+		}
+		r, err := decodeRow(b)
+		if err != nil {
+			return
+		}
+		text := r.encode()
+		again, err := decodeRow(text)
+		if err != nil {
+			t.Fatalf("%q was read and written as %q, which can not be read: %v", b, text, err)
+		}
+		if !again.counted.Equal(r.counted) || !again.stored.Equal(r.stored) || !again.rest.Equal(r.rest) || again.day != r.day {
+			t.Fatalf("%q became %q", b, text)
+		}
+	})
+}
+
+// FuzzOldState lets the rules work on state that another release, or a fault, left behind: they go on, or they break with the
+// name of what they can not read, which the agent turns into an entry of the quarantine. Nothing else may break.
+func FuzzOldState(f *testing.F) {
+	cfg := rules(f, `
+rules:
+  - {name: c, rule: counter, source: s, tag: n, counts: yield, unit: C62, work_center: w, close: {quantity: "5"}}
+  - {name: o, rule: state, source: s, tag: order, work_center: w}
+  - {name: r, rule: record, source: s, tag: row, fact: production_confirmation, id: payload.id, fields: {order_no: payload.order, yield: payload.n, unit: "'C62'"}}
+`)
+	signals := []signal.Signal{
+		{Tag: "n", Value: num("7")}, {Tag: "order", Value: "A"},
+		{Tag: "row", Value: map[string]any{"id": "1", "order": "A", "n": num("2")}}, {Tag: "n", Value: num("19")}, {Tag: "order", Value: ""},
+	}
+	l := newLine(f, cfg)
+	for _, s := range signals {
+		l.send("s", s)
+	}
+	for key, v := range l.st {
+		f.Add(key, v)
+	}
+	f.Add("t/d/s\x1fm", []byte("odd"))
+	f.Add("t/c/s\x1fn", []byte(`{"b":{"t":"1e999999999"}}`))
+	f.Fuzz(func(t *testing.T, key string, v []byte) {
+		if !strings.HasPrefix(key, "t/") {
+			return
+		}
+		l := newLine(t, cfg)
+		for _, s := range signals {
+			l.send("s", s)
+		}
+		l.st.SetState(key, v)
+		defer func() {
+			if r := recover(); r != nil {
+				if text, ok := r.(string); !ok || !strings.HasPrefix(text, "read own state ") {
+					panic(r)
+				}
+			}
+		}()
+		for _, s := range signals {
+			s.ReceivedTime = noon.Add(time.Minute)
+			l.send("s", s)
+		}
+		l.tick(time.Hour)
+		l.tr.Ledger(l.st)
+		l.tr.OrderStates(l.st)
+	})
+}
+
+// FuzzCounter lets a counter show anything: what is counted is in facts or open, and never less than nothing.
+func FuzzCounter(f *testing.F) {
+	cfg := rules(f, `
+rules:
+  - {name: c, rule: counter, source: s, tag: n, counts: yield, unit: C62, modulus: "1000", factor: "0.5", value: payload.n, boot: payload.b, occurred_at: payload.at, close: {quantity: "5"}}
+`)
+	f.Add(`{"n": 1} {"n": 999} {"n": 3}`)
+	f.Add(`{"n": 5} {"n": "6"} {"n": 2, "b": "x"} {"n": -1} {"n": 1e3}`)
+	f.Add(`{"n": 10.5} {"n": 11} {"n": 11, "at": "2026-03-02T11:59:00Z"} {"n": null} 7`)
+	f.Add(`{"n": 99999999999999999999999} {"n": 0.0000000001}`)
+	f.Fuzz(func(t *testing.T, text string) {
+		l := newLine(t, cfg)
+		d := json.NewDecoder(strings.NewReader(text))
+		d.UseNumber()
+		for range 50 {
+			var v any
+			if d.Decode(&v) != nil {
+				break
+			}
+			l.now = l.now.Add(time.Second)
+			l.send("s", signal.Signal{Tag: "n", Value: v, Payload: []byte("p")})
+		}
+		l.tick(time.Hour)
+		for _, r := range l.tr.Ledger(l.st) {
+			if strings.HasPrefix(r.Counted, "-") || strings.HasPrefix(r.Stored, "-") {
+				t.Fatalf("the ledger went below zero: %v", r)
+			}
+			if r.Counted != r.Stored {
+				t.Fatalf("an hour later counts are still open: %v", r)
+			}
+		}
+		for _, q := range l.quarantined {
+			if q.Code == "" || q.Reason == "" || q.NextStep == "" {
+				t.Fatalf("quarantined without a word: %+v", q)
+			}
+		}
+	})
+}
