@@ -54,7 +54,7 @@ type Config struct {
 	BatchRecords int `yaml:"-"`
 	BatchBytes   int `yaml:"-"`
 	// StartBytes is how many bytes may be unacknowledged before the line's speed is known, QueueTime how long records may
-	// wait on the line once it is: what is urgent waits behind them; 16 KiB and 1 s.
+	// wait on the line once it is: what is urgent waits behind them; 16 KiB and 0.5 s.
 	StartBytes int           `yaml:"-"`
 	QueueTime  time.Duration `yaml:"-"`
 	// Window is how many batches may be unacknowledged when the hub does not say; 32.
@@ -106,7 +106,7 @@ func (c *Config) setDefaults() {
 	num(&c.BatchBytes, 256<<10)
 	num(&c.Window, 32)
 	num(&c.StartBytes, 16<<10)
-	def(&c.QueueTime, time.Second)
+	def(&c.QueueTime, time.Second/2)
 	def(&c.AckTimeout, 30*time.Second)
 	def(&c.ConnectTimeout, 30*time.Second)
 	def(&c.Keepalive, 20*time.Second)

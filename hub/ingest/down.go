@@ -18,9 +18,9 @@ const (
 	ordersEarly     = 50  // work orders sent ahead of their turn and not yet acknowledged
 )
 
-// downPace keeps what is under way to an agent near a second of its line, so that acknowledgements and work orders do not
+// downPace keeps what waits on the way to an agent near half a second of its line, so that acknowledgements and work orders do not
 // wait behind a backlog of receipts.
-var downPace = pace.Config{Least: 8 << 10, First: 16 << 10, Most: 1 << 20, Queue: time.Second}
+var downPace = pace.Config{Least: 8 << 10, First: 8 << 10, Most: 1 << 20, Queue: time.Second / 2}
 
 // sentDown is a delivery that is under way.
 type sentDown struct {
