@@ -26,7 +26,7 @@ func (h *Hub) mayClose(ctx context.Context, f store.Fact) (reason string, err er
 	if len(latest) > 0 && h.now().Sub(latest[0].ReceivedAt) < h.cfg.Posting.Quiet {
 		return fmt.Sprintf("waits until nothing new of the order has come for %s", h.cfg.Posting.Quiet), nil
 	}
-	edge, _, err := h.store.TallyInput(ctx, store.TallyFilter{Plant: plant, OrderNo: no})
+	edge, err := h.store.EdgeLines(ctx, store.TallyFilter{Plant: plant, OrderNo: no})
 	if err != nil {
 		return "", err
 	}

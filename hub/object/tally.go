@@ -35,10 +35,14 @@ type EdgeLine struct {
 	AsOf    time.Time
 }
 
-// FactLine is one quantity of one fact that the hub holds, and what became of it.
+// FactLine is one quantity of one fact that the hub holds, and what became of it; or the sum over Count facts of the same line
+// of which State, Code and Reason say the same.
 type FactLine struct {
 	LedgerKey
-	FactKey string // the 16-character form
+	FactKey string // the 16-character form; empty for a sum
+	// Count is of how many facts it is, 0 and 1 for one. Facts are the keys of some facts of a sum, FactKey among them.
+	Count int64
+	Facts []string
 	// Received counts once: what an overlapping counter range repeated is left out already. Negative for a reversal.
 	Received decimal.Decimal
 	// State is the posting's state, empty while the fact is not planned yet. Posted is what has an effect in the ERP.

@@ -107,7 +107,18 @@ func (s *Store) open(ctx context.Context, path string) (err error) {
 	}
 	return s.Update(ctx, func(tx *Tx) error {
 		_, err := tx.exec(`INSERT INTO meta (name, value) VALUES ('made_at', $1) ON CONFLICT DO NOTHING`, s.now().UTC().Format(time.RFC3339))
-		return err
+		if err != nil {
+			return err
+		}
+		summed, err := tx.metaText("summed_at")
+		if err != nil || summed != "" {
+			return err
+		}
+		// An earlier version kept no sums.
+		if err := tx.sumAll(); err != nil {
+			return fmt.Errorf("sum up the tally: %w", err)
+		}
+		return tx.setMeta("summed_at", s.now().UTC().Format(time.RFC3339))
 	})
 }
 

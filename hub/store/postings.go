@@ -120,6 +120,9 @@ func (p *Posting) fields(changed time.Time) []any {
 // PutPosting stores a posting, new or changed.
 func (tx *Tx) PutPosting(p Posting) error {
 	tx.touch(TopicPostings)
+	if err := tx.changeSums(&p); err != nil {
+		return err
+	}
 	if err := tx.keepFirstStep(p.FactID); err != nil {
 		return err
 	}
@@ -271,18 +274,33 @@ type PostingCount struct {
 	State PostingState
 	Code  string
 	Count int64
-	// Oldest is the earliest Since.
+	// Oldest is the earliest Since; zero for states in which nothing more will happen.
 	Oldest time.Time
 }
 
-// PostingCounts counts all postings by ERP, state and code.
+// openPostings is the condition of the indexes over postings that need something yet; a query must say it in the same words.
+const openPostings = "p.state NOT IN ('verified', 'not_posted', 'settled')"
+
+// PostingCounts counts all postings by ERP, state and code. It reads kept counts.
 func (s *Store) PostingCounts(ctx context.Context) ([]PostingCount, error) {
-	return collect(ctx, s, func(r *sql.Rows) (c PostingCount, err error) {
-		var t int64
-		err = r.Scan(&c.ERP, &c.State, &c.Code, &c.Count, &t)
-		c.Oldest = at(t)
-		return c, err
-	}, "SELECT erp, state, code, COUNT(*), MIN(since) FROM postings GROUP BY erp, state, code ORDER BY erp, state, code")
+	all, err := collect(ctx, s, func(r *sql.Rows) (c PostingCount, err error) { return c, r.Scan(&c.ERP, &c.State, &c.Code, &c.Count) },
+		"SELECT erp, state, code, n FROM posting_counts WHERE n > 0 ORDER BY erp, state, code")
+	if err != nil {
+		return nil, err
+	}
+	for i := range all {
+		c := &all[i]
+		if c.State.Settled() {
+			continue
+		}
+		since, err := first(ctx, s, scanValue[sql.NullInt64],
+			"SELECT MIN(p.since) FROM postings p WHERE p.state = $1 AND p.code = $2 AND p.erp = $3 AND "+openPostings, string(c.State), c.Code, c.ERP)
+		if err != nil {
+			return nil, err
+		}
+		c.Oldest = at(since.Int64)
+	}
+	return all, nil
 }
 
 // Lane is the sequence of postings of one order in one ERP.
@@ -423,16 +441,25 @@ type Planned struct {
 }
 
 // AddPlanned stores what the planner made of new facts: one row of the index each, and where there is one the posting, whose
-// first step it is, and the receipt.
+// first step it is, and the receipt; and it adds them to the tally.
 func (tx *Tx) AddPlanned(all []Planned) error {
 	var index, postings [][]any
 	var receipts []Delivery
+	var s sums
 	for i := range all {
 		p := &all[i]
-		index = append(index, p.index(tx.now))
+		row := p.row()
+		index = append(index, p.index(&row, tx.now))
 		if x := p.Posting; x != nil {
+			row.take(x)
+			s.count(x.ERP, x.State, x.Code, 1)
 			postings = append(postings, x.fields(tx.now))
 		}
+		lines, err := row.lines()
+		if err != nil {
+			return err
+		}
+		s.add(lines, 1)
 		if p.Receipt != nil {
 			d, err := receiptTo(p.Fact.AgentID, p.Fact.Fact.Key.String(), p.Receipt)
 			if err != nil {
@@ -444,19 +471,21 @@ func (tx *Tx) AddPlanned(all []Planned) error {
 	if len(postings) > 0 {
 		tx.touch(TopicPostings)
 	}
-	return errors.Join(tx.insertRows(indexFields, index), tx.insertRows(postingFields, postings), tx.deliver(receipts...))
+	return errors.Join(tx.insertRows(indexFields, index), tx.insertRows(postingFields, postings), tx.deliver(receipts...), tx.addSums(&s))
 }
 
 const indexFields = `fact_index (fact_id, agent_id, plant, source, kind, order_no, operation, item, unit, yield, scrap, rework,
 	consumed, returned, occurred_at, planned_at, trimmed)`
 
-func (p *Planned) index(now time.Time) []any {
+// row is what the index says of the fact.
+func (p *Planned) row() (x posted) {
 	f := &p.Fact.Fact
-	var op, item, unit string
+	x.key = f.Key[:10]
+	x.line.Plant, x.line.OrderNo = f.Plant, f.OrderNo()
 	if c := f.Confirmation; c != nil {
-		op, item, unit = c.Operation, c.Item, c.Unit
+		x.line.Operation, x.line.Item, x.line.Unit = c.Operation, c.Item, c.Unit
 	} else if c := f.Consumption; c != nil {
-		op, item, unit = c.Operation, c.Item, c.Quantity.Unit
+		x.line.Operation, x.line.Item, x.line.Unit = c.Operation, c.Item, c.Quantity.Unit
 	}
 	sum := func(kind object.QuantityKind) string {
 		for _, l := range p.Lines {
@@ -466,9 +495,16 @@ func (p *Planned) index(now time.Time) []any {
 		}
 		return "0"
 	}
+	x.yield, x.scrap, x.rework = sum(object.Yield), sum(object.Scrap), sum(object.Rework)
+	x.consumed, x.back = sum(object.Consumed), sum(object.Returned)
+	return x
+}
+
+func (p *Planned) index(x *posted, now time.Time) []any {
+	f, l := &p.Fact.Fact, &x.line
 	return []any{
-		p.Fact.ID, p.Fact.AgentID, f.Plant, f.Source, string(f.Kind), f.OrderNo(), op, item, unit, sum(object.Yield), sum(object.Scrap),
-		sum(object.Rework), sum(object.Consumed), sum(object.Returned), us(f.OccurredAt), us(now), p.Trimmed,
+		p.Fact.ID, p.Fact.AgentID, l.Plant, f.Source, string(f.Kind), l.OrderNo, l.Operation, l.Item, l.Unit, x.yield, x.scrap,
+		x.rework, x.consumed, x.back, us(f.OccurredAt), us(now), p.Trimmed,
 	}
 }
 

@@ -39,7 +39,7 @@ type Difference struct {
 	object.LedgerKey
 	Reason   Reason
 	Quantity decimal.Decimal
-	// Facts are the 16-character keys of the records that make it; empty for quantities that are in no fact.
+	// Facts are the 16-character keys of records that make it, as far as they were named; empty for quantities that are in no fact.
 	Facts []string
 	// Text is one sentence for a person.
 	Text string
@@ -174,31 +174,34 @@ func (b *book) addEdge(e object.EdgeLine) {
 }
 
 func (b *book) addFact(f object.FactLine) {
-	if b.seen[f.FactKey] {
-		b.line.Posted = b.line.Posted.Add(f.Posted)
-		b.line.Doubled = b.line.Doubled.Add(f.Posted)
-		b.note(Doubled, "the fact is in the books twice", f.Posted, f.FactKey)
-		return
+	facts := f.Facts
+	if f.FactKey != "" {
+		if facts = []string{f.FactKey}; b.seen[f.FactKey] {
+			b.line.Posted = b.line.Posted.Add(f.Posted)
+			b.line.Doubled = b.line.Doubled.Add(f.Posted)
+			b.note(Doubled, "the fact is in the books twice", f.Posted, facts...)
+			return
+		}
+		b.seen[f.FactKey] = true
 	}
-	b.seen[f.FactKey] = true
 	b.line.Received = b.line.Received.Add(f.Received)
 	b.line.Posted = b.line.Posted.Add(f.Posted)
 	b.line.NotPosted = b.line.NotPosted.Add(f.Settled)
 	rest := f.Received.Sub(f.Posted).Sub(f.Settled)
 	if !f.Settled.IsZero() {
-		b.note(NotPosted, sentence("needs no posting", f), f.Settled, f.FactKey)
+		b.note(NotPosted, sentence("needs no posting", f), f.Settled, facts...)
 	}
 	switch {
 	case f.State == "posted" || f.State == "verified" || f.State == "settled" || f.State == "not_posted" || f.Document != "":
 		b.carried = b.carried.Add(rest)
 	case f.State == "in_doubt":
-		b.note(InDoubt, sentence("is being looked up in the outside system", f), rest, f.FactKey)
+		b.note(InDoubt, sentence("is being looked up in the outside system", f), rest, facts...)
 	case f.State == "parked":
-		b.note(Parked, sentence("needs a person", f), rest, f.FactKey)
+		b.note(Parked, sentence("needs a person", f), rest, facts...)
 	case f.State == "":
-		b.note(Waiting, "was received and is about to be planned", rest, f.FactKey)
+		b.note(Waiting, "was received and is about to be planned", rest, facts...)
 	default:
-		b.note(Waiting, sentence("waits for its posting", f), rest, f.FactKey)
+		b.note(Waiting, sentence("waits for its posting", f), rest, facts...)
 	}
 }
 
@@ -210,7 +213,7 @@ func sentence(what string, f object.FactLine) string {
 	return what + ": " + strings.Trim(text, ": ")
 }
 
-func (b *book) note(reason Reason, text string, quantity decimal.Decimal, fact string) {
+func (b *book) note(reason Reason, text string, quantity decimal.Decimal, facts ...string) {
 	if b.groups == nil {
 		b.groups = map[group]*Difference{}
 	}
@@ -221,16 +224,14 @@ func (b *book) note(reason Reason, text string, quantity decimal.Decimal, fact s
 		b.groups[g] = d
 	}
 	d.Quantity = d.Quantity.Add(quantity)
-	if fact != "" {
-		d.Facts = append(d.Facts, fact)
-	}
+	d.Facts = append(d.Facts, facts...)
 }
 
 // compare explains the differences of the line's columns.
 func (b *book) compare() {
 	for who, open := range b.open {
 		if !open.IsZero() {
-			b.note(Open, "is counted at the source and no confirmation has closed it yet: "+who, open, "")
+			b.note(Open, "is counted at the source and no confirmation has closed it yet: "+who, open)
 		}
 	}
 	b.compareReceived()
@@ -250,14 +251,14 @@ func (b *book) compareReceived() {
 	}
 	switch {
 	case way.IsPositive() && pending > 0:
-		b.note(Buffered, fmt.Sprintf("is in the agent's buffer on its way to the hub (%d facts wait there)", pending), way, "")
+		b.note(Buffered, fmt.Sprintf("is in the agent's buffer on its way to the hub (%d facts wait there)", pending), way)
 	case way.IsPositive():
 		b.line.Missing = b.line.Missing.Add(way)
-		b.note(Missing, "was stored at the agent, is not in its buffer any more and never came to the hub", way, "")
+		b.note(Missing, "was stored at the agent, is not in its buffer any more and never came to the hub", way)
 	case way.IsNegative() && b.reported:
-		b.note(Ahead, "the hub holds more than the agent reported at "+b.asOf.UTC().Format(time.RFC3339)+": the report is older, or the agent was restored", way, "")
+		b.note(Ahead, "the hub holds more than the agent reported at "+b.asOf.UTC().Format(time.RFC3339)+": the report is older, or the agent was restored", way)
 	case way.IsNegative():
-		b.note(Ahead, "no agent reports this line", way, "")
+		b.note(Ahead, "no agent reports this line", way)
 	}
 }
 
@@ -267,12 +268,12 @@ func (b *book) comparePosted() {
 	switch {
 	case b.carried.IsZero():
 	case b.carried.Abs().LessThan(one):
-		b.note(Carried, "is below the outside system's decimals and goes to the next posting", b.carried, "")
+		b.note(Carried, "is below the outside system's decimals and goes to the next posting", b.carried)
 	case b.carried.IsPositive():
 		b.line.Missing = b.line.Missing.Add(b.carried)
-		b.note(Missing, "less was posted than received", b.carried, "")
+		b.note(Missing, "less was posted than received", b.carried)
 	default:
 		b.line.Doubled = b.line.Doubled.Add(b.carried.Neg())
-		b.note(Doubled, "more was posted than received", b.carried.Neg(), "")
+		b.note(Doubled, "more was posted than received", b.carried.Neg())
 	}
 }
