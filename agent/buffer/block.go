@@ -151,25 +151,28 @@ func blockSize(v []byte) int {
 }
 
 // entries returns the records of the block; the bodies refer to it.
-func (b block) entries() ([]Entry, error) {
-	entries := make([]Entry, b.count)
-	rest := b.rest
-	lengths := make([]int, b.count)
-	for i := range lengths {
-		length, n := binary.Uvarint(rest)
-		if n <= 0 || length > uint64(len(rest)) {
-			return nil, fmt.Errorf("length of record %d", b.first+uint64(i))
+func (b block) entries() ([]Entry, error) { return b.appendEntries(make([]Entry, 0, b.count)) }
+
+// appendEntries appends the records of the block to dst; the bodies refer to it.
+func (b block) appendEntries(dst []Entry) ([]Entry, error) {
+	bodies := b.rest
+	for i := range b.count {
+		length, n := binary.Uvarint(bodies)
+		if n <= 0 || length > uint64(len(bodies)) {
+			return dst, fmt.Errorf("length of record %d", b.first+uint64(i))
 		}
-		lengths[i], rest = int(length), rest[n:]
+		bodies = bodies[n:]
 	}
-	for i, length := range lengths {
-		if length > len(rest) {
-			return nil, fmt.Errorf("end of record %d", b.first+uint64(i))
+	lengths := b.rest
+	for i := range b.count {
+		length, n := binary.Uvarint(lengths)
+		if length > uint64(len(bodies)) {
+			return dst, fmt.Errorf("end of record %d", b.first+uint64(i))
 		}
-		entries[i] = Entry{Seq: b.first + uint64(i), StoredAt: b.storedAt, Body: rest[:length:length]}
-		rest = rest[length:]
+		dst = append(dst, Entry{Seq: b.first + uint64(i), StoredAt: b.storedAt, Body: bodies[:length:length]})
+		lengths, bodies = lengths[n:], bodies[length:]
 	}
-	return entries, nil
+	return dst, nil
 }
 
 // appendDelta encodes changed state: length and bytes of each key, then 0 where it was deleted, else length + 1 and bytes

@@ -134,6 +134,7 @@ type Buffer struct {
 
 	readMu  sync.Mutex // the segments' mappings
 	handles []*segment // sealed segments that are mapped, the latest used last
+	block   []Entry    // memory for the entries of a block; what they refer to may be gone
 
 	stateMu sync.RWMutex
 	state   map[string][]byte // committed; the values are never changed in place

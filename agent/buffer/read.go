@@ -1,7 +1,6 @@
 package buffer
 
 import (
-	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -71,7 +70,8 @@ func (b *Buffer) ranges(after uint64) []span {
 func (b *Buffer) readRanges(spans []span, after uint64, maxRecords, maxBytes int) ([]Entry, *segment, error) {
 	b.readMu.Lock()
 	defer b.readMu.Unlock()
-	r := reading{after: after, records: maxRecords, bytes: maxBytes}
+	r := reading{after: after, records: maxRecords, bytes: maxBytes, block: b.block}
+	defer func() { b.block = r.block }()
 	for _, span := range spans {
 		if span.s.removed {
 			continue
@@ -120,6 +120,7 @@ type reading struct {
 	records, bytes int
 	entries        []Entry
 	full           bool
+	block          []Entry // of the block that is looked at, in the mapping
 }
 
 func (r *reading) segment(tx *bbolt.Tx) error {
@@ -139,12 +140,10 @@ func (r *reading) segment(tx *bbolt.Tx) error {
 		if head.first > r.after+1 {
 			return fmt.Errorf("records %d to %d are missing", r.after+1, head.first-1)
 		}
-		head.rest = bytes.Clone(head.rest)
-		entries, err := head.entries()
-		if err != nil {
+		if r.block, err = head.appendEntries(r.block[:0]); err != nil {
 			return fmt.Errorf("block %x: %w", key, err)
 		}
-		r.add(entries)
+		r.add(r.block)
 	}
 	if !r.full && r.after < r.last {
 		return fmt.Errorf("records %d to %d are missing", r.after+1, r.last)
@@ -152,17 +151,29 @@ func (r *reading) segment(tx *bbolt.Tx) error {
 	return nil
 }
 
+// add takes those entries that are asked for, with a copy of their bodies.
 func (r *reading) add(entries []Entry) {
+	start, size := len(r.entries), 0
 	for _, e := range entries {
 		if e.Seq <= r.after || e.Seq > r.last {
 			continue
 		}
 		if len(r.entries) >= r.records || len(r.entries) > 0 && len(e.Body) > r.bytes {
 			r.full = true
-			return
+			break
+		}
+		if r.entries == nil {
+			r.entries = make([]Entry, 0, min(r.records, 512))
 		}
 		r.entries = append(r.entries, e)
-		r.after, r.bytes = e.Seq, r.bytes-len(e.Body)
+		r.after, r.bytes, size = e.Seq, r.bytes-len(e.Body), size+len(e.Body)
+	}
+	mem := make([]byte, 0, size)
+	for i := start; i < len(r.entries); i++ {
+		body := &r.entries[i].Body
+		from := len(mem)
+		mem = append(mem, *body...)
+		*body = mem[from:len(mem):len(mem)]
 	}
 }
 
