@@ -31,7 +31,8 @@ type attempt struct {
 	proxy *url.URL
 	own   *x509.Certificate
 	// piece is the most bytes that are given to TLS at once, 0 for any number.
-	piece atomic.Int64
+	piece   atomic.Int64
+	dialled atomic.Bool
 
 	mu      sync.Mutex
 	conns   []net.Conn
@@ -100,8 +101,14 @@ func (a *attempt) tlsConfig() (*tls.Config, error) {
 	}, nil
 }
 
+// errOneDial answers gRPC when it dials again by itself: pauses and ways are chosen by Run.
+var errOneDial = errors.New("one connection for each attempt")
+
 // dial opens what the agent's TLS runs on.
 func (a *attempt) dial(ctx context.Context, address string) (conn net.Conn, err error) {
+	if a.dialled.Swap(true) {
+		return nil, errOneDial
+	}
 	if a.way.url != "" {
 		conn, err = a.dialWebSocket(ctx)
 	} else if conn, err = a.dialTCP(ctx, address); err == nil {

@@ -118,11 +118,11 @@ func (a *attempt) explain(err error) *Fault {
 	return a.explainStream(err)
 }
 
-// meddled reports that something between agent and hub seems to have broken the line before the hub's first word.
-func (a *attempt) meddled(f *Fault) bool {
+// cutEarly reports that the line was cut, or stayed silent, between TCP and the hub's first word.
+func (a *attempt) cutEarly(f *Fault) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return !a.greeted && f.inTheNetwork() && (meddling[f.Code] || a.secured)
+	return !a.greeted && f.inTheNetwork() && (a.secured || f.Code == "tls")
 }
 
 func (a *attempt) explainDial(err error) *Fault {

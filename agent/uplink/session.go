@@ -92,7 +92,7 @@ func (u *Uplink) session(parent context.Context, w way) outcome {
 	}
 	if err != nil {
 		f := a.explain(err)
-		return outcome{err: u.judgeClock(parent, a, f), meddled: a.meddled(f)}
+		return outcome{err: u.judgeClock(parent, a, f), meddled: meddling[f.Code], cut: a.cutEarly(f)}
 	}
 	a.mu.Lock()
 	a.greeted = true

@@ -205,7 +205,11 @@ type Uplink struct {
 	cfg      Config
 	deps     Deps
 	instance string
-	way      way // that worked last; Run's
+
+	// Run's own: the way that worked last, whether the direct one ever did, and how often it was cut in a row since.
+	way          way
+	directWorked bool
+	cuts         int
 
 	mu         sync.Mutex
 	state      status.Uplink

@@ -72,27 +72,41 @@ func (c *Config) checkWebSocket() error {
 	return nil
 }
 
-// meddling are the faults that something between agent and hub causes which lets HTTP/1.1 pass.
+// meddling are the faults that show that something between agent and hub breaks the direct way.
 var meddling = map[string]bool{
-	"no_http2": true, "hub_certificate_untrusted": true, "hub_certificate_name": true, "not_tls": true, "tls": true,
-	"proxy_forbidden": true,
+	"no_http2": true, "hub_certificate_untrusted": true, "hub_certificate_name": true, "not_tls": true, "proxy_forbidden": true,
 }
+
+// enoughCuts is how often in a row a direct way that worked before must be cut before the hub's first word until something
+// between is blamed: a hub that ends or begins cuts lines, too.
+const enoughCuts = 3
 
 // outcome is how one attempt ended.
 type outcome struct {
 	held    time.Duration
 	reached bool // the hub took our hello
-	meddled bool // something between seems to have broken it
+	meddled bool // something between broke it
+	cut     bool // it was cut before the hub's first word, by whomever
 	err     error
 }
 
 // beside reports whether a WebSocket is worth a try after the direct way ended with o. An address that somebody configured
 // is tried after every fault that may lie in the network.
-func (c *Config) beside(o outcome) bool {
-	if c.WebSocket == wsNever || o.reached {
+func (u *Uplink) beside(o outcome) bool {
+	if o.reached {
+		u.cuts, u.directWorked = 0, true
 		return false
 	}
-	return o.meddled || c.WebSocketURL != "" && asFault(o.err).inTheNetwork()
+	if o.cut {
+		u.cuts++
+	}
+	switch {
+	case u.cfg.WebSocket == wsNever:
+		return false
+	case o.meddled, o.cut && (!u.directWorked || u.cuts >= enoughCuts):
+		return true
+	}
+	return u.cfg.WebSocketURL != "" && asFault(o.err).inTheNetwork()
 }
 
 // inTheNetwork reports a fault that is neither our own nor the hub's word.
@@ -124,7 +138,7 @@ func (u *Uplink) round(ctx context.Context) outcome {
 		u.way = way{}
 	}
 	o := u.session(ctx, way{})
-	if ctx.Err() != nil || !u.cfg.beside(o) {
+	if ctx.Err() != nil || !u.beside(o) {
 		return o
 	}
 	rest := slices.DeleteFunc(u.cfg.tunnels(), func(address string) bool { return address == last.url })

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -266,5 +267,56 @@ func TestDirectWayIsTakenAgainOnceItWorksAndTheSessionIsNotDisturbedBefore(t *te
 		if w.hub.count() != 2000 || w.hub.helloCount() != 2 {
 			t.Errorf("hub has %d records after %d hellos, want 2000 after 2", w.hub.count(), w.hub.helloCount())
 		}
+	})
+}
+
+// A hub that ends cuts lines as a meddling firewall does. The direct way that worked is not given up for that.
+func TestHubThatRestartsIsNotTakenForAFirewall(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		var cuts atomic.Int64
+		var there atomic.Pointer[pipes]
+		there.Store(w.net)
+		inside := newPipes()
+		conf := w.auth.server("hub.test", -hour, day)
+		w.cfg.Dial = func(ctx context.Context, network, address string) (net.Conn, error) {
+			if address != "hub.test:9443" {
+				return inside.Dial(ctx, network, address)
+			}
+			n := there.Load()
+			if n == nil {
+				return nil, errors.New("connection refused")
+			}
+			if cuts.Add(-1) < 0 {
+				return n.Dial(ctx, network, address)
+			}
+			ours, theirs := net.Pipe()
+			go func() { theirs.Read(make([]byte, 1)); theirs.Close() }()
+			return ours, nil
+		}
+		stopDirect := w.hub.serve(w.net, conf)
+		outer := w.auth.outer("hub.test")
+		stopInside := w.hub.serveInside(inside, outer, conf)
+		defer func() { inside.Close(); stopInside() }()
+		stop := w.run(t)
+		defer func() { stop() }()
+		until(t, time.Minute, "connected", func() bool { return w.up.Status().State == "connected" })
+		for _, c := range []struct {
+			cuts int64
+			way  string
+		}{{enoughCuts - 1, "direct"}, {enoughCuts, "websocket"}} {
+			since := w.up.Status().Since
+			there.Store(nil)
+			stopDirect()
+			pause(t.Context(), time.Second)
+			again := newPipes()
+			stopDirect = w.hub.serve(again, conf)
+			cuts.Store(c.cuts)
+			there.Store(again)
+			until(t, time.Minute, "connected again", func() bool { st := w.up.Status(); return st.State == "connected" && st.Since.After(since) })
+			if st := w.up.Status(); st.Way != c.way {
+				t.Errorf("after %d cuts the way is %q because %q, want %q", c.cuts, st.Way, st.WayReason, c.way)
+			}
+		}
+		stopDirect()
 	})
 }
