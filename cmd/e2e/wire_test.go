@@ -371,7 +371,8 @@ func TestTwoHundredAgentsComeBackWithoutAStampede(t *testing.T) {
 	}
 	all := func() error {
 		for i, s := range shelves {
-			if n := s.pending(); n > 0 || ups[i].Status().State != "connected" {
+			if st := ups[i].Status(); s.pending() > 0 || st.State != "connected" {
+				n := s.pending()
 				return fmt.Errorf("%s: %d are pending: %+v", s.agent, n, ups[i].Status())
 			}
 		}
@@ -400,6 +401,11 @@ func TestTwoHundredAgentsComeBackWithoutAStampede(t *testing.T) {
 	b.mu.Unlock()
 	accepted := b.ingest.Counts().Accepted
 	t.Logf("agents=%d back after %s, hellos=%d, at most %d in a second, accepted=%d", agents, took.Round(time.Millisecond), hellos, most, accepted)
+	for _, up := range ups {
+		if st := up.Status(); st.Way != "direct" {
+			t.Errorf("the restart was taken for a firewall: %+v", st)
+		}
+	}
 	if hellos > 3*agents || most > agents {
 		t.Errorf("%d hellos, %d in a second", hellos, most)
 	}
