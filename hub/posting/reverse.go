@@ -49,9 +49,11 @@ func (r *reversals) done(original string, id int64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	left := slices.DeleteFunc(r.waiting[original], func(x int64) bool { return x == id })
-	if r.waiting[original] = left; len(left) == 0 {
+	if len(left) == 0 {
 		delete(r.waiting, original)
+		return
 	}
+	r.waiting[original] = left
 }
 
 // loadReversals reads what waits from the store.

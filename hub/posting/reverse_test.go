@@ -52,6 +52,21 @@ func TestReversalFollowsItsOriginalAndTakesBackWhatWasPosted(t *testing.T) {
 	})
 }
 
+func TestReversalOfWhatIsInTheBooksIsPostedAtOnce(t *testing.T) {
+	simulate(t, func(t *testing.T, w *world) {
+		w.order("WO-1")
+		w.start()
+		wrong := confirm("WO-1", 1, "5")
+		w.deliver(wrong)
+		w.pass(time.Minute)
+		w.want(wrong, store.PostingVerified, "")
+		undo := reversal(wrong, "undo")
+		w.deliver(undo)
+		w.pass(time.Minute)
+		w.want(undo, store.PostingVerified, "")
+	})
+}
+
 func TestReversalOfAParkedFactWaitsAndStopsNoNeighbour(t *testing.T) {
 	simulate(t, func(t *testing.T, w *world) {
 		w.order("WO-1")

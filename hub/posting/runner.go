@@ -170,6 +170,10 @@ func (r *runner) lookForWork(ctx context.Context, admit bool) error {
 		r.poke(out.lanes)
 		r.await(out.waiting)
 		r.facts = out.facts == limit
+		// An order that came just now has new facts, and others that waited for it: these go first.
+		admit = admit || slices.ContainsFunc(out.lanes, func(l store.Lane) bool {
+			return r.waiting[wait{CodeUnknownOrder, l.OrderNo}] || r.waiting[wait{CodeOrderWithoutPlant, l.OrderNo}]
+		})
 		if arriving {
 			r.restTo = time.Now().Add(min(restTimes*out.took, longestRest))
 		}
