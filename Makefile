@@ -29,6 +29,9 @@ test: setup ## Install what the tests need and run them all
 check: ## Format, vet, static analysis, import rule, generated code fresh, contract unbroken
 	@buildscripts/check.sh
 
+fuzz: ## Run every fuzz target for T (default 30s) and list them; FUZZ=name picks some
+	@buildscripts/fuzz.sh $(or $(T),30s) $(FUZZ)
+
 generate: ## Generate the code of the contract
 	$(TOOL) buf generate proto --template proto/buf.gen.yaml -o proto
 
@@ -37,4 +40,4 @@ bench: setup ## Measure: tables, then one "ratio NAME VALUE GOAL" line for each 
 	@$(GO) build -o .bin/bench ./buildscripts/bench
 	@.bin/bench
 
-.PHONY: help demo build setup test check generate bench
+.PHONY: help demo build setup test check generate bench fuzz

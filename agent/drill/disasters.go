@@ -259,17 +259,16 @@ func (r *rig) nameDamage(folder string) error {
 		r.step("the agent reports: %s", d)
 		named += d.Records
 	}
+	var entries int64
 	for _, c := range tally(r.machine, r.led) {
-		if c.Lost == 0 {
+		r.res.Named += c.Lost
+		if c.Kind != "counter" {
+			entries += c.Lost
 			continue
 		}
-		r.res.Named += c.Lost
-		if c.Kind == "counter" {
-			r.must(named > 0, "rule %q: steps are missing and the agent names no loss", c.Rule)
-		} else {
-			r.must(uint64(c.Lost) <= named, "rule %q: %d entries are missing, the agent names %d records", c.Rule, c.Lost, named)
-		}
+		r.must(c.Lost == 0 || named > 0, "rule %q: steps are missing and the agent names no loss", c.Rule)
 	}
+	r.must(uint64(entries) <= named, "%d entries are missing, the agent names %d records", entries, named)
 	return nil
 }
 
