@@ -20,8 +20,11 @@ func (s *Store) OrdersAfter(ctx context.Context, agentID, seq int64, limit int) 
 	if err != nil {
 		return nil, seq, err
 	}
-	if len(list) == limit {
-		upTo = list[limit-1].Seq
+	switch n := len(list); {
+	case n == limit:
+		upTo = list[n-1].Seq
+	case n > 0:
+		upTo = max(upTo, list[n-1].Seq) // one that came between the two reads is in the list already
 	}
 	return list, upTo, nil
 }
