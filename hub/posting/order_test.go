@@ -15,6 +15,15 @@ import (
 
 func TestFactsThatWaitedForTheirOrderGoBeforeNewOnes(t *testing.T) {
 	simulate(t, func(t *testing.T, w *world) {
+		var now func()
+		w.crash = func(step string) error {
+			if do := now; step == "planned" && do != nil {
+				now = nil
+				do()
+			}
+			return nil
+		}
+		w.order("WO")
 		w.start()
 		for n := range 40 {
 			no := fmt.Sprintf("WO-%d", n)
@@ -22,8 +31,8 @@ func TestFactsThatWaitedForTheirOrderGoBeforeNewOnes(t *testing.T) {
 			w.deliver(waited)
 			w.pass(time.Second)
 			w.want(waited, store.PostingParked, CodeUnknownOrder)
-			w.order(no) // both come at the same time
-			w.deliver(fresh)
+			now = func() { w.order(no); w.deliver(fresh) } // while the engine looks elsewhere: it finds both
+			w.deliver(confirm("WO", n, "1"))
 			w.pass(time.Minute)
 			if made := w.erp.madeOn(no); !slices.Equal(made, []string{waited.Position, fresh.Position}) {
 				t.Fatalf("order %s: the effects came as %v", no, made)
