@@ -19,7 +19,8 @@ type Inspection struct {
 	Generation  string        `json:"generation"`
 	LastSeq     uint64        `json:"last_seq"`
 	AckedSeq    uint64        `json:"acked_seq"`
-	Pending     uint64        `json:"pending"` // records that are not acknowledged
+	Pending     uint64        `json:"pending"`  // records in the segments that are not acknowledged
+	Salvaged    uint64        `json:"salvaged"` // records in files that were set aside, until the hub holds them all
 	Dropped     uint64        `json:"dropped"`
 	Segments    []SegmentInfo `json:"segments"` // oldest first
 	State       []StateInfo   `json:"state"`    // by key
@@ -162,6 +163,11 @@ func (in *Inspection) newest(s *segment, end uint64) (foundState, error) {
 func (in *Inspection) take(s foundState) {
 	in.Generation, in.Dropped, in.Damage = s.Info.Generation, s.Info.Dropped, append(in.Damage, s.Info.Damage...)
 	in.AckedSeq, in.LastSeq, in.Quarantined = s.Acked, max(s.Info.Last, s.Last), len(s.Quarantine)
+	for _, d := range in.Damage {
+		if d.Salvage == SalvageDone {
+			in.Salvaged += d.Recovered
+		}
+	}
 	for key, v := range s.State {
 		in.State = append(in.State, StateInfo{key, len(v)})
 	}

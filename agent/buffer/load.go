@@ -116,10 +116,13 @@ func (b *Buffer) loadNewest(segments []*segment) (*segment, []sealedSegment, err
 		if !found.Found {
 			continue
 		}
-		if found.Newest {
-			b.afterLoss(segments[i+1:])
-		} else {
-			b.afterLoss(segments[i:])
+		lost := segments[i:]
+		if found.EndKnown {
+			lost = segments[i+1:]
+		}
+		b.afterLoss(lost)
+		if !found.Newest {
+			b.newGeneration()
 		}
 		return s, found.Known, nil
 	}
@@ -142,7 +145,7 @@ func (b *Buffer) loadDamaged(s *segment, newer []*segment, cause error) (foundSt
 	}
 	if !found.Found || !found.Newest {
 		why := found.Why
-		b.amend(s, func(d *Damage) { d.Reason += "; its state is lost: " + why })
+		b.amend(s, func(d *Damage) { d.Reason += "; its newest state is lost: " + why })
 	}
 	if !found.Found {
 		return found, nil
@@ -150,7 +153,7 @@ func (b *Buffer) loadDamaged(s *segment, newer []*segment, cause error) (foundSt
 	found.Info.Damage = append(found.Info.Damage, b.info.Damage...)
 	b.info, b.acked, b.ackedDirty, b.state = found.Info, found.Acked, false, found.State
 	b.info.Last = max(b.info.Last, found.Last, s.first-1)
-	if found.Newest && found.Last >= s.first {
+	if found.EndKnown && found.Last >= s.first {
 		s.last, s.count = found.Last, found.Last-s.first+1
 	}
 	for _, q := range found.Quarantine {
@@ -284,8 +287,7 @@ func (b *Buffer) afterLoss(lost []*segment) {
 	if len(lost) == 0 {
 		return
 	}
-	b.wentBack = true
-	b.info.Generation = randomID()
+	b.newGeneration()
 	for _, s := range lost {
 		b.info.Last = max(b.info.Last, s.first+lostNumbers)
 	}
@@ -316,6 +318,13 @@ func (b *Buffer) loadNewestCommit(s *segment) ([]sealedSegment, error) {
 	_ = s.close()
 	undo()
 	return nil, err
+}
+
+// newGeneration says that the state went back in time.
+func (b *Buffer) newGeneration() {
+	b.wentBack = true
+	b.info.Generation = randomID()
+	b.infoVersion++
 }
 
 func (b *Buffer) loadState(s *segment) (known []sealedSegment, err error) {

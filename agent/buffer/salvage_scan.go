@@ -219,7 +219,9 @@ type foundState struct {
 	Newer string `json:"newer,omitempty"`
 	Found bool   `json:"found"`
 	// Newest says that no commit came after it: neither was there one, nor can there have been.
-	Newest     bool              `json:"newest"`
+	Newest bool `json:"newest"`
+	// EndKnown says that Last is the last record that was ever stored in the segment.
+	EndKnown   bool              `json:"end_known"`
 	Why        string            `json:"why,omitempty"` // not found, or not the newest
 	Info       info              `json:"info"`
 	Acked      uint64            `json:"acked"`
@@ -228,6 +230,8 @@ type foundState struct {
 	State      map[string][]byte `json:"state"`
 	Quarantine []foundEntry      `json:"quarantine"`
 	Sequence   uint64            `json:"sequence"`
+
+	upTo uint64 // record with which the state came
 }
 
 type foundEntry struct {
@@ -278,7 +282,11 @@ func findState(f *os.File, first uint64, blocks []blockRef) foundState {
 		case metas < 2 && last >= 0 && blocks[last].last > s.Last:
 			s.Why = fmt.Sprintf("there are records up to %d, the state ends at %d", blocks[last].last, s.Last)
 		default:
-			s.Newest = true
+			s.EndKnown = true
+			s.Newest = s.upTo == s.Last
+			if !s.Newest {
+				s.Why = fmt.Sprintf("records %d and on, which state came with, are missing", s.upTo+1)
+			}
 		}
 		return s
 	}
@@ -477,7 +485,8 @@ func (s *foundState) readBuckets(f *os.File, buckets map[string][]byte) (sum uin
 	return sum, err
 }
 
-// applyDeltas adds what the blocks behind flushed changed. All of them have to be there.
+// applyDeltas adds what the blocks behind flushed changed, up to the first one that is missing: the state is then that of the
+// commit before.
 func (s *foundState) applyDeltas(f *os.File, blocks []blockRef, flushed uint64) error {
 	next := flushed + 1
 	for _, r := range blocks {
@@ -496,8 +505,9 @@ func (s *foundState) applyDeltas(f *os.File, blocks []blockRef, flushed uint64) 
 		}
 		next = r.last + 1
 	}
+	s.upTo = s.Last
 	if next <= s.Last {
-		return fmt.Errorf("records %d and on, which state came with, are missing", next)
+		s.upTo = next - 1
 	}
 	return nil
 }
