@@ -50,6 +50,8 @@ type cli struct {
 	Status    statusCmd  `cmd:"" help:"Say how the running agent is. Exit code: 0 ok, 1 degraded, 2 offline and buffering, 3 losing data, 4 not running."`
 	Trust     trustCmd   `cmd:"" help:"List the OPC UA server certificates that were refused, or trust one by its fingerprint."`
 	Drill     drillCmd   `cmd:"" help:"Show that nothing is lost and nothing doubled: run the agent through disasters on a copy of the configuration."`
+	Buffer    bufferCmd  `cmd:"" help:"Look into the buffer, check it, and carry its records to the hub by hand."`
+	Salvage   salvageCmd `cmd:"" name:"salvage-segment" hidden:"" passthrough:"" help:"Read a damaged buffer file; the agent starts it."`
 	Drilled   drilledCmd `cmd:"" name:"drill-agent" hidden:"" help:"The agent that a drill runs."`
 	Sample    sampleCmd  `cmd:"" help:"Print a commented configuration to start from."`
 	Install   installCmd `cmd:"" help:"Install the agent as a service of this machine."`
@@ -203,7 +205,7 @@ func (e *env) work(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	a, err := agent.New(cfg, agent.Options{Version: version, Logger: logger(cfg.Log, e.err), Kinds: drivers()})
+	a, err := agent.New(cfg, agent.Options{Version: version, Logger: logger(cfg.Log, e.err), Kinds: drivers(), Salvager: salvager()})
 	if err != nil {
 		return err
 	}

@@ -80,6 +80,7 @@ type cli struct {
 	Agents  agentsCmd  `cmd:"" help:"List the plant agents and how they are."`
 	Fact    factCmd    `cmd:"" help:"Show a fact's whole life by its key."`
 	Replay  replayCmd  `cmd:"" help:"Take up parked postings again, after what was wrong has been mended."`
+	Import  importCmd  `cmd:"" help:"Take facts of a plant without a line, which plantagent buffer export wrote, and write the answer."`
 	Version versionCmd `cmd:"" help:"Print the version."`
 }
 

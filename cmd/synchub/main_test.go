@@ -82,8 +82,8 @@ func TestWrongUsageEndsWith64AndPointsToTheHelp(t *testing.T) {
 
 func TestEveryCommandShowsAnExample(t *testing.T) {
 	out, _ := synchub(t, 0, "--help")
-	commands := []string{"serve", "check", "sample", "cert", "cert init", "cert agent", "token", "agents", "fact", "replay", "version"}
-	says(t, out, append(commands[:3:3], "cert init", "cert agent", "token", "agents", "fact", "replay", "version", "Example: synchub ")...)
+	commands := []string{"serve", "check", "sample", "cert", "cert init", "cert agent", "token", "agents", "fact", "replay", "import", "version"}
+	says(t, out, append(commands[:3:3], "cert init", "cert agent", "token", "agents", "fact", "replay", "import", "version", "Example: synchub ")...)
 	for _, c := range commands {
 		out, _ := synchub(t, 0, append(strings.Fields(c), "--help")...)
 		says(t, out, "Example: synchub "+c)
