@@ -137,7 +137,7 @@ type Outcome struct {
 	Code     string
 	Reason   string
 	NextStep string
-	// RetryAfter is the earliest next attempt that the system asked for; zero when it did not.
+	// RetryAfter is how long the system asked to be left in peace, with this and every other call; zero when it did not.
 	RetryAfter time.Duration
 }
 

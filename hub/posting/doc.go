@@ -22,15 +22,19 @@
 //	   +-> not_posted (policy, nothing to post, range known already)
 //	parked -> due, in_doubt or posted (replayed), settled (a person's decision)
 //
+// A fact that takes another back (see reverse.go) is parked until that is in the books, and then goes the same way.
+//
 // "sending" is stored, with what Lookup will need, before the outside system is asked; a hub that starts and finds it takes
-// it for in doubt. In doubt is only ever left by looking up. Retries wait with full jitter and end after a day; a system that
+// it for in doubt. In doubt is only ever left by looking up; where that finds that the system had taken the request and
+// refused it later, the posting is dealt with as rejected. Retries wait with full jitter and end after a day; a system that
 // cannot be reached is tried for ever.
 //
 // # Order
 //
 // The postings of one order in one system are a lane. A lane does one thing at a time: first what is in doubt, then what is
 // to be read back, then the next that is due. What is parked lets others pass, except those that finish the order: these wait
-// until nothing else of it is open, and say what they wait for.
+// until nothing else of it is open, and say what they wait for. Facts that waited for their order to come go before those that
+// came after it.
 //
 // # Counters and quantities
 //

@@ -13,6 +13,8 @@ const (
 	// gateProbes is how many calls then go to see at a time. A system that loses some answers is not down: one call alone
 	// would say too often that it is.
 	gateProbes = 3
+	// longestRestAsked bounds how long a system can ask to be left in peace: beyond that it is asked again.
+	longestRestAsked = 10 * time.Minute
 )
 
 // Health says how the talk with one outside system goes.
@@ -20,7 +22,8 @@ type Health struct {
 	OK     bool
 	Since  time.Time
 	Reason string // of the last failure, while not OK
-	// PausedUntil is when the system is tried again, by a few calls, after too many failed in a row; zero when it is not paused.
+	// PausedUntil is when the system is tried again, by a few calls, after too many failed in a row, or when it asked to be
+	// called again; zero when it is not paused.
 	PausedUntil time.Time
 }
 
@@ -33,12 +36,16 @@ type gate struct {
 	since    time.Time // of the first failure in a row
 	pause    time.Duration
 	calls    int // under way
+	restTo   time.Time
 }
 
 // enter reports whether a call may be made now, else how long to wait. Each entered call must leave.
 func (g *gate) enter(now time.Time) (wait time.Duration, ok bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	if now.Before(g.restTo) {
+		return g.restTo.Sub(now), false
+	}
 	if g.pause > 0 {
 		if now.Before(g.health.PausedUntil) {
 			return g.health.PausedUntil.Sub(now), false
@@ -74,8 +81,28 @@ func (g *gate) leave(now time.Time, failure string) {
 	}
 }
 
+// rest leaves the system in peace for as long as it asked, within reason. It is well all the same.
+func (g *gate) rest(now time.Time, d time.Duration) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if to := now.Add(min(d, longestRestAsked)); to.After(g.restTo) {
+		g.restTo = to
+	}
+}
+
 func (g *gate) state() Health {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return g.health
+}
+
+// at is the state at a time, with the rest that the system asked for.
+func (g *gate) at(now time.Time) Health {
+	h := g.state()
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if now.Before(g.restTo) && g.restTo.After(h.PausedUntil) {
+		h.PausedUntil = g.restTo
+	}
+	return h
 }

@@ -321,6 +321,9 @@ func (e *Engine) posted(ctx context.Context, c *call, doc connector.Document, st
 // retry makes a posting due again, or parks it when that has gone on for too long.
 func (e *Engine) retry(ctx context.Context, c *call, out connector.Outcome) error {
 	now := e.o.Now()
+	if out.RetryAfter > 0 {
+		e.gates[c.p.ERP].rest(now, out.RetryAfter)
+	}
 	if c.p.Tries == 0 || c.p.Code == CodeUnreachable {
 		c.p.Since = now
 	}

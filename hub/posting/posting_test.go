@@ -452,6 +452,53 @@ func TestSystemThatIsDownIsLeftInPeaceAndCaughtUpWith(t *testing.T) {
 	})
 }
 
+// throttled is a system that takes one call in a minute.
+type throttled struct {
+	*modelERP
+	next time.Time
+}
+
+func (x *throttled) Prepare(ctx context.Context, p connector.Posting) ([]byte, *connector.Outcome, error) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if wait := x.next.Sub(x.now()); wait > 0 {
+		x.calls["refused"]++
+		return nil, &connector.Outcome{Result: connector.Rejected, Class: connector.Retryable, Code: "429", Reason: "too many requests", RetryAfter: wait}, nil
+	}
+	x.next = x.now().Add(time.Minute)
+	return []byte("intent of " + p.Fact.Key.String()), nil, nil
+}
+
+func TestSystemThatAsksForARestIsLeftInPeaceByAllOrders(t *testing.T) {
+	simulate(t, func(t *testing.T, w *world) {
+		x := &throttled{modelERP: w.erp}
+		w.opts.Connectors["erp"] = x
+		var facts []object.Fact
+		for n := range 20 {
+			no := fmt.Sprintf("WO-%d", n)
+			w.order(no)
+			facts = append(facts, confirm(no, 1, "1"))
+		}
+		w.start()
+		w.deliver(facts...)
+		w.pass(10 * time.Second)
+		if h := w.e.Health()["erp"]; !h.OK || h.PausedUntil.IsZero() {
+			t.Errorf("health %+v, want well and paused", h)
+		}
+		w.pass(10 * time.Minute)
+		w.erp.mu.Lock()
+		refused := w.erp.calls["refused"]
+		w.erp.mu.Unlock()
+		if refused > 60 { // a few workers run into each minute's end
+			t.Errorf("%d calls in ten minutes although the system asked for a rest", refused)
+		}
+		w.pass(2 * time.Hour)
+		if got := w.counts(); got != "20 verified" {
+			t.Errorf("in the end: %s", got)
+		}
+	})
+}
+
 func TestFinishWaitsForEverythingElseOfTheOrderAndSaysSo(t *testing.T) {
 	simulate(t, func(t *testing.T, w *world) {
 		w.order("WO-1")
