@@ -28,7 +28,7 @@ const (
 // latency sends single facts over a line that is silent between them. The agent's buffer and uplink run in this process, where
 // the moments of commit and acknowledgement can be seen; the hub is a process of its own.
 func latency(ctx context.Context, dir, binaries string) error {
-	l, err := newLine(ctx, dir, binaries)
+	l, err := newLine(ctx, dir, binaries, 0)
 	if err != nil {
 		return err
 	}

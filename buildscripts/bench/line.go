@@ -16,7 +16,7 @@ import (
 )
 
 const (
-	messages     = 200_000
+	messages     = 200_000 // of every part but the backlog
 	messageBytes = 200
 	rateGoal     = 25_000 // messages per second
 	restGoal     = 30     // MB of resident memory at rest
@@ -24,7 +24,7 @@ const (
 
 // wholeLine runs broker, agent and hub as processes and publishes to the broker as a machine would.
 func wholeLine(ctx context.Context, dir, binaries string) error {
-	l, err := newLine(ctx, dir, binaries)
+	l, err := newLine(ctx, dir, binaries, messages)
 	if err != nil {
 		return err
 	}
@@ -80,6 +80,7 @@ func wholeLine(ctx context.Context, dir, binaries string) error {
 type benchLine struct {
 	dir      string
 	binaries string // folder of plantagent and synchub
+	messages int    // to be published
 	broker   string // address
 	uplink   string // address
 	page     string // the agent's
@@ -89,8 +90,8 @@ type benchLine struct {
 }
 
 // newLine writes what the processes need; none of them runs yet.
-func newLine(ctx context.Context, dir, binaries string) (*benchLine, error) {
-	l := &benchLine{dir: dir, binaries: binaries}
+func newLine(ctx context.Context, dir, binaries string, messages int) (*benchLine, error) {
+	l := &benchLine{dir: dir, binaries: binaries, messages: messages}
 	for _, args := range [][]string{
 		{"cert", "init", "--dir", dir + "/pki", "--host", "127.0.0.1"},
 		{"cert", "agent", "--dir", dir + "/pki", "--plant", "ulm", "--agent", "line1", "--out", dir + "/line1"},
@@ -210,7 +211,7 @@ func (l *benchLine) status() (s status.Snapshot, err error) {
 
 // publish sends all messages; each is called before the message of that number.
 func (l *benchLine) publish(ctx context.Context, each func(i int)) error {
-	err := publish(ctx, l.broker, messages, each)
+	err := publish(ctx, l.broker, l.messages, each)
 	if ctx.Err() != nil {
 		return ctx.Err() // which closed the publisher's connection
 	}
@@ -220,8 +221,9 @@ func (l *benchLine) publish(ctx context.Context, each func(i int)) error {
 	return nil
 }
 
-// stored waits until the agent has made n facts durable.
-func (l *benchLine) stored(ctx context.Context, n uint64) error {
+// stored waits until the agent has made all messages durable.
+func (l *benchLine) stored(ctx context.Context) error {
+	n := uint64(l.messages)
 	return await(ctx, 5*time.Minute, 50*time.Millisecond, func() error {
 		s, err := l.status()
 		if err == nil && s.Business.LastSeq < n {
@@ -232,10 +234,10 @@ func (l *benchLine) stored(ctx context.Context, n uint64) error {
 }
 
 // acknowledged waits until the hub has acknowledged n facts, looking that often.
-func (l *benchLine) acknowledged(ctx context.Context, n uint64, every time.Duration) error {
+func (l *benchLine) acknowledged(ctx context.Context, n int, every time.Duration) error {
 	return await(ctx, 5*time.Minute, every, func() error {
 		s, err := l.status()
-		if err == nil && s.Business.AckedSeq < n {
+		if err == nil && s.Business.AckedSeq < uint64(n) {
 			return fmt.Errorf("%d of %d at the hub", s.Business.AckedSeq, n)
 		}
 		return err

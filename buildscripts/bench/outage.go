@@ -17,35 +17,17 @@ const (
 
 // outage publishes everything while the hub is down, then starts the hub.
 func outage(ctx context.Context, dir, binaries string) error {
-	l, err := newLine(ctx, dir, binaries)
+	l, err := newLine(ctx, dir, binaries, messages)
 	if err != nil {
 		return err
 	}
 	defer l.stop()
-	if err := l.startBroker(ctx); err != nil {
+	if err := l.startPlant(ctx); err != nil {
 		return err
 	}
-	if err := l.startAgent(ctx); err != nil {
+	if err := l.fill(ctx); err != nil {
 		return err
 	}
-	begin := time.Now()
-	if err := l.publish(ctx, nil); err != nil {
-		return err
-	}
-	if err := l.stored(ctx, messages); err != nil {
-		return err
-	}
-	took := time.Since(begin)
-	agent, err := residentMB(l.agent.Process.Pid)
-	if err != nil {
-		return err
-	}
-	broker, err := residentMB(l.mosquitto.Process.Pid)
-	if err != nil {
-		return err
-	}
-	fmt.Printf("  hub down: %d messages stored at the agent in %.1f s: %.0f/s; resident memory: agent %.0f MB, broker %.0f MB\n",
-		messages, took.Seconds(), messages/took.Seconds(), agent, broker)
 	first, rest, err := l.drain(ctx)
 	if err != nil {
 		return err
@@ -62,6 +44,28 @@ func outage(ctx context.Context, dir, binaries string) error {
 	return nil
 }
 
+// startPlant starts broker and agent.
+func (l *benchLine) startPlant(ctx context.Context) error {
+	if err := l.startBroker(ctx); err != nil {
+		return err
+	}
+	return l.startAgent(ctx)
+}
+
+// fill publishes everything while there is no hub.
+func (l *benchLine) fill(ctx context.Context) error {
+	begin := time.Now()
+	if err := l.publish(ctx, nil); err != nil {
+		return err
+	}
+	if err := l.stored(ctx); err != nil {
+		return err
+	}
+	took := time.Since(begin)
+	fmt.Printf("  hub down: %d messages stored at the agent in %.1f s: %.0f/s\n", l.messages, took.Seconds(), float64(l.messages)/took.Seconds())
+	return nil
+}
+
 // drain starts the hub and returns how long after it was ready it held the first record, and how long then the last.
 func (l *benchLine) drain(ctx context.Context) (first, rest time.Duration, err error) {
 	if err := l.startHub(ctx); err != nil {
@@ -72,7 +76,7 @@ func (l *benchLine) drain(ctx context.Context) (first, rest time.Duration, err e
 		return 0, 0, err
 	}
 	began := time.Now()
-	if err := l.acknowledged(ctx, messages, 25*time.Millisecond); err != nil {
+	if err := l.acknowledged(ctx, l.messages, 25*time.Millisecond); err != nil {
 		return 0, 0, err
 	}
 	return began.Sub(up), time.Since(began), nil
@@ -80,15 +84,12 @@ func (l *benchLine) drain(ctx context.Context) (first, rest time.Duration, err e
 
 // kills does the same, but the agent is killed at 30 % of the publishing and again at half of the drain.
 func kills(ctx context.Context, dir, binaries string) error {
-	l, err := newLine(ctx, dir, binaries)
+	l, err := newLine(ctx, dir, binaries, messages)
 	if err != nil {
 		return err
 	}
 	defer l.stop()
-	if err := l.startBroker(ctx); err != nil {
-		return err
-	}
-	if err := l.startAgent(ctx); err != nil {
+	if err := l.startPlant(ctx); err != nil {
 		return err
 	}
 	died := make(chan struct{})
@@ -109,7 +110,7 @@ func kills(ctx context.Context, dir, binaries string) error {
 	if err := <-restarted; err != nil {
 		return fmt.Errorf("start the agent after the first kill: %w", err)
 	}
-	if err := l.stored(ctx, messages); err != nil {
+	if err := l.stored(ctx); err != nil {
 		return err
 	}
 	again, err := l.killInDrain(ctx)

@@ -45,8 +45,8 @@ func (l *benchLine) tally(ctx context.Context) (t tally, err error) {
 		return t, fmt.Errorf("read the hub's store: %w", err)
 	}
 	defer rows.Close()
-	t.published = messages
-	seen := make(map[string]bool, messages)
+	t.published = l.messages
+	seen := make(map[string]bool, l.messages)
 	for rows.Next() {
 		var body sql.RawBytes
 		var fact pb.Fact
@@ -63,7 +63,7 @@ func (l *benchLine) tally(ctx context.Context) (t tally, err error) {
 		}
 		seen[id] = true
 	}
-	for i := range messages {
+	for i := range l.messages {
 		if !seen[messageID(i)] {
 			t.missing++
 		}
