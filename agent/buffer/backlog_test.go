@@ -1,0 +1,101 @@
+package buffer
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"testing"
+)
+
+// backlogVariable is how many bytes of records to let pile up, 10737418240 for the full test; much less without it.
+const backlogVariable = "LINEKEEPER_BACKLOG"
+
+func dirSize(t testing.TB, dir string) (size int64) {
+	t.Helper()
+	files, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range files {
+		if info, err := file.Info(); err == nil { // else it was deleted meanwhile
+			size += info.Size()
+		}
+	}
+	return size
+}
+
+// After a long outage the backlog drains while intake goes on, in order and without a gap, and the disk is given back.
+func TestBacklogDrainsWhileIntakeGoesOnAndGivesTheDiskBack(t *testing.T) {
+	cfg := small(t.TempDir())
+	backlog, most := int64(12<<20), int64(2*minSegmentSize+256<<10)
+	if text := os.Getenv(backlogVariable); text != "" {
+		var err error
+		if backlog, err = strconv.ParseInt(text, 10, 64); err != nil {
+			t.Fatal(err)
+		}
+		cfg.SegmentSize, most = DefaultSegmentSize, 200<<20
+	}
+	cfg.Limit = 2*backlog + 1<<30
+	b := open(t, cfg)
+	record := func(seq uint64) []byte { return fmt.Appendf(nil, "%012d%s", seq, bytes.Repeat([]byte("x"), 244)) }
+	next := uint64(1)
+	appendSome := func(n int) {
+		err := b.Commit(context.Background(), func(tx *Tx) error {
+			for i := range n {
+				tx.Append(record(next + uint64(i)))
+			}
+			return nil
+		})
+		if err != nil {
+			t.Error(err)
+		}
+		next += uint64(n)
+	}
+	for b.Stats().Bytes < backlog && !t.Failed() {
+		appendSome(2000)
+	}
+	full := dirSize(t, cfg.Dir)
+	if full < backlog {
+		t.Fatalf("the folder has %d bytes with a backlog of %d", full, backlog)
+	}
+	waiting := next - 1
+	var drained atomic.Bool
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for !drained.Load() && !t.Failed() {
+			appendSome(10)
+		}
+	})
+	seen := uint64(0)
+	for (seen < waiting || !drained.Load()) && !t.Failed() {
+		entries, err := b.Read(seen, 2000, 1<<20)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range entries {
+			if e.Seq != seen+1 || len(e.Body) != 256 || !bytes.HasPrefix(e.Body, fmt.Appendf(nil, "%012d", e.Seq)) {
+				t.Fatalf("after %d comes %d, %.20q", seen, e.Seq, e.Body)
+			}
+			seen = e.Seq
+		}
+		if err := b.Ack(seen); err != nil {
+			t.Fatal(err)
+		}
+		if seen >= waiting {
+			drained.Store(true)
+		}
+	}
+	wg.Wait()
+	intake := next - 1 - waiting
+	if size := dirSize(t, cfg.Dir); size > most {
+		t.Errorf("the folder has %d bytes after the backlog of %d is gone, want at most %d", size, full, most)
+	}
+	if intake == 0 {
+		t.Error("nothing was stored while the backlog drained: the test did not test")
+	}
+	t.Logf("backlog of %d bytes (%d records) drained, %d records came meanwhile; folder %d -> %d bytes", full, waiting, intake, full, dirSize(t, cfg.Dir))
+}
