@@ -1,4 +1,4 @@
-//go:build crashpoints
+//go:build crashpoints && unix
 
 package posting
 
@@ -6,21 +6,33 @@ import (
 	"fmt"
 	"os"
 	"sync"
+	"syscall"
 )
 
 // Of the process, for tests that kill a real one.
 const (
 	crashAtVariable  = "LINEKEEPER_CRASH_AT"  // the step at which the process kills itself
+	stopAtVariable   = "LINEKEEPER_STOP_AT"   // the step at which it stops itself once, until somebody lets it go on
 	crashLogVariable = "LINEKEEPER_CRASH_LOG" // the file that gets a line for each new step
 )
 
-var passed sync.Map
+var (
+	passed  sync.Map
+	stopped sync.Once
+)
 
-// crashPoint notes that a step was reached, and kills the process without warning when it is the one that was named.
+// crashPoint notes that a step was reached, and kills the process without warning, or stops it, when it is the one that was
+// named.
 func crashPoint(step string) error {
 	at := os.Getenv(crashAtVariable) == step
 	if _, known := passed.LoadOrStore(step, true); !known || at {
 		noteStep(step, at)
+	}
+	if os.Getenv(stopAtVariable) == step {
+		stopped.Do(func() {
+			noteStep("stops at "+step, false)
+			syscall.Kill(os.Getpid(), syscall.SIGSTOP)
+		})
 	}
 	if !at {
 		return nil
