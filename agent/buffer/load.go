@@ -75,7 +75,7 @@ func (b *Buffer) list() (segments, setAside []*segment, err error) {
 			}
 		}
 		if number, first, ok := parseName(file.Name(), segmentSuffix); ok {
-			segments = append(segments, &segment{number: number, first: first, last: first - 1, path: path})
+			segments = append(segments, &segment{number: number, first: first, last: first - 1, path: path, disk: b.cfg.Disk})
 		}
 		if number, first, ok := parseName(file.Name(), damagedSuffix); ok {
 			setAside = append(setAside, &segment{number: number, first: first, last: first - 1, path: path})
@@ -306,6 +306,9 @@ func (b *Buffer) loadNewestCommit(s *segment) ([]sealedSegment, error) {
 		return nil, err
 	}
 	undo, rewindErr := rewind(b.cfg.Disk, s.path)
+	if rewindErr != nil && !isDamage(openError(rewindErr)) {
+		return nil, rewindErr // the disk fails: nothing is known of the content
+	}
 	if rewindErr != nil {
 		return nil, err
 	}
@@ -433,7 +436,7 @@ func (b *Buffer) loadTotals(s, newest *segment, totals map[uint64]sealedSegment)
 		return nil
 	}
 	if k, ok := totals[s.number]; ok && k.First == s.first {
-		s.last, s.count, s.bytes = k.Last, k.Count, k.Bytes
+		s.last, s.count, s.bytes, s.earlier = k.Last, k.Count, k.Bytes, true
 		return nil
 	}
 	err := s.readTotals()

@@ -136,14 +136,14 @@ func metaPages(path string) (older, newer *metaPage, err error) {
 	return metas[0], metas[1], nil
 }
 
-// overwrite changes a few bytes of a file, durably.
+// overwrite changes a few bytes of a file, durably when disk is given.
 func overwrite(disk Disk, path string, offset int64, bytes []byte) error {
 	f, err := os.OpenFile(path, os.O_WRONLY, 0)
 	if err != nil {
 		return err
 	}
 	_, err = f.WriteAt(bytes, offset)
-	if err == nil {
+	if err == nil && disk != nil {
 		err = disk.Sync(f)
 	}
 	if closeErr := f.Close(); err == nil {

@@ -42,13 +42,17 @@ type segment struct {
 
 	db      *bbolt.DB
 	file    *os.File // what db writes to
-	disk    Disk     // of a segment that is written
-	trusted bool     // written or checked by this process
+	disk    Disk
+	trusted bool // written or checked by this process
 	removed bool
-	base    int64  // size of the file before the first record
-	size    int64  // size of the file when last written to; the committer's own
-	sum     uint64 // see tree; the committer's own
-	kept    uint64 // likewise
+	earlier bool // written by an earlier process, and what it must hold is known; see takeback.go
+	// doubtful says that a commit failed in it; commit is the number of the last one that did not.
+	doubtful bool
+	commit   uint64
+	base     int64  // size of the file before the first record
+	size     int64  // size of the file when last written to; the committer's own
+	sum      uint64 // see tree; the committer's own
+	kept     uint64 // likewise
 }
 
 // info is what a segment carries besides state and records.
@@ -189,8 +193,19 @@ func (s *segment) close() error {
 	return guarded(db.Close)
 }
 
-// view runs fn on the segment's buckets. Errors of fn count as damage.
+// view runs fn on the segment's buckets. Errors of fn count as damage. fn may be run again when it failed.
 func (s *segment) view(fn func(tx *bbolt.Tx) error) error {
+	if s.doubtful {
+		_ = s.showGood(nil) // else the reading fails
+	}
+	err := s.viewNow(fn)
+	if isDamage(err) && s.goBack() {
+		return s.viewNow(fn)
+	}
+	return err
+}
+
+func (s *segment) viewNow(fn func(tx *bbolt.Tx) error) error {
 	if err := s.openRead(); err != nil {
 		return err
 	}
@@ -432,6 +447,7 @@ func (s *segment) openWrite(room int64) error {
 	s.db, s.trusted = db, true
 	return db.View(func(tx *bbolt.Tx) error {
 		s.base, s.size = tx.Size(), tx.Size()
+		s.commit = uint64(tx.ID())
 		s.sum, s.kept, err = checkProof(tx)
 		return err
 	})

@@ -17,9 +17,8 @@ func (b *Buffer) write(g *group) error {
 	p := b.plan(g)
 	err := guarded(func() error { return b.active.put(p) })
 	if err != nil {
-		// Nobody can say what of it is on the disk. The next commit goes to a new file, and what is in this one behind the
-		// last good record then counts for nothing.
 		b.mustRoll = true
+		b.takeBack(b.active)
 		return err
 	}
 	b.publish(g, p)
@@ -134,7 +133,7 @@ func (s *segment) put(p *plan) (err error) {
 	}
 	defer func() { _ = tx.Rollback() }() // does nothing after a commit
 	s.size = tx.Size()
-	t := &tree{tx: tx, sum: s.sum, kept: s.kept}
+	t, number := &tree{tx: tx, sum: s.sum, kept: s.kept}, uint64(tx.ID())
 	if err := t.apply(p); err != nil {
 		return err
 	}
@@ -144,8 +143,11 @@ func (s *segment) put(p *plan) (err error) {
 	if err := tx.Commit(); err != nil {
 		return err
 	}
-	s.sum, s.kept = t.sum, t.kept
-	return s.disk.Sync(s.file)
+	if err := s.disk.Sync(s.file); err != nil {
+		return err
+	}
+	s.sum, s.kept, s.commit = t.sum, t.kept, number
+	return nil
 }
 
 func (t *tree) apply(p *plan) error {
