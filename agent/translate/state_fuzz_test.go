@@ -34,8 +34,8 @@ func FuzzLedgerRow(f *testing.F) {
 	})
 }
 
-// FuzzOldState lets the rules work on state that another release, or a fault, left behind: they go on, or they break with the
-// name of what they can not read, which the agent turns into an entry of the quarantine. Nothing else may break.
+// FuzzOldState lets the rules work on state that another release, or a fault, left behind: they go on, or they break with a
+// word on what they can not read, which the agent turns into an entry of the quarantine. Nothing else may break.
 func FuzzOldState(f *testing.F) {
 	cfg := rules(f, `
 rules:
@@ -67,7 +67,7 @@ rules:
 		l.st.SetState(key, v)
 		defer func() {
 			if r := recover(); r != nil {
-				if text, ok := r.(string); !ok || !strings.HasPrefix(text, "read own state ") {
+				if text, ok := r.(string); !ok || !strings.HasPrefix(text, "read own state") {
 					panic(r)
 				}
 			}
