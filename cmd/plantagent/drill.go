@@ -115,5 +115,5 @@ func (c drilledCmd) Run(e *env) error {
 	if filepath.Ext(c.Orders) != ".json" || strings.HasPrefix(c.Orders, "-") {
 		return fmt.Errorf("%q is not a drill's orders", c.Orders)
 	}
-	return drill.RunAgent(c.Orders, agent.Options{Version: version}, load, os.Stdin, e.out, e.err)
+	return drill.RunAgent(c.Orders, agent.Options{Version: version, Salvager: salvager()}, load, os.Stdin, e.out, e.err)
 }
