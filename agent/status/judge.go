@@ -117,13 +117,28 @@ func degraded(s *Snapshot) []Finding {
 	if d, err := time.ParseDuration(s.HubClockSkew); err == nil && d.Abs() > clockTolerance {
 		add("set this computer's clock", "clock differs from the hub's by %s", s.HubClockSkew)
 	}
-	if f := time.Duration(s.Business.FullInSeconds) * time.Second; f > 0 && f < fullSoon && s.Uplink.State == "connected" {
-		add("see why the hub takes less than comes in", "the buffer will be full in %s at the present rate", f)
+	if f := time.Duration(s.Business.FullInSeconds) * time.Second; f > 0 && f < fullSoon {
+		next := "restore the line to the hub before then; when it is full the sources are held back, nothing is dropped"
+		if s.Uplink.State == "connected" {
+			next = "see why the hub takes less than comes in"
+		}
+		add(next, "the buffer will be full in %s at the present rate", hours(f))
 	}
 	if s.Uplink.State == "connected" && s.Uplink.Reason != "" {
 		add(s.Uplink.NextStep, "%s", s.Uplink.Reason)
 	}
 	return out
+}
+
+// hours says how long, as exactly as somebody needs who has to do something until then.
+func hours(d time.Duration) string {
+	switch {
+	case d >= 2*time.Hour:
+		return fmt.Sprintf("%d h", int(d.Hours()))
+	case d >= time.Minute:
+		return fmt.Sprintf("%d min", int(d.Minutes()))
+	}
+	return "less than a minute"
 }
 
 func orElse(s, other string) string {
