@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"strings"
 	"testing"
 
 	"github.com/linekeeper/linekeeper/agent/buffer"
@@ -45,5 +46,19 @@ func BenchmarkComparedWithAPlainLog(b *testing.B) {
 			b.Fatal(err)
 		}
 		bufferbench.Print(os.Stdout, results)
+	}
+}
+
+// A small backlog shows that the measurement works; the bench command does it in full.
+func TestBacklogIsMeasured(t *testing.T) {
+	o := bufferbench.BacklogOptions{Large: 300_000, Small: 110_000, Memory: 100_000, Rounds: 1}
+	r, err := bufferbench.Backlog(t.Context(), t.TempDir(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var text strings.Builder
+	r.Print(&text)
+	if n := strings.Count(text.String(), "\nratio buffer_backlog_"); n != 7 || r.Small.Read == 0 || r.Large.Trim == 0 || r.SteadyRatio == 0 || r.Start == 0 {
+		t.Errorf("%d ratios:\n%s", n, text.String())
 	}
 }

@@ -47,6 +47,13 @@ var parts = []part{
 		}
 		return err
 	}},
+	{"backlog", "Agent buffer with a backlog: rates, start and memory", func(ctx context.Context, dir, _ string) error {
+		backlog, err := bufferbench.Backlog(ctx, dir, bufferbench.BacklogOptions{})
+		if err == nil {
+			backlog.Print(os.Stdout)
+		}
+		return err
+	}},
 	{"ingest", "Hub ingest: deduplicated, committed and acknowledged over TLS, against a bare idempotent insert", func(ctx context.Context, dir, _ string) error {
 		ingest, err := ingestbench.Run(ctx, ingestbench.Options{Dir: dir})
 		if err == nil {

@@ -2,6 +2,7 @@ package bufferbench
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"hash/crc32"
 	"os"
@@ -33,6 +34,15 @@ func openLog(dir string, shared bool) (store, error) {
 	return l, nil
 }
 
+func (l *log) path(number int) string { return fmt.Sprintf("%s/log-%06d", l.dir, number) }
+
+func checkSum(body []byte, sum uint32) error {
+	if crc32.Checksum(body, castagnoli) != sum {
+		return errors.New("checksum does not match")
+	}
+	return nil
+}
+
 func (l *log) next() error {
 	if l.f != nil {
 		if err := l.f.Close(); err != nil {
@@ -40,7 +50,7 @@ func (l *log) next() error {
 		}
 	}
 	l.number++
-	f, err := os.Create(fmt.Sprintf("%s/log-%06d", l.dir, l.number))
+	f, err := os.Create(l.path(l.number))
 	if err != nil {
 		return err
 	}
