@@ -214,42 +214,60 @@ func TestHubKilledBeforeCommitLosesNothing(t *testing.T) {
 	}
 }
 
-// The real agent passes an inspecting proxy that wants a login, without a key of its own in the configuration but the
-// proxy's address.
-func TestRealAgentPassesAnInspectingProxyWithPassword(t *testing.T) {
-	t.Parallel()
-	w := newWireLine(t, "")
-	proxy := realparts.NewInspector(t, realparts.InspectorOptions{User: "ulm", Password: "secret", Inspect: true})
-	setProxy := func(url string) {
-		raw, err := os.ReadFile(w.agentCfg)
-		if err != nil {
-			t.Fatal(err)
-		}
-		config := strings.Replace(string(raw), "\nhub:\n", "\nhub:\n  proxy: "+url+"\n", 1)
-		w.agentCfg = realparts.WriteFile(t, filepath.Join(w.dir, "agent-proxy.yaml"), config)
+// viaProxy writes the agent's configuration anew with a proxy, its only key that is about this.
+func (w *wireLine) viaProxy(t testing.TB, url string) {
+	t.Helper()
+	raw, err := os.ReadFile(filepath.Join(w.dir, "agent.yaml"))
+	if err != nil {
+		t.Fatal(err)
 	}
-	plain := w.agentCfg
-	setProxy(strings.Replace(proxy.URL(), "secret", "wrong", 1))
+	config := strings.Replace(string(raw), "\nhub:\n", "\nhub:\n  proxy: "+url+"\n", 1)
+	w.agentCfg = realparts.WriteFile(t, filepath.Join(w.dir, "agent-proxy.yaml"), config)
+}
+
+// throughInspection runs the real agent with a wrong password of the proxy, then with the right one, cuts the line and
+// kills the hub.
+func (w *wireLine) throughInspection(t testing.TB, url, password, issuer string, cut func()) {
+	t.Helper()
+	w.viaProxy(t, strings.Replace(url, password, "wrong", 1))
 	w.hub.Start(t)
 	w.agent.Start(t)
 	w.uplinkIs(t, "the wrong password is named", func(code, state, _, reason string) bool {
 		return code == "proxy_login" && state == "offline" && strings.Contains(reason, "407")
 	})
-	w.agentCfg = plain
-	setProxy(proxy.URL())
+	w.viaProxy(t, url)
 	restart(t, w.agent, syscall.SIGTERM)
 	w.publish(t, 300)
 	w.uplinkIs(t, "connected inside a WebSocket", func(_, state, way, reason string) bool {
-		return state == "connected" && way == "websocket" && strings.Contains(reason, "Plant Web Gateway CA")
+		return state == "connected" && way == "websocket" && strings.Contains(reason, issuer)
 	})
 	db := w.db(t)
 	w.settled(t, db)
-	proxy.Cut()
+	cut()
 	restart(t, w.hub, syscall.SIGKILL)
 	w.publish(t, 300)
 	w.settled(t, db)
+}
+
+// The real agent passes an inspecting proxy that wants a login, and the proxy can read nothing.
+func TestRealAgentPassesAnInspectingProxyWithPassword(t *testing.T) {
+	t.Parallel()
+	w := newWireLine(t, "")
+	proxy := realparts.NewInspector(t, realparts.InspectorOptions{User: "ulm", Password: "secret", Inspect: true})
+	w.throughInspection(t, proxy.URL(), "secret", "Plant Web Gateway CA", proxy.Cut)
 	if seen := proxy.Seen(); len(seen) < 10_000 || bytes.Contains(seen, []byte("RM-1")) {
 		t.Errorf("the proxy saw %d bytes, item numbers among them: %v", len(seen), bytes.Contains(seen, []byte("RM-1")))
+	}
+}
+
+func TestRealAgentPassesSquidThatOpensTLS(t *testing.T) {
+	t.Parallel()
+	w := newWireLine(t, "")
+	squid := realparts.InspectingSquid(t, filepath.Join(w.dir, "pki", "ca.pem"))
+	w.throughInspection(t, squid.URL(), squid.Password, "not trusted", func() { restart(t, squid, syscall.SIGKILL) })
+	// It logs a request when that ends: the first tunnel has, and it could see what was asked for.
+	if log := squid.Log(); !strings.Contains(log, "/v1/agent-tunnel") {
+		t.Errorf("squid did not look inside TLS:\n%s", log)
 	}
 }
 
