@@ -2,9 +2,11 @@ package store
 
 import (
 	"context"
+	"crypto/sha256"
 	"database/sql"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	pb "github.com/linekeeper/linekeeper/proto/linekeeper/v1"
@@ -142,9 +144,10 @@ func (s *Store) DisconnectAll(ctx context.Context) error {
 	})
 }
 
-// SetStatus stores what an agent says of itself and replaces its ledger.
+// SetStatus stores what an agent says of itself and replaces its ledger. The ledger stands in its own table only, of which
+// what is as before is not written.
 func (s *Store) SetStatus(ctx context.Context, agentID int64, m *pb.AgentStatus) error {
-	body, err := proto.Marshal(m)
+	body, ledger, err := encodeStatus(m)
 	if err != nil {
 		return fmt.Errorf("encode agent status: %w", err)
 	}
@@ -153,22 +156,99 @@ func (s *Store) SetStatus(ctx context.Context, agentID int64, m *pb.AgentStatus)
 		if _, err := tx.exec("UPDATE agents SET status = $1, status_at = $2, seen_at = $2 WHERE id = $3", body, us(tx.now), agentID); err != nil {
 			return err
 		}
-		return tx.setLedger(agentID, m.GetLedger())
+		if s.ledgers.swap(agentID, ledger) {
+			return nil
+		}
+		err := tx.setLedger(agentID, m.GetLedger())
+		if err != nil {
+			s.ledgers.forget(agentID)
+		}
+		return err
 	})
 	if err != nil {
+		s.ledgers.forget(agentID)
 		return fmt.Errorf("store agent status: %w", err)
 	}
 	return nil
 }
 
+// encodeStatus encodes a status without its ledger, and the hash of that.
+func encodeStatus(m *pb.AgentStatus) (body []byte, ledger [32]byte, err error) {
+	rest := proto.CloneOf(m)
+	rest.Ledger = nil
+	if body, err = proto.Marshal(rest); err != nil {
+		return nil, ledger, err
+	}
+	only, err := proto.MarshalOptions{Deterministic: true}.Marshal(&pb.AgentStatus{Ledger: m.GetLedger()})
+	return body, sha256.Sum256(only), err
+}
+
+// ledgers remembers the hash of each agent's ledger as it was written last. It is changed inside the transactions that write
+// them, whose order is that of the commits, and forgets what was not committed.
+type ledgers struct {
+	mu     sync.Mutex
+	hashes map[int64][32]byte
+}
+
+// swap remembers a hash and reports whether it was known.
+func (l *ledgers) swap(agentID int64, hash [32]byte) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	old, known := l.hashes[agentID]
+	if l.hashes == nil {
+		l.hashes = map[int64][32]byte{}
+	}
+	l.hashes[agentID] = hash
+	return known && old == hash
+}
+
+func (l *ledgers) forget(agentID int64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.hashes, agentID)
+}
+
+// ledgerLine is a row of the ledger without its quantities.
+type ledgerLine struct{ source, order, operation, item, kind, unit string }
+
+// setLedger makes an agent's ledger what rows say, writing what differs. Of two rows of one line the first counts.
 func (tx *Tx) setLedger(agentID int64, rows []*pb.LedgerRow) error {
-	if _, err := tx.exec("DELETE FROM ledger WHERE agent_id = $1", agentID); err != nil {
+	type quantities struct{ counted, stored string }
+	old := map[ledgerLine]quantities{}
+	_, err := collect(tx.ctx, tx, func(r *sql.Rows) (none struct{}, err error) {
+		var l ledgerLine
+		var q quantities
+		err = r.Scan(&l.source, &l.order, &l.operation, &l.item, &l.kind, &l.unit, &q.counted, &q.stored)
+		old[l] = q
+		return none, err
+	}, "SELECT source, order_no, operation, item, kind, unit, counted, stored FROM ledger WHERE agent_id = $1", agentID)
+	if err != nil {
 		return err
 	}
-	for _, l := range rows {
+	met := make(map[ledgerLine]bool, len(rows))
+	for _, r := range rows {
+		l := ledgerLine{r.GetSource(), r.GetOrderNo(), r.GetOperation(), r.GetItem(), r.GetKind(), r.GetUnit()}
+		q := quantities{zeroText(r.GetCounted()), zeroText(r.GetStored())}
+		was, known := old[l]
+		if met[l] || known && was == q {
+			met[l] = true
+			continue
+		}
+		met[l] = true
 		_, err := tx.exec(`INSERT INTO ledger (agent_id, source, order_no, operation, item, kind, unit, counted, stored)
-			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT DO NOTHING`, agentID, l.GetSource(), l.GetOrderNo(), l.GetOperation(),
-			l.GetItem(), l.GetKind(), l.GetUnit(), zeroText(l.GetCounted()), zeroText(l.GetStored()))
+			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT (agent_id, source, order_no, operation, item, kind, unit)
+			DO UPDATE SET counted = excluded.counted, stored = excluded.stored`,
+			agentID, l.source, l.order, l.operation, l.item, l.kind, l.unit, q.counted, q.stored)
+		if err != nil {
+			return err
+		}
+	}
+	for l := range old {
+		if met[l] {
+			continue
+		}
+		_, err := tx.exec(`DELETE FROM ledger WHERE agent_id = $1 AND source = $2 AND order_no = $3 AND operation = $4 AND item = $5
+			AND kind = $6 AND unit = $7`, agentID, l.source, l.order, l.operation, l.item, l.kind, l.unit)
 		if err != nil {
 			return err
 		}
@@ -276,7 +356,8 @@ func scanMark(r *sql.Rows) (m Mark, err error) {
 
 // Marks lists the marks of the counters that an agent reported.
 func (s *Store) Marks(ctx context.Context, agentID int64) ([]Mark, error) {
-	return collect(ctx, s, scanMark, markColumns+" WHERE agent_id = $1 ORDER BY source, tag, changed_at", agentID)
+	return collect(ctx, s, scanMark, markColumns+` WHERE plant = (SELECT plant FROM agents WHERE id = $1)
+		AND agent_id = $1 ORDER BY source, tag, changed_at`, agentID)
 }
 
 // Mark returns the mark of a counter; its CounterTo is empty when the counter is not known.

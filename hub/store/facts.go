@@ -365,14 +365,30 @@ type FactFilter struct {
 
 // Facts lists facts, newest first, with their postings. Facts that are not planned yet are not in the list.
 func (s *Store) Facts(ctx context.Context, f FactFilter, page Page) ([]Fact, error) {
+	// One index is to be used, the one that leaves the fewest rows: the other conditions are written so that none serves them.
 	var w where
 	w.and("x.fact_id < ?", page.before())
-	w.andText("x.plant = ?", f.Plant)
-	w.andText("x.order_no = ?", f.OrderNo)
+	from := "JOIN fact_index"
+	switch {
+	case f.OrderNo != "":
+		w.and("x.order_no = ?", f.OrderNo)
+		w.andText("x.plant || '' = ?", f.Plant)
+		w.andText("EXISTS (SELECT 1 FROM postings p WHERE p.fact_id = x.fact_id AND p.state || '' = ?)", f.Outcome)
+	case f.Outcome != "":
+		from = "JOIN postings o ON o.fact_id = f.id JOIN fact_index"
+		w.and("o.state = ?", f.Outcome)
+		w.and("o.fact_id < ?", page.before())
+		w.andText("x.plant || '' = ?", f.Plant)
+	default:
+		w.andText("x.plant = ?", f.Plant)
+	}
 	w.andText("x.kind = ?", f.Kind)
 	w.andText("x.source = ?", f.Source)
-	w.andText("x.fact_id IN (SELECT fact_id FROM postings WHERE state = ?)", f.Outcome)
-	q := strings.Replace(factColumns, "LEFT JOIN fact_index", "JOIN fact_index", 1) + w.String() + " ORDER BY x.fact_id DESC LIMIT " + fmt.Sprint(page.limit())
+	order := " ORDER BY x.fact_id DESC LIMIT "
+	if f.Outcome != "" && f.OrderNo == "" {
+		order = " ORDER BY o.fact_id DESC LIMIT "
+	}
+	q := strings.Replace(factColumns, "LEFT JOIN fact_index", from, 1) + w.String() + order + fmt.Sprint(page.limit())
 	facts, err := collect(ctx, s, scanFact, q, w.args...)
 	if err != nil {
 		return nil, fmt.Errorf("list facts: %w", err)

@@ -45,6 +45,8 @@ type Store struct {
 	reads  sync.Map // text -> *sql.Stmt of the readers
 	fresh  fresh
 
+	ledgers ledgers
+
 	mu       sync.Mutex
 	queue    []*update // wait to be written
 	watchers map[*watcher]struct{}

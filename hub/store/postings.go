@@ -199,9 +199,13 @@ type PostingFilter struct {
 	State                            PostingState
 }
 
+// where writes the conditions. Those of an order are found by the index of facts.
 func (f PostingFilter) where(w *where) {
 	w.andText("p.erp = ?", f.ERP)
-	w.andText("p.order_no = ?", f.OrderNo)
+	if f.OrderNo != "" {
+		w.and("p.order_no || '' = ?", f.OrderNo)
+		w.and("p.fact_id IN (SELECT fact_id FROM fact_index WHERE order_no = ?)", f.OrderNo)
+	}
 	w.andText("p.plant = ?", f.Plant)
 	w.andText("p.code = ?", f.Code)
 	w.andText("p.class = ?", f.Class)
@@ -213,6 +217,13 @@ func (s *Store) Postings(ctx context.Context, f PostingFilter, page Page) ([]Fac
 	var w where
 	w.and("p.fact_id < ?", page.before())
 	f.where(&w)
+	few, err := s.few(ctx, f)
+	if err != nil {
+		return nil, fmt.Errorf("list postings: %w", err)
+	}
+	if few {
+		w.and("p.fact_id IN (SELECT fact_id FROM postings p WHERE p.state = ? AND p.code = ? AND "+openPostings+")", string(f.State), f.Code)
+	}
 	all, err := collect(ctx, s, scanPosting, postingColumns+w.String()+" ORDER BY p.fact_id DESC LIMIT "+fmt.Sprint(page.limit()), w.args...)
 	if err != nil {
 		return nil, fmt.Errorf("list postings: %w", err)
@@ -225,6 +236,16 @@ func (s *Store) Postings(ctx context.Context, f PostingFilter, page Page) ([]Fac
 		facts[i].Posting = &all[i]
 	}
 	return facts, nil
+}
+
+// few reports whether so few open postings have a state and a code that they are to be found by that. Of many, the latest are met
+// soon by going through all of the state.
+func (s *Store) few(ctx context.Context, f PostingFilter) (bool, error) {
+	if f.State == "" || f.Code == "" || f.State.Settled() || f.OrderNo != "" {
+		return false, nil
+	}
+	n, err := s.CountPostings(ctx, PostingFilter{State: f.State, Code: f.Code})
+	return n <= 1000, err
 }
 
 // PostingsAfter returns at most limit postings that match with their facts, oldest first, above a fact id.
@@ -260,8 +281,16 @@ func (tx *Tx) PostingsAfter(f PostingFilter, after int64, limit int) ([]Fact, er
 // CountPostings counts the postings that match.
 func (s *Store) CountPostings(ctx context.Context, f PostingFilter) (int64, error) {
 	var w where
-	f.where(&w)
-	n, err := first(ctx, s, scanValue[int64], "SELECT COUNT(*) FROM postings p"+w.String(), w.args...)
+	q := "SELECT COUNT(*) FROM postings p"
+	if f.OrderNo == "" && f.Plant == "" && f.Class == "" { // these are counted already
+		q = "SELECT COALESCE(SUM(n), 0) FROM posting_counts"
+		w.andText("erp = ?", f.ERP)
+		w.andText("code = ?", f.Code)
+		w.andText("state = ?", string(f.State))
+	} else {
+		f.where(&w)
+	}
+	n, err := first(ctx, s, scanValue[int64], q+w.String(), w.args...)
 	if err != nil {
 		return 0, fmt.Errorf("count postings: %w", err)
 	}
@@ -375,7 +404,7 @@ func (tx *Tx) Admissible(orders []string, unknown, unrouted string, after int64,
 
 // ParkedOrders lists the order numbers of postings that are parked with a code.
 func (s *Store) ParkedOrders(ctx context.Context, code string) ([]string, error) {
-	return collect(ctx, s, scanValue[string], "SELECT DISTINCT order_no FROM postings WHERE state = 'parked' AND code = $1", code)
+	return collect(ctx, s, scanValue[string], "SELECT DISTINCT p.order_no FROM postings p WHERE p.state = 'parked' AND p.code = $1 AND "+openPostings, code)
 }
 
 // padded appends bulkRows values to the arguments, the last one repeated, so that a statement has one text.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"path/filepath"
 	"sync"
 	"testing"
@@ -13,6 +14,7 @@ import (
 	"github.com/linekeeper/linekeeper/hub/store"
 	"github.com/linekeeper/linekeeper/hub/wire"
 	"github.com/linekeeper/linekeeper/proto/factkey"
+	pb "github.com/linekeeper/linekeeper/proto/linekeeper/v1"
 	"github.com/shopspring/decimal"
 )
 
@@ -335,4 +337,65 @@ func TestFunctionThatFailsTakesNobodyAlong(t *testing.T) {
 			t.Errorf("alarm %+v of a function that failed, or twice", a)
 		}
 	}
+}
+
+// What an agent says twice a minute must not be written again where it is as before.
+func TestStatusWritesOnlyWhatChanged(t *testing.T) {
+	ctx := context.Background()
+	path := filepath.Join(t.TempDir(), "hub.db")
+	s := open(t, path)
+	a := agent(t, s, "ulm", "edge1")
+	rng := rand.New(rand.NewPCG(1, 2))
+	rows := map[int]*pb.LedgerRow{}
+	for round := range 60 {
+		changed := 0
+		for range rng.IntN(3) {
+			i := rng.IntN(30)
+			if rows[i] != nil && rng.IntN(3) == 0 {
+				delete(rows, i)
+			} else {
+				rows[i] = &pb.LedgerRow{Source: "s", OrderNo: fmt.Sprint("WO-", i), Kind: "yield", Unit: "C62", Counted: fmt.Sprint(round + 1)}
+			}
+			changed++
+		}
+		m := &pb.AgentStatus{State: "ok"}
+		for _, r := range rows {
+			m.Ledger = append(m.Ledger, r)
+		}
+		if round%10 == 5 { // a hub that starts knows nothing of what it wrote
+			s.Close()
+			s = open(t, path)
+		}
+		before := writes(t, s)
+		if err := s.SetStatus(ctx, a.ID, m); err != nil {
+			t.Fatal(err)
+		}
+		if n := writes(t, s) - before; n > changed+1 {
+			t.Fatalf("round %d: %d rows were written where %d changed beside the agent's own", round, n, changed)
+		}
+		edge, err := s.EdgeLines(ctx, store.TallyFilter{})
+		if err != nil || len(edge) != len(rows) {
+			t.Fatalf("round %d: ledger %+v, %v; want %d rows", round, edge, err, len(rows))
+		}
+		for _, l := range edge {
+			if r := rows[orderIndex(l.OrderNo)]; r == nil || r.Counted != l.Counted.String() || !l.Stored.IsZero() {
+				t.Fatalf("round %d: line %+v, want %v", round, l, r)
+			}
+		}
+	}
+}
+
+func orderIndex(no string) (i int) {
+	fmt.Sscanf(no, "WO-%d", &i)
+	return i
+}
+
+// writes is how many rows the store's writer has written since it was opened.
+func writes(t *testing.T, s *store.Store) (n int) {
+	t.Helper()
+	n, err := s.RowsWritten(context.Background())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
 }

@@ -22,7 +22,7 @@ func (s *Store) TallyInput(ctx context.Context, f TallyFilter) (edge []object.Ed
 		return nil, nil, fmt.Errorf("read tally: %w", err)
 	}
 	defer ro.Rollback()
-	db := snapshot{ro}
+	db := snapshot{s, ro}
 	if edge, err = edgeLines(ctx, db, f); err != nil {
 		return nil, nil, fmt.Errorf("read ledger: %w", err)
 	}
@@ -45,10 +45,17 @@ func (s *Store) EdgeLines(ctx context.Context, f TallyFilter) ([]object.EdgeLine
 	return edge, nil
 }
 
-type snapshot struct{ tx *sql.Tx }
+type snapshot struct {
+	s  *Store
+	tx *sql.Tx
+}
 
 func (s snapshot) query(ctx context.Context, q string, args ...any) (*sql.Rows, error) {
-	return s.tx.QueryContext(ctx, q, args...)
+	st, err := s.s.reader(ctx, q)
+	if err != nil {
+		return nil, err
+	}
+	return s.tx.StmtContext(ctx, st).QueryContext(ctx, args...)
 }
 
 func edgeLines(ctx context.Context, db querier, f TallyFilter) ([]object.EdgeLine, error) {
@@ -136,8 +143,8 @@ func sumLines(ctx context.Context, db querier, f TallyFilter) ([]object.FactLine
 
 // factsOf names some facts of a row of the tally. Of postings that are over, it looks through the latest of the order only.
 func factsOf(ctx context.Context, db querier, t tallySum) ([]string, error) {
-	const latest = `(SELECT fact_id FROM fact_index WHERE order_no = $1 ORDER BY fact_id DESC LIMIT 10000) o
-		JOIN postings p ON p.fact_id = o.fact_id`
+	const latest = `(SELECT fact_id FROM fact_index WHERE order_no = $1 ORDER BY fact_id DESC LIMIT 10000) latest
+		CROSS JOIN postings p ON p.fact_id = latest.fact_id`
 	from, states := "postings p", "p.order_no = $1 AND p.state NOT IN ('verified', 'not_posted', 'settled') AND p.state || '' = $2"
 	switch {
 	case PostingState(t.state).Settled():

@@ -256,8 +256,16 @@ func (tx *Tx) query(_ context.Context, q string, args ...any) (*sql.Rows, error)
 // query keeps the statements of the readers: parsing one costs as much as running it. There are few texts, because filters
 // only combine a few conditions.
 func (s *Store) query(ctx context.Context, q string, args ...any) (*sql.Rows, error) {
+	st, err := s.reader(ctx, q)
+	if err != nil {
+		return nil, err
+	}
+	return st.QueryContext(ctx, args...)
+}
+
+func (s *Store) reader(ctx context.Context, q string) (*sql.Stmt, error) {
 	if st, ok := s.reads.Load(q); ok {
-		return st.(*sql.Stmt).QueryContext(ctx, args...)
+		return st.(*sql.Stmt), nil
 	}
 	st, err := s.ro.PrepareContext(ctx, q)
 	if err != nil {
@@ -267,7 +275,7 @@ func (s *Store) query(ctx context.Context, q string, args ...any) (*sql.Rows, er
 		st.Close()
 		st = other.(*sql.Stmt)
 	}
-	return st.QueryContext(ctx, args...)
+	return st, nil
 }
 
 // collect reads all rows of a query.
