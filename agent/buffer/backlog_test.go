@@ -3,7 +3,6 @@ package buffer
 import (
 	"bytes"
 	"context"
-	"fmt"
 	"os"
 	"strconv"
 	"sync"
@@ -41,7 +40,8 @@ func TestBacklogDrainsWhileIntakeGoesOnAndGivesTheDiskBack(t *testing.T) {
 	}
 	cfg.Limit = 2*backlog + 1<<30
 	b := open(t, cfg)
-	record := func(seq uint64) []byte { return fmt.Appendf(nil, "%012d%s", seq, bytes.Repeat([]byte("x"), 244)) }
+	filler := bytes.Repeat([]byte("x"), 248)
+	record := func(seq uint64) []byte { return append(seqKey(seq), filler...) }
 	next := uint64(1)
 	appendSome := func(n int) {
 		err := b.Commit(context.Background(), func(tx *Tx) error {
@@ -56,7 +56,7 @@ func TestBacklogDrainsWhileIntakeGoesOnAndGivesTheDiskBack(t *testing.T) {
 		next += uint64(n)
 	}
 	for b.Stats().Bytes < backlog && !t.Failed() {
-		appendSome(2000)
+		appendSome(8000)
 	}
 	full := dirSize(t, cfg.Dir)
 	if full < backlog {
@@ -72,12 +72,12 @@ func TestBacklogDrainsWhileIntakeGoesOnAndGivesTheDiskBack(t *testing.T) {
 	})
 	seen := uint64(0)
 	for (seen < waiting || !drained.Load()) && !t.Failed() {
-		entries, err := b.Read(seen, 2000, 1<<20)
+		entries, err := b.Read(seen, 4000, 2<<20)
 		if err != nil {
 			t.Fatal(err)
 		}
 		for _, e := range entries {
-			if e.Seq != seen+1 || len(e.Body) != 256 || !bytes.HasPrefix(e.Body, fmt.Appendf(nil, "%012d", e.Seq)) {
+			if e.Seq != seen+1 || len(e.Body) != 256 || seqOf(e.Body[:8]) != e.Seq {
 				t.Fatalf("after %d comes %d, %.20q", seen, e.Seq, e.Body)
 			}
 			seen = e.Seq
