@@ -30,13 +30,13 @@ func dirSize(t testing.TB, dir string) (size int64) {
 // After a long outage the backlog drains while intake goes on, in order and without a gap, and the disk is given back.
 func TestBacklogDrainsWhileIntakeGoesOnAndGivesTheDiskBack(t *testing.T) {
 	cfg := small(t.TempDir())
-	backlog, most := int64(12<<20), int64(2*minSegmentSize+256<<10)
+	backlog, most, group := int64(12<<20), int64(2*minSegmentSize+256<<10), 300
 	if text := os.Getenv(backlogVariable); text != "" {
 		var err error
 		if backlog, err = strconv.ParseInt(text, 10, 64); err != nil {
 			t.Fatal(err)
 		}
-		cfg.SegmentSize, most = DefaultSegmentSize, 200<<20
+		cfg.SegmentSize, most, group = DefaultSegmentSize, 200<<20, 8000
 	}
 	cfg.Limit = 2*backlog + 1<<30
 	b := open(t, cfg)
@@ -56,7 +56,7 @@ func TestBacklogDrainsWhileIntakeGoesOnAndGivesTheDiskBack(t *testing.T) {
 		next += uint64(n)
 	}
 	for b.Stats().Bytes < backlog && !t.Failed() {
-		appendSome(8000)
+		appendSome(group)
 	}
 	full := dirSize(t, cfg.Dir)
 	if full < backlog {
