@@ -21,7 +21,8 @@ import (
 //  2. How a write transaction begins (here: with the write lock, so that it cannot fail half way for want of it).
 //  3. The fastest way to insert many rows that may be there already.
 //  4. The column types of the migrations (BLOB) and goose's name of the dialect.
-//  5. That row ids are given out in the order of commits. A single writer makes it so here; the planner's cursor over
+//  5. How it says that the disk is full or fails.
+//  6. That row ids are given out in the order of commits. A single writer makes it so here; the planner's cursor over
 //     facts.id depends on it.
 const (
 	beginWrite   = "BEGIN IMMEDIATE"
@@ -66,6 +67,25 @@ func copyDatabase(ctx context.Context, from, to, vfs string) error {
 	defer db.Close()
 	_, err = db.ExecContext(ctx, "VACUUM INTO ?", to)
 	return err
+}
+
+// nextStep says what to do about an error of the disk or of the database file; it is empty for any other error.
+func nextStep(err error) string {
+	var e *sqlite.Error
+	if !errors.As(err, &e) {
+		return ""
+	}
+	switch e.Code() & 0xff {
+	case sqlite3.SQLITE_FULL:
+		return "the disk is full: free some of it; the hub goes on by itself"
+	case sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN:
+		return "the disk fails: look into the system's log and at the disk; the hub goes on by itself when it is well again"
+	case sqlite3.SQLITE_READONLY:
+		return "it cannot be written: let the hub's user write the file and its folder; the hub then goes on by itself"
+	case sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB:
+		return "it is damaged: stop the hub, keep a copy of the file, and put the newest backup in its place"
+	}
+	return ""
 }
 
 func dsn(path, vfs string, options ...string) string {

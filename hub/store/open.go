@@ -49,6 +49,7 @@ type Store struct {
 
 	mu       sync.Mutex
 	queue    []*update // wait to be written
+	trouble  error     // why the disk took no write since the last one that it took
 	watchers map[*watcher]struct{}
 }
 
@@ -172,13 +173,13 @@ func (s *Store) Close() error {
 // ErrClosed is what every write answers after Close.
 var ErrClosed = errors.New("store is closed")
 
-// Ping reports whether the database answers.
+// Ping reports whether the database answers, and after a write has failed whether it can be written again.
 func (s *Store) Ping(ctx context.Context) error {
 	var one int
 	if err := s.ro.QueryRowContext(ctx, "SELECT 1").Scan(&one); err != nil {
-		return fmt.Errorf("ask store: %w", err)
+		return fmt.Errorf("ask store: %w", s.explain(err))
 	}
-	return nil
+	return s.checkWrite(ctx)
 }
 
 // Backup writes a consistent copy of the database to a new file while the hub works.

@@ -113,6 +113,7 @@ func (s *Store) writeGroup() {
 			maps.Copy(touched, u.tx.touched)
 		}
 	}
+	s.judge(group)
 	s.announce(touched)
 	for _, u := range group {
 		close(u.done)

@@ -1,0 +1,53 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"time"
+)
+
+// A disk that is full, or fails, is told to every caller with what to do about it. Nothing has to be started again: SQLite
+// takes the failed transaction back, and the next one finds out whether the disk is well.
+
+// explain adds to an error of the disk which store it was, and the next step. Other errors it leaves alone.
+func (s *Store) explain(err error) error {
+	if step := nextStep(err); step != "" {
+		return fmt.Errorf("%w (store %q: %s)", err, s.path, step)
+	}
+	return err
+}
+
+// judge notes whether the disk took a group of updates, and explains to each why not.
+func (s *Store) judge(group []*update) {
+	var failed error
+	stored := false
+	for _, u := range group {
+		stored = stored || u.err == nil
+		if nextStep(u.err) != "" {
+			u.err = s.explain(u.err)
+			failed = u.err
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if stored {
+		s.trouble = nil
+	} else if failed != nil {
+		s.trouble = failed
+	}
+}
+
+// checkWrite finds out whether the disk takes writes again, after it did not.
+func (s *Store) checkWrite(ctx context.Context) error {
+	s.mu.Lock()
+	trouble := s.trouble
+	s.mu.Unlock()
+	if trouble == nil {
+		return nil
+	}
+	err := s.Update(ctx, func(tx *Tx) error { return tx.setMeta("checked_at", tx.Now().UTC().Format(time.RFC3339)) })
+	if err != nil {
+		return fmt.Errorf("write to store: %w", err)
+	}
+	return nil
+}
