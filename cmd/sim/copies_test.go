@@ -54,15 +54,33 @@ func (m *agentMachine) reinstall(plan *agenda, back time.Duration) {
 
 // known reports whether the hub knows where each counter stands. Before that, what an agent counted is gone with its disk.
 func (m *agentMachine) known() bool {
-	var l list[api.Fact]
-	if m.w.hub.p == nil || m.w.hub.p.frozen() || m.w.hub.ask("GET", "/v1/facts?limit=500&source="+m.station.source("plc"), "", &l) != nil {
-		return false
-	}
 	rules := map[string]bool{}
-	for _, f := range l.Items {
+	for _, f := range m.facts("plc") {
 		rules[f.Rule] = true
 	}
 	return rules["good"] && rules["scrap"]
+}
+
+// edit changes, in the MES, a row that the hub knows already, without a new version: a fault of the source. What was told
+// first stays; should an agent read the row anew, the other content is kept aside.
+func (m *agentMachine) edit() {
+	for _, f := range m.facts("mes") {
+		n := m.station.rowOf(f.Position)
+		if m.w.rng.IntN(8) == 0 && m.station.edit(n) {
+			m.w.logf("row %d of %s is edited in place", n, m.name)
+			m.edited = true
+			return
+		}
+	}
+}
+
+// facts are the newest that the hub holds of a source; none when it cannot be asked.
+func (m *agentMachine) facts(source string) []api.Fact {
+	var l list[api.Fact]
+	if m.w.hub.p == nil || m.w.hub.p.frozen() || m.w.hub.ask("GET", "/v1/facts?limit=500&source="+m.station.source(source), "", &l) != nil {
+		return nil
+	}
+	return l.Items
 }
 
 // move takes the folder to another computer, in order.

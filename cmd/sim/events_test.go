@@ -111,7 +111,7 @@ var (
 func (w *world) disaster(plan *agenda) {
 	a := w.anyone()
 	w.copyOnce(a)
-	switch w.rng.IntN(14) {
+	switch w.rng.IntN(15) {
 	case 0:
 		w.crash(a.p, plan)
 	case 1:
@@ -145,6 +145,8 @@ func (w *world) disaster(plan *agenda) {
 		w.jump(a.name, a.clock)
 	case 12:
 		w.jump("the hub", w.hub.clock)
+	case 13:
+		a.edit()
 	default:
 		w.logf("%s is cut off", a.name)
 		w.net.isolate(a.name, true)

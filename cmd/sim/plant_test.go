@@ -4,7 +4,9 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"math/rand/v2"
+	"regexp"
 	"strconv"
 	"sync"
 	"time"
@@ -127,7 +129,7 @@ func (s *station) count() {
 func (s *station) insert() {
 	n := int64(1 + s.rng.IntN(9))
 	order := s.orderNo(2 + s.rng.IntN(2))
-	v := map[string]any{"order": order, "qty": signal.Number(strconv.FormatInt(n, 10)), "at": time.Now()}
+	v := map[string]any{"order": order, "qty": signal.Number(strconv.FormatInt(n, 10)), "at": right()}
 	if s.rng.IntN(3) == 0 {
 		v["item"] = "RM-7"
 		s.rows = append(s.rows, row{"issues", v})
@@ -139,13 +141,43 @@ func (s *station) insert() {
 	s.made(line{order, "FG-2", "yield", "C62"}, n)
 }
 
+var digits = regexp.MustCompile(`\d+`)
+
+// rowOf returns the number of the row that a fact's position names, 0 when it names none.
+func (s *station) rowOf(position string) int {
+	// It ends with "rows|17|1", escaped: the last number but one is the row.
+	numbers := digits.FindAllString(position, -1)
+	if len(numbers) < 2 {
+		return 0
+	}
+	n, _ := strconv.Atoi(numbers[len(numbers)-2])
+	return n
+}
+
+// edit makes the quantity of a row smaller.
+func (s *station) edit(n int) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if n < 1 || n > len(s.rows) || s.rows[n-1].value["qty"] == nil {
+		return false
+	}
+	was, _ := strconv.Atoi(string(s.rows[n-1].value["qty"].(signal.Number)))
+	if was < 2 {
+		return false
+	}
+	changed := maps.Clone(s.rows[n-1].value)
+	changed["qty"] = signal.Number(strconv.Itoa(was - 1))
+	s.rows[n-1].value = changed
+	return true
+}
+
 // publish sends a message to the broker. mu is held.
 func (s *station) publish() {
 	n := int64(1 + s.rng.IntN(9))
 	order := s.orderNo(2)
 	s.published++
 	s.queue = append(s.queue, message{s.published, map[string]any{
-		"id": fmt.Sprintf("%s-%d", s.name, s.published), "order": order, "item": "FG-3", "qty": signal.Number(strconv.FormatInt(n, 10)), "at": time.Now(),
+		"id": fmt.Sprintf("%s-%d", s.name, s.published), "order": order, "item": "FG-3", "qty": signal.Number(strconv.FormatInt(n, 10)), "at": right(),
 	}})
 	s.made(line{order, "FG-3", "yield", "C62"}, n)
 	close(s.came)
@@ -157,7 +189,7 @@ func (s *station) finish() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, no := range s.orders() {
-		s.rows = append(s.rows, row{"states", map[string]any{"order": no, "state": "finished", "at": time.Now()}})
+		s.rows = append(s.rows, row{"states", map[string]any{"order": no, "state": "finished", "at": right()}})
 	}
 }
 
@@ -269,8 +301,10 @@ func (d *broker) Run(ctx context.Context, _ []byte, emit signal.Emit) error {
 	for ctx.Err() == nil {
 		s := d.s
 		if !s.serves(d.p) {
-			<-ctx.Done() // the broker has another session under this name
-			return nil
+			if pause(ctx, time.Second) != nil { // the broker has another session under this name
+				return nil
+			}
+			continue
 		}
 		s.mu.Lock()
 		var take []message

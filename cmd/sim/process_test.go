@@ -112,10 +112,17 @@ func (p *process) stop() error {
 	return err
 }
 
-// clock is the wall clock of one machine.
+// clock is the wall clock of one machine. off is how wrong it is.
 type clock struct{ off atomic.Int64 }
 
-func (c *clock) now() time.Time { return time.Now().Add(time.Duration(c.off.Load())) }
+// today is what a clock that is right shows when the simulation begins: fake time begins in the year 2000, which the product
+// knows to be wrong.
+var today = time.Date(2026, 6, 15, 6, 0, 0, 0, time.UTC)
+
+// right is the true time.
+func right() time.Time { return today.Add(time.Since(time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC))) }
+
+func (c *clock) now() time.Time { return right().Add(time.Duration(c.off.Load())) }
 
 // copyDir copies what lies in a folder, without what only a living process needs.
 func copyDir(from, to string) error {

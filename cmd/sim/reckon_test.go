@@ -7,12 +7,13 @@ import (
 	"strings"
 
 	"github.com/linekeeper/linekeeper/hub/api"
+	"github.com/linekeeper/linekeeper/hub/object"
 	"github.com/shopspring/decimal"
 )
 
 func (t totals) String() string {
-	return fmt.Sprintf("facts=%d crashes=%d cuts=%d stalls=%d restores=%d clones=%d moves=%d reinstalls=%d jumps=%d gone=%d lost_replies=%d cannot_tell=%d missing=%d doubled=%d",
-		t.Facts, t.Crashes, t.Cuts, t.Stalls, t.Restores, t.Clones, t.Moves, t.Reinstalls, t.Jumps, t.Gone, t.LostReplies, t.CannotTell, t.Missing, t.Doubled)
+	return fmt.Sprintf("facts=%d crashes=%d cuts=%d stalls=%d restores=%d clones=%d moves=%d reinstalls=%d jumps=%d gone=%d conflicts=%d lost_replies=%d cannot_tell=%d missing=%d doubled=%d",
+		t.Facts, t.Crashes, t.Cuts, t.Stalls, t.Restores, t.Clones, t.Moves, t.Reinstalls, t.Jumps, t.Gone, t.Conflicts, t.LostReplies, t.CannotTell, t.Missing, t.Doubled)
 }
 
 // compare is the reckoning: what the machines made, what the agents, the hub and the ERP hold.
@@ -55,6 +56,8 @@ func (w *world) compare() {
 		}
 		w.failf("the tally is not clean: %s %s %s: %s %s: %s", d.OrderNo, d.Item, d.Kind, d.Quantity, d.Reason, d.Text)
 	}
+	w.compareFacts()
+	w.asides()
 	w.erp.mu.Lock()
 	defer w.erp.mu.Unlock()
 	for _, what := range w.erp.wrong {
@@ -89,6 +92,69 @@ func (w *world) compareLine(a *agentMachine, l line, made decimal.Decimal, c api
 		w.totals.Doubled += int(d.IntPart())
 	} else {
 		w.totals.Missing += int(-d.IntPart())
+	}
+}
+
+// compareFacts compares each document with the fact that it is of, as the hub holds it now: nothing may have changed since.
+func (w *world) compareFacts() {
+	w.erp.mu.Lock()
+	docs := slices.Clone(w.erp.docs)
+	w.erp.mu.Unlock()
+	held := map[string]api.Fact{}
+	for before := int64(0); ; {
+		var page struct {
+			Items []api.Fact `json:"items"`
+			Next  int64      `json:"next"`
+		}
+		if err := w.hub.ask("GET", fmt.Sprintf("/v1/facts?limit=500&before=%d", before), "", &page); err != nil {
+			w.failf("list facts: %v", err)
+			return
+		}
+		for _, f := range page.Items {
+			held[f.Key] = f
+		}
+		if before = page.Next; before == 0 {
+			break
+		}
+	}
+	for _, d := range docs {
+		f, ok := held[d.key]
+		if !ok {
+			w.failf("the ERP has document %s of fact %s, which the hub does not hold", d.number, d.key)
+			continue
+		}
+		if len(d.lines) != 1 || f.Trimmed != "" {
+			continue
+		}
+		if got := quantityOf(f.Content, d.lines[0].Kind); got != d.lines[0].Received.String() {
+			w.failf("fact %s says %s now, %s was posted", d.key, got, d.lines[0].Received)
+		}
+	}
+}
+
+// quantityOf reads a quantity out of a fact as the API shows it.
+func quantityOf(content map[string]any, kind object.QuantityKind) string {
+	if q, ok := content["quantity"].(map[string]any); ok {
+		return fmt.Sprint(q["value"])
+	}
+	return fmt.Sprint(content[string(kind)])
+}
+
+// asides fails on records that were kept aside, unless a source gave reason for it.
+func (w *world) asides() {
+	for _, kind := range []string{"conflict", "unreadable"} {
+		var l list[api.Aside]
+		if err := w.hub.ask("GET", "/v1/asides?kind="+kind, "", &l); err != nil {
+			w.failf("%v", err)
+		}
+		for _, x := range l.Items {
+			edited := slices.ContainsFunc(w.agents, func(a *agentMachine) bool { return a.edited && "ulm/"+a.name == x.Agent })
+			if kind == "conflict" && edited {
+				w.totals.Conflicts++
+				continue
+			}
+			w.failf("a record of %s is kept aside: %s %s: %s", x.Agent, kind, x.Key, x.Reason)
+		}
 	}
 }
 

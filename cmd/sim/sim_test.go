@@ -1,17 +1,30 @@
 package sim
 
 import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"errors"
 	"fmt"
+	"math/big"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/linekeeper/linekeeper/hub/fleet"
 )
+
+// seedsOfATest is how many seeds run when nobody says otherwise.
+const seedsOfATest = 200
 
 // certificates is the folder with the certificates of all simulated hosts.
 var certificates string
@@ -32,22 +45,50 @@ func run(m *testing.M) int {
 	return m.Run()
 }
 
-// issue makes certificates that are valid in the simulation, which begins in the year 2000.
+// issue makes certificates that are valid whatever a clock in the simulation shows.
 func issue(dir string) error {
-	then := func() time.Time { return time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC) }
-	ca, err := fleet.CreateAuthority(dir, then)
+	ca := &x509.Certificate{IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign}
+	caKey, err := sign(filepath.Join(dir, "ca"), ca, nil, nil)
 	if err != nil {
 		return err
 	}
-	if err := ca.IssueHub(dir, []string{"hub.test"}); err != nil {
+	if _, err := sign(filepath.Join(dir, "hub"), &x509.Certificate{DNSNames: []string{"hub.test"}}, ca, caKey); err != nil {
 		return err
 	}
 	for _, name := range []string{"line1", "line2"} {
-		if err := ca.IssueAgent(filepath.Join(dir, name), "ulm", name); err != nil {
+		leaf := &x509.Certificate{URIs: []*url.URL{fleet.AgentURI("ulm", name)}}
+		if _, err := sign(filepath.Join(dir, name), leaf, ca, caKey); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// sign writes path.pem and path.key; a nil parent signs itself.
+func sign(path string, c, parent *x509.Certificate, parentKey *ecdsa.PrivateKey) (*ecdsa.PrivateKey, error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, err
+	}
+	if parent == nil {
+		parent, parentKey = c, key
+	} else {
+		c.KeyUsage, c.ExtKeyUsage = x509.KeyUsageDigitalSignature, []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}
+	}
+	c.SerialNumber, c.Subject = big.NewInt(int64(len(path))), pkix.Name{CommonName: filepath.Base(path)}
+	c.NotBefore, c.NotAfter = time.Date(1980, 1, 1, 0, 0, 0, 0, time.UTC), time.Date(2200, 1, 1, 0, 0, 0, 0, time.UTC)
+	der, err := x509.CreateCertificate(rand.Reader, c, parent, &key.PublicKey, parentKey)
+	if err != nil {
+		return nil, err
+	}
+	raw, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		return nil, err
+	}
+	return key, errors.Join(
+		os.WriteFile(path+".pem", pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o600),
+		os.WriteFile(path+".key", pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: raw}), 0o600),
+	)
 }
 
 // number reads a number from the environment.
@@ -64,10 +105,10 @@ func number(t *testing.T, name string, otherwise uint64) (n uint64, given bool) 
 }
 
 // TestNothingIsLostAndNothingIsDoubledWhateverHappens runs many seeds. SIM_SEED=n runs only that one, SIM_SEEDS=n so many,
-// from SIM_FIRST on.
+// from SIM_FIRST on; with SIM_STOP=1 none begins after one has failed.
 func TestNothingIsLostAndNothingIsDoubledWhateverHappens(t *testing.T) {
 	first, given := number(t, "SIM_FIRST", uint64(time.Now().UnixNano())%1_000_000_000)
-	count, _ := number(t, "SIM_SEEDS", 20)
+	count, _ := number(t, "SIM_SEEDS", seedsOfATest)
 	if n, one := number(t, "SIM_SEED", 0); one {
 		first, count, given = n, 1, true
 	}
@@ -76,27 +117,38 @@ func TestNothingIsLostAndNothingIsDoubledWhateverHappens(t *testing.T) {
 	}
 	var mu sync.Mutex
 	var sum totals
+	var failed atomic.Bool
+	done := 0
 	t.Run("seed", func(t *testing.T) {
 		for n := first; n < first+count; n++ {
 			t.Run(fmt.Sprint(n), func(t *testing.T) {
 				t.Parallel()
-				got := simulate(t, n)
-				mu.Lock()
-				defer mu.Unlock()
-				sum.add(got)
+				if os.Getenv("SIM_STOP") == "1" && failed.Load() {
+					return
+				}
+				var did totals
+				defer func() { // a bubble that fails ends the test
+					mu.Lock()
+					defer mu.Unlock()
+					sum.add(did)
+					done++
+					if t.Failed() {
+						failed.Store(true)
+					}
+				}()
+				simulate(t, n, &did)
 			})
 		}
 	})
-	t.Logf("seeds=%d %s", count, sum)
+	fmt.Printf("simulation: seeds=%d %s\n", done, sum) // also when nothing failed
 }
 
 // simulate runs one seed in a bubble of fake time.
-func simulate(t *testing.T, seed uint64) (sum totals) {
+func simulate(t *testing.T, seed uint64, did *totals) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, seed, 1+int(seed%2))
 		defer w.close()
+		defer func() { *did = w.totals }()
 		w.runSeed()
-		sum = w.totals
 	})
-	return sum
 }

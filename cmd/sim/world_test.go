@@ -53,13 +53,13 @@ type world struct {
 
 // totals are what a seed did.
 type totals struct {
-	Facts, Crashes, Cuts, Stalls, Restores, Clones, Moves, Reinstalls, Jumps, Gone, LostReplies, CannotTell, Missing, Doubled int
+	Facts, Crashes, Cuts, Stalls, Restores, Clones, Moves, Reinstalls, Jumps, Gone, Conflicts, LostReplies, CannotTell, Missing, Doubled int
 }
 
 func (t *totals) add(o totals) {
 	t.Facts, t.Crashes, t.Cuts, t.Stalls, t.Restores = t.Facts+o.Facts, t.Crashes+o.Crashes, t.Cuts+o.Cuts, t.Stalls+o.Stalls, t.Restores+o.Restores
 	t.Clones, t.Moves, t.Reinstalls, t.Jumps = t.Clones+o.Clones, t.Moves+o.Moves, t.Reinstalls+o.Reinstalls, t.Jumps+o.Jumps
-	t.Gone += o.Gone
+	t.Gone, t.Conflicts = t.Gone+o.Gone, t.Conflicts+o.Conflicts
 	t.LostReplies, t.CannotTell, t.Missing, t.Doubled = t.LostReplies+o.LostReplies, t.CannotTell+o.CannotTell, t.Missing+o.Missing, t.Doubled+o.Doubled
 }
 
@@ -196,6 +196,7 @@ type agentMachine struct {
 	clones  []*process
 
 	wentBack  bool                       // its ledger does not know everything
+	edited    bool                       // rows were changed after they had been told
 	mustAlarm bool                       // the hub must have noticed that it went back
 	mourned   map[string]decimal.Decimal // pieces by the keys of facts that may be gone with a disk
 }
@@ -208,7 +209,7 @@ func (m *agentMachine) config(dir string, p *process) agent.Config {
 		Buffer: agent.BufferConfig{DiskReserve: -1, SegmentSize: 128 << 10, BusinessLimit: 4 << 20},
 		Hub: uplink.Config{
 			Address: hubAddress, ServerName: "hub.test", Proxy: "direct", CAFile: filepath.Join(w.certs, "ca.pem"),
-			CertFile: filepath.Join(w.certs, m.name, "agent.pem"), KeyFile: filepath.Join(w.certs, m.name, "agent.key"),
+			CertFile: filepath.Join(w.certs, m.name+".pem"), KeyFile: filepath.Join(w.certs, m.name+".key"),
 			BatchRecords: 16, Window: 4,
 			Dial: func(ctx context.Context, _, to string) (net.Conn, error) { return w.net.dial(ctx, p, to) },
 		},
