@@ -3,10 +3,12 @@ package buffer
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"os"
 	"strconv"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 )
 
@@ -98,4 +100,41 @@ func TestBacklogDrainsWhileIntakeGoesOnAndGivesTheDiskBack(t *testing.T) {
 		t.Error("nothing was stored while the backlog drained: the test did not test")
 	}
 	t.Logf("backlog of %d bytes (%d records) drained, %d records came meanwhile; folder %d -> %d bytes", full, waiting, intake, full, dirSize(t, cfg.Dir))
+}
+
+// fullDisk takes no write while it is full.
+type fullDisk struct {
+	systemDisk
+	full atomic.Bool
+}
+
+func (d *fullDisk) BeforeWrite(string, int64) error {
+	if d.full.Load() {
+		return syscall.ENOSPC
+	}
+	return nil
+}
+
+// What frees a full disk is an acknowledgement, so it must not need the disk.
+func TestAcknowledgementFreesADiskThatTakesNoWrite(t *testing.T) {
+	disk := &fullDisk{}
+	cfg := small(t.TempDir())
+	cfg.Disk = disk
+	b := open(t, cfg)
+	n := fill(t, b, 4)
+	full := dirSize(t, cfg.Dir)
+	disk.full.Store(true)
+	if err := b.Ack(uint64(n)); err != nil {
+		t.Fatal(err)
+	}
+	if size := dirSize(t, cfg.Dir); size > full/2 {
+		t.Errorf("the folder still has %d bytes of %d", size, full)
+	}
+	disk.full.Store(false)
+	commit(t, b, "goes on")
+	b = reopen(t, b)
+	if d := b.Damaged(); len(d) > 0 {
+		t.Errorf("damage %+v", d)
+	}
+	wantBodies(t, b, fmt.Sprintf("%d:goes on", n+1))
 }

@@ -42,6 +42,8 @@ func probeLock(path string) (bool, error) {
 	return false, err
 }
 
+func isDiskFull(err error) bool { return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) }
+
 // freeDisk returns the bytes that an ordinary user may still write.
 func freeDisk(dir string) (int64, error) {
 	var s unix.Statfs_t

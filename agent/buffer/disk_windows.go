@@ -41,6 +41,10 @@ func probeLock(path string) (bool, error) {
 	return false, err
 }
 
+func isDiskFull(err error) bool {
+	return errors.Is(err, windows.ERROR_DISK_FULL) || errors.Is(err, windows.ERROR_HANDLE_DISK_FULL)
+}
+
 // freeDisk returns the bytes that this user may still write.
 func freeDisk(dir string) (int64, error) {
 	path, err := windows.UTF16PtrFromString(dir)

@@ -572,11 +572,19 @@ func (b *Buffer) remove(s *segment) {
 // disk first: a file that is missing is then one that nobody of us took.
 func (b *Buffer) sweep() {
 	b.mu.Lock()
+	stored := b.ackedStored
+	b.mu.Unlock()
+	b.sweepUpTo(stored)
+}
+
+// sweepUpTo deletes the segments, but for the newest, with records up to seq only.
+func (b *Buffer) sweepUpTo(seq uint64) {
+	b.mu.Lock()
 	var gone, left []*segment
 	for i, s := range b.segments {
-		empty := s.count == 0 || s.last <= b.ackedStored
+		empty := s.count == 0 || s.last <= seq
 		if s.rescue != nil && !s.rescue.done {
-			empty = b.endOf(i) <= b.ackedStored+1
+			empty = b.endOf(i) <= seq+1
 		}
 		if i < len(b.segments)-1 && empty {
 			gone = append(gone, s)

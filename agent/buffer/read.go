@@ -220,16 +220,27 @@ func (b *Buffer) Ack(seq uint64) error {
 	deletes := len(b.segments) > 1 && b.acked > b.ackedStored && b.endOf(0) <= b.acked+1
 	b.mu.Unlock()
 	if deletes {
-		// Once for a segment: what was acknowledged has to be on the disk before its file goes.
-		if err := b.Update(b.stopped, nil); err != nil {
-			b.cfg.Logger.Warn("store what was acknowledged", "buffer", b.cfg.Dir, "error", err) // the files stay until it is
-		}
+		b.storeAck(seq)
 	}
 	b.sweep()
 	b.mu.Lock()
 	b.hint()
 	b.mu.Unlock()
 	return nil
+}
+
+// storeAck makes the acknowledgement durable before files are deleted because of it; that happens once for a segment. A disk
+// that is full needs the room that the files give, so there they go first: a crash in between makes them look like files
+// that somebody took.
+func (b *Buffer) storeAck(seq uint64) {
+	err := b.Update(b.stopped, nil)
+	if isDiskFull(err) {
+		b.sweepUpTo(seq)
+		err = b.Update(b.stopped, nil)
+	}
+	if err != nil && !errors.Is(err, ErrClosed) && b.stopped.Err() == nil {
+		b.cfg.Logger.Warn("store what was acknowledged", "buffer", b.cfg.Dir, "error", err) // the files stay until it is
+	}
 }
 
 func seqOf(key []byte) uint64 {
