@@ -87,6 +87,9 @@ func (b *Buffer) readRanges(spans []span, after uint64, maxRecords, maxBytes int
 			}
 			continue
 		}
+		if span.s != b.active {
+			span.readAhead(r.after + 1)
+		}
 		if err := span.s.view(r.segment); err != nil {
 			if isDamage(err) && len(r.entries) > 0 {
 				return r.entries, nil, nil // what was read is good; the next call starts with the damage
@@ -99,6 +102,23 @@ func (b *Buffer) readRanges(spans []span, after uint64, maxRecords, maxBytes int
 		}
 	}
 	return r.entries, nil, nil
+}
+
+// aheadBytes is how much of a full segment is loaded before it is needed.
+const aheadBytes = 4 << 20
+
+// readAhead sees to it that the system loads what is read next. bbolt tells it not to guess, so that a segment which has left
+// the memory would be read one page after the other, each waited for: after a long outage that is every segment. Where
+// records lie is guessed by their number. readMu is held.
+func (p span) readAhead(next uint64) {
+	size := fileSize(p.s.path)
+	at := int64(float64(size) * (float64(next-p.first) / float64(p.last-p.first+1)))
+	if p.s.ahead > at+aheadBytes/2 || p.s.ahead >= size {
+		return
+	}
+	to := min(size, at+aheadBytes)
+	loadSoon(p.s.path, max(at, p.s.ahead), to)
+	p.s.ahead = to
 }
 
 // keepOpen remembers a mapped segment and closes the one that was used longest ago. readMu is held.

@@ -40,6 +40,7 @@ type segment struct {
 
 	rescue *rescue // of a segment that was set aside
 
+	ahead   int64 // up to where the system was asked to load the file; belongs to readMu as well
 	db      *bbolt.DB
 	file    *os.File // what db writes to
 	disk    Disk
