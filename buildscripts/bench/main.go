@@ -71,12 +71,12 @@ var parts = []part{
 	{"line", "Whole line: MQTT QoS 1 through Mosquitto to the hub's acknowledgement, every message durable on the way", wholeLine},
 	{"outage", "Outage: all messages while the hub is down, then the hub comes up", outage},
 	{"kills", "Kill -9 of the agent at 30 % of publishing and at half of the drain", kills},
-	{"backlog", "Backlog of a million messages: the agent's memory while it fills and drains", backlog},
+	{"million", "Backlog of a million messages over MQTT: the agent's memory while it fills and drains", million},
 	{"latency", "Idle line: single facts, from the commit at the agent to the hub's acknowledgement", latency},
 }
 
 // ofProcesses are the parts that run plantagent and synchub.
-var ofProcesses = []string{"line", "outage", "kills", "backlog", "latency"}
+var ofProcesses = []string{"line", "outage", "kills", "million", "latency"}
 
 func partNames() (names []string) {
 	for _, p := range parts {

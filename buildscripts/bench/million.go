@@ -8,14 +8,14 @@ import (
 )
 
 const (
-	backlogMessages = 1_000_000
-	backlogOwnGoal  = 40  // MB of the agent's own memory
-	backlogAllGoal  = 150 // MB of the agent's resident memory, mapped files included
+	millionMessages = 1_000_000
+	millionOwnGoal  = 40  // MB of the agent's own memory
+	millionAllGoal  = 150 // MB of the agent's resident memory, mapped files included
 )
 
-// backlog fills the agent with a million messages while the hub is down and drains it, and looks at the memory all the time.
-func backlog(ctx context.Context, dir, binaries string) error {
-	l, err := newLine(ctx, dir, binaries, backlogMessages)
+// million fills the agent with a million messages while the hub is down and drains it, and looks at the memory all the time.
+func million(ctx context.Context, dir, binaries string) error {
+	l, err := newLine(ctx, dir, binaries, millionMessages)
 	if err != nil {
 		return err
 	}
@@ -42,11 +42,11 @@ func backlog(ctx context.Context, dir, binaries string) error {
 	if err != nil {
 		return err
 	}
-	fmt.Printf("  hub up: the first record after %.2f s, all %.1f s later: %.0f/s\n  %s\n", first.Seconds(), rest.Seconds(), backlogMessages/rest.Seconds(), tally)
+	fmt.Printf("  hub up: the first record after %.2f s, all %.1f s later: %.0f/s\n  %s\n", first.Seconds(), rest.Seconds(), millionMessages/rest.Seconds(), tally)
 	fmt.Printf("  most memory at any time: agent %.0f MB resident, of it %.0f MB its own; broker %.0f MB resident\n", most.agent, most.own, most.broker)
-	fmt.Printf("ratio backlog_own_memory %.2f 1.00\n", backlogOwnGoal/most.own)
-	fmt.Printf("ratio backlog_resident_memory %.2f 1.00\n", backlogAllGoal/most.agent)
-	fmt.Printf("ratio backlog_exact %.2f 1.00\n", tally.exact())
+	fmt.Printf("ratio million_own_memory %.2f 1.00\n", millionOwnGoal/most.own)
+	fmt.Printf("ratio million_resident_memory %.2f 1.00\n", millionAllGoal/most.agent)
+	fmt.Printf("ratio million_exact %.2f 1.00\n", tally.exact())
 	return nil
 }
 
