@@ -24,7 +24,7 @@ func million(ctx context.Context, dir, binaries string) error {
 		return err
 	}
 	watching, stop := context.WithCancel(ctx)
-	var most footprint
+	var most memoryPeak
 	var wg sync.WaitGroup
 	wg.Go(func() { most = watch(watching, l.agent.Process.Pid, l.mosquitto.Process.Pid) })
 	defer wg.Wait()
@@ -50,11 +50,11 @@ func million(ctx context.Context, dir, binaries string) error {
 	return nil
 }
 
-// footprint is memory in MB.
-type footprint struct{ agent, own, broker float64 }
+// memoryPeak is memory in MB.
+type memoryPeak struct{ agent, own, broker float64 }
 
 // watch returns the highest figures seen until ctx ends.
-func watch(ctx context.Context, agent, broker int) (most footprint) {
+func watch(ctx context.Context, agent, broker int) (most memoryPeak) {
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
 	for {
@@ -67,6 +67,6 @@ func watch(ctx context.Context, agent, broker int) (most footprint) {
 		all, _ := memoryMB(agent, "VmRSS:")
 		own, _ := memoryMB(agent, "RssAnon:")
 		its, _ := memoryMB(broker, "VmRSS:")
-		most = footprint{max(most.agent, all), max(most.own, own), max(most.broker, its)}
+		most = memoryPeak{max(most.agent, all), max(most.own, own), max(most.broker, its)}
 	}
 }
