@@ -59,8 +59,8 @@ type shelf struct {
 	unread  int // the first message that is not acknowledged
 }
 
-// rowsPerSecond is how many entries each source makes.
-const rowsPerSecond = 25
+// entriesPerSecond is how many entries all sources make together: a plant of many sources must not take longer to drill.
+const entriesPerSecond = 100
 
 func newMachine(p *plan, seed uint64) (*machine, error) {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
@@ -148,16 +148,20 @@ func (m *machine) make(span time.Duration, now time.Time) {
 			c.total, c.part = c.total+whole, c.part-float64(whole)
 		}
 	}
+	making := 0
 	for _, s := range m.sources {
-		m.makeEntries(s, span, now)
+		making += min(len(s.tags), 1)
+	}
+	for _, s := range m.sources {
+		m.makeEntries(s, span.Seconds()*entriesPerSecond*m.pace/float64(max(making, 1)), now)
 	}
 }
 
-func (m *machine) makeEntries(s *shelf, span time.Duration, now time.Time) {
+func (m *machine) makeEntries(s *shelf, count float64, now time.Time) {
 	if len(s.tags) == 0 {
 		return
 	}
-	for s.part += rowsPerSecond * m.pace * span.Seconds(); s.part >= 1; s.part-- {
+	for s.part += count; s.part >= 1; s.part-- {
 		d := s.tags[s.next%len(s.tags)]
 		s.next++
 		if d.Kind == "message" && m.held {

@@ -54,20 +54,33 @@ func makePlan(cfg agent.Config, messages map[string]bool, now time.Time) (*plan,
 	if p.try, err = translate.New(p.cfg, factkey.Random); err != nil {
 		return nil, err
 	}
+	count := map[string]int{}
 	for i, r := range cfg.Rules {
 		d := &driven{id: i + 1, Source: r.Source, Tag: r.Tag, Rule: r.Name, Kind: kindOf(r), rule: r, rules: p.takers(r.Source, r.Tag)}
 		if d.Kind == "row" && messages[r.Source] {
 			d.Kind = "message"
 		}
-		if reason := p.fits(d, now); reason != "" {
+		reason := p.fits(d, now)
+		if reason == "" && count[d.Kind] >= mostOfAKind && i < len(cfg.Rules)-ownRules {
+			reason = fmt.Sprintf("%d rules of its kind are driven already", mostOfAKind)
+		}
+		if reason != "" {
 			p.out = append(p.out, leftOut{r.Name, reason})
 			continue
 		}
+		count[d.Kind]++
 		d.seen = 0
 		p.tags = append(p.tags, d)
 	}
 	return p, nil
 }
+
+// mostOfAKind bounds how many rules of a kind are driven, and with it what a thin line has to carry. The drill's own rules
+// stand last and are always driven.
+const (
+	mostOfAKind = 20
+	ownRules    = 3
+)
 
 func kindOf(r translate.Rule) string {
 	switch r.Rule {

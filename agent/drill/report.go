@@ -11,6 +11,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -82,16 +83,64 @@ func Run(ctx context.Context, o Options, words []string) (*Report, error) {
 	rep := &Report{Began: time.Now(), Host: host, System: runtime.GOOS + "/" + runtime.GOARCH, Version: o.Version, Go: runtime.Version(),
 		Plant: o.Config.Plant, Agent: o.Config.Agent, ConfigFile: o.ConfigFile, ConfigSHA: hex.EncodeToString(sum[:]), Seed: o.Seed, Long: o.Long,
 		Sabotage: o.Sabotage, Pass: true, LeftOut: []leftOut{}}
-	for _, d := range list {
-		res, err := runOne(ctx, o, d, rep)
-		if err != nil {
-			return nil, fmt.Errorf("drill %q: %w", d.word, err)
-		}
-		rep.Drills = append(rep.Drills, *res)
-		rep.Pass = rep.Pass && res.Pass
+	if err := rep.plan(o); err != nil {
+		return nil, err
+	}
+	if rep.Drills, err = runAll(ctx, o, list); err != nil {
+		return nil, err
+	}
+	for _, d := range rep.Drills {
+		rep.Pass = rep.Pass && d.Pass
 	}
 	rep.Ended = time.Now()
 	return rep, nil
+}
+
+// plan says which rules are driven.
+func (r *Report) plan(o Options) error {
+	p, err := makePlan(adapt(o.Config, spec{}), brokers(o.Config), time.Now())
+	if err != nil {
+		return err
+	}
+	r.LeftOut = append(r.LeftOut, p.out...)
+	for _, t := range p.tags {
+		r.Driven = append(r.Driven, *t)
+	}
+	return nil
+}
+
+// atOnce is how many drills run at the same time: they mostly wait.
+const atOnce = 2
+
+// runAll runs drills, each with a plant of its own. After an error it begins no other.
+func runAll(ctx context.Context, o Options, list []disaster) ([]Result, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var say sync.Mutex
+	if tell := o.Say; tell != nil {
+		o.Say = func(line string) {
+			say.Lock()
+			defer say.Unlock()
+			tell(line)
+		}
+	}
+	results := make([]Result, len(list))
+	turns := make(chan struct{}, atOnce)
+	var wg sync.WaitGroup
+	for i, d := range list {
+		turns <- struct{}{}
+		if ctx.Err() != nil {
+			break
+		}
+		wg.Go(func() {
+			defer func() { <-turns }()
+			if err := runOne(ctx, o, d, &results[i]); err != nil {
+				cancel(fmt.Errorf("drill %q: %w", d.word, err))
+			}
+		})
+	}
+	wg.Wait()
+	return results, context.Cause(ctx)
 }
 
 func chosen(words []string) (list []disaster, err error) {
@@ -108,26 +157,22 @@ func chosen(words []string) (list []disaster, err error) {
 	return list, nil
 }
 
-func runOne(ctx context.Context, o Options, d disaster, rep *Report) (*Result, error) {
-	res := &Result{Word: d.word, Title: d.title, Disaster: d.what, Why: d.why, Limit: d.limit, Failures: []string{}}
+func runOne(ctx context.Context, o Options, d disaster, res *Result) error {
+	*res = Result{Word: d.word, Title: d.title, Disaster: d.what, Why: d.why, Limit: d.limit, Failures: []string{}}
 	r, err := newRig(o, res)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer r.close()
-	rep.Driven, rep.LeftOut = rep.Driven[:0], append([]leftOut{}, r.plan.out...)
-	for _, t := range r.plan.tags {
-		rep.Driven = append(rep.Driven, *t)
-	}
 	err = d.run(ctx, r)
 	if ctx.Err() != nil {
-		return nil, errors.New("interrupted")
+		return errors.New("interrupted")
 	}
 	if err != nil { // the agent did not do what it has to: that is a finding, not a fault of the drill
 		r.must(false, "%v", err)
 	}
 	r.judge()
-	return res, nil
+	return nil
 }
 
 // judge makes the verdict.
