@@ -174,7 +174,7 @@ func (b *Buffer) undoForgotten(segments, setAside []*segment) (all, known []*seg
 		newest = segments[len(segments)-1].number
 	}
 	for _, s := range setAside {
-		if s.number < newest {
+		if s.number <= newest {
 			known = append(known, s)
 			continue
 		}

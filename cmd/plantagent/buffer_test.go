@@ -119,3 +119,38 @@ func TestBufferCommandsSayWhatIsMissing(t *testing.T) {
 		t.Errorf("code %d: %s", code, errOut)
 	}
 }
+
+// The agent runs at once on a buffer with a broken record, saves the others and says which one is lost.
+func TestAgentOnADamagedBufferRunsAndSaysWhatIsLost(t *testing.T) {
+	data := businessOf(t, 50)
+	paths, err := filepath.Glob(filepath.Join(data, "business", "*.segment"))
+	if err != nil || len(paths) != 1 {
+		t.Fatal(paths, err)
+	}
+	text, err := os.ReadFile(paths[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	writeFile(t, paths[0], strings.ReplaceAll(string(text), "record 000031", "RECORD 000031"))
+	config := write(t, plain+"data_dir: "+data+"\n")
+	addr, stop := runAgent(t, config)
+	realparts.Eventually(t, 30*time.Second, "the status names the record", func() error {
+		_, out, errOut := call("status", "--json", "--addr", addr)
+		var s struct {
+			BufferDamage string `json:"buffer_damage"`
+			Business     struct {
+				Pending uint64 `json:"pending"`
+			} `json:"business"`
+		}
+		if err := json.Unmarshal([]byte(out), &s); err != nil {
+			return fmt.Errorf("%w: %s%s", err, out, errOut)
+		}
+		if !strings.Contains(s.BufferDamage, "records 31 are lost, 49 were saved") || s.Business.Pending != 49 {
+			return fmt.Errorf("%d wait, damage %q", s.Business.Pending, s.BufferDamage)
+		}
+		return nil
+	})
+	if err := stop(); err != nil {
+		t.Fatal(err)
+	}
+}
