@@ -36,7 +36,7 @@ type ledgerHub struct {
 	t       *testing.T
 	erp     *erp.ERP
 	program string
-	out     bytes.Buffer
+	hub     *hubProcess // the one that is asked
 	seq     uint64
 	facts   []object.Fact
 	intents map[string]*intent
@@ -82,6 +82,15 @@ posting: {quiet: 1ms, close_after: 1ms}
 log: {level: warn}
 `, server.URL), "sources: []\nrules: []\n"
 	})
+	// Ports of its own choice: hubs come and go here, and the second runs beside the first.
+	text, err := os.ReadFile(h.hubCfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := strings.Split(string(text), "\n")
+	i := slices.IndexFunc(lines, func(l string) bool { return strings.HasPrefix(l, "listen:") })
+	lines[i] = `listen: {grpc: "127.0.0.1:0", http: "127.0.0.1:0"}`
+	realparts.WriteFile(t, h.hubCfg, strings.Join(lines, "\n"))
 	return h
 }
 
@@ -188,21 +197,45 @@ func (h *ledgerHub) feed(order string) {
 type hubProcess struct {
 	*exec.Cmd
 	ended chan struct{}
+	mu    sync.Mutex
+	out   bytes.Buffer
 }
 
-func (h *ledgerHub) start(config string, env ...string) *hubProcess {
+func (p *hubProcess) Write(b []byte) (int, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.out.Write(b)
+}
+
+func (p *hubProcess) output() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.out.String()
+}
+
+// url is where its API answers, empty before it has said so.
+func (p *hubProcess) url() string {
+	_, after, _ := strings.Cut(p.output(), "console and API: ")
+	url, _, whole := strings.Cut(after, "\n")
+	if !whole {
+		return ""
+	}
+	return url
+}
+
+func (h *ledgerHub) start(env ...string) *hubProcess {
 	h.t.Helper()
-	p := &hubProcess{Cmd: exec.Command(filepath.Join(bin, h.program), "serve", "-c", config), ended: make(chan struct{})}
-	out := &bytes.Buffer{}
-	p.Env, p.Stdout, p.Stderr = append(os.Environ(), env...), out, out
+	p := &hubProcess{Cmd: exec.Command(filepath.Join(bin, h.program), "serve", "-c", h.hubCfg), ended: make(chan struct{})}
+	p.Env, p.Stdout, p.Stderr = append(os.Environ(), env...), p, p
 	if err := p.Start(); err != nil {
 		h.t.Fatal(err)
 	}
+	h.hub = p
 	go func() { p.Wait(); close(p.ended) }()
 	h.t.Cleanup(func() {
 		p.kill()
 		if h.t.Failed() {
-			h.t.Logf("output of process %d:\n%.3000s", p.Process.Pid, out)
+			h.t.Logf("output of process %d:\n%.2000s", p.Process.Pid, p.output())
 		}
 	})
 	return p
@@ -212,6 +245,20 @@ func (p *hubProcess) kill() {
 	p.Process.Signal(syscall.SIGCONT)
 	p.Process.Kill()
 	<-p.ended
+}
+
+// await waits for something that happens while the hub runs.
+func (p *hubProcess) await(t *testing.T, what <-chan struct{}) {
+	t.Helper()
+	patience := time.NewTimer(90 * time.Second)
+	defer patience.Stop()
+	select {
+	case <-what:
+	case <-p.ended:
+		t.Fatal("the hub ended before")
+	case <-patience.C:
+		t.Fatal("it has not come to that")
+	}
 }
 
 // waitEnd returns how the process ended.
@@ -233,7 +280,7 @@ func (h *ledgerHub) call(method, path string, body, into any) error {
 	if err != nil {
 		return err
 	}
-	req, err := http.NewRequest(method, h.hubHTTP+path, bytes.NewReader(raw))
+	req, err := http.NewRequest(method, h.hub.url()+path, bytes.NewReader(raw))
 	if err != nil {
 		return err
 	}
@@ -422,12 +469,12 @@ func TestHubKilledAtEveryStepOfAPostingLosesAndDoublesNothing(t *testing.T) {
 		h.feed(order)
 		h.trouble(c.faults, false, nil, nil)
 		if c.first != "" {
-			p := h.start(h.hubCfg, "LINEKEEPER_CRASH_AT="+c.first, "LINEKEEPER_CRASH_LOG="+log)
+			p := h.start("LINEKEEPER_CRASH_AT="+c.first, "LINEKEEPER_CRASH_LOG="+log)
 			if s := p.waitEnd(t, c.first); s.Signal() != syscall.SIGKILL {
 				t.Fatalf("at %q the hub ended with %v", c.first, s)
 			}
 		}
-		p := h.start(h.hubCfg, "LINEKEEPER_CRASH_AT="+c.step, "LINEKEEPER_CRASH_LOG="+log)
+		p := h.start("LINEKEEPER_CRASH_AT="+c.step, "LINEKEEPER_CRASH_LOG="+log)
 		if c.down { // only when it knows the order: before, nothing is posted
 			h.known(order)
 			h.trouble(c.faults, true, nil, nil)
@@ -452,7 +499,7 @@ func TestHubKilledAtEveryStepOfAPostingLosesAndDoublesNothing(t *testing.T) {
 		} else {
 			h.trouble(erp.Faults{}, false, nil, die)
 		}
-		p = h.start(h.hubCfg)
+		p = h.start()
 		close(started)
 		p.waitEnd(t, moment)
 		hit++
@@ -461,7 +508,7 @@ func TestHubKilledAtEveryStepOfAPostingLosesAndDoublesNothing(t *testing.T) {
 	if _, err := h.erp.Reprocess(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	p := h.start(h.hubCfg, "LINEKEEPER_CRASH_LOG="+log)
+	p := h.start("LINEKEEPER_CRASH_LOG=" + log)
 	h.settled()
 	p.kill()
 	missing, doubled := h.check()
@@ -531,26 +578,11 @@ func buildCrashHub(t *testing.T) {
 	})
 }
 
-// second is the configuration of another hub with the same store.
-func (h *ledgerHub) second() string {
-	h.t.Helper()
-	text, err := os.ReadFile(h.hubCfg)
-	if err != nil {
-		h.t.Fatal(err)
-	}
-	lines := strings.Split(string(text), "\n")
-	i := slices.IndexFunc(lines, func(l string) bool { return strings.HasPrefix(l, "listen:") })
-	port := realparts.FreePort(h.t)
-	lines[i] = fmt.Sprintf(`listen: {grpc: "127.0.0.1:0", http: "127.0.0.1:%d"}`, port)
-	h.hubHTTP = fmt.Sprintf("http://127.0.0.1:%d", port) // the one that is asked from now on
-	return realparts.WriteFile(h.t, filepath.Join(h.dir, "second.yaml"), strings.Join(lines, "\n"))
-}
-
 const exitLocked = 75
 
-func (h *ledgerHub) refused(config, why string) {
+func (h *ledgerHub) refused(why string) {
 	h.t.Helper()
-	out, code := command(h.t, "synchub", "serve", "-c", config)
+	out, code := command(h.t, "synchub", "serve", "-c", h.hubCfg)
 	if code != exitLocked || !strings.Contains(out, "another hub has it open") {
 		h.t.Fatalf("%s: the second hub ended with %d, want %d:\n%s", why, code, exitLocked, out)
 	}
@@ -563,21 +595,22 @@ func TestSecondHubIsRefusedAndTakesOverFromADeadOne(t *testing.T) {
 		h.feed(h.release(""))
 	}
 	h.trouble(erp.Faults{LoseReply: 0.3}, false, nil, nil)
-	first := h.start(h.hubCfg)
-	realparts.Eventually(t, time.Minute, "the first hub runs", func() error { return h.get(h.hubHTTP+"/readyz", nil) })
-	config := h.second()
-	h.refused(config, "while the first lives")
+	first := h.start()
+	if !h.runs(first) {
+		t.Fatal("the first hub ended")
+	}
+	h.refused("while the first lives")
 	if err := os.Remove(h.db() + ".lock"); err != nil {
 		t.Fatal(err)
 	}
-	h.refused(config, "while the first lives, with the lock file deleted")
+	h.refused("while the first lives, with the lock file deleted")
 	select {
 	case <-first.ended:
 		t.Fatal("the first hub ended although the second was refused")
 	default:
 	}
 	first.kill()
-	second := h.start(config)
+	second := h.start()
 	h.settled()
 	second.kill()
 	missing, doubled := h.check()
@@ -593,54 +626,97 @@ func (h *ledgerHub) runs(p *hubProcess) (ok bool) {
 			return nil
 		default:
 		}
-		err := h.get(h.hubHTTP+"/readyz", nil)
+		err := h.call("GET", "/readyz", nil, nil)
 		ok = err == nil
 		return err
 	})
 	return ok
 }
 
-// TestFrozenHubThatWakesUpPostsNothingMore freezes a hub while the ERP works on its request, lets another take over without
-// the lock file, and wakes the first one up.
+// TestFrozenHubThatWakesUpPostsNothingMore freezes a hub just before it asks the ERP, and while the ERP works on its request,
+// lets another take over without the lock file, and wakes the first one up.
 func TestFrozenHubThatWakesUpPostsNothingMore(t *testing.T) {
-	h := newLedgerHub(t, "synchub")
-	for range 5 {
-		h.feed(h.release(""))
-	}
-	var first *hubProcess
-	started := make(chan struct{})
-	freeze := func() <-chan struct{} { // at the next request
-		frozen := make(chan struct{})
-		var once sync.Once
-		h.trouble(erp.Faults{}, false, func(*http.Request) {
-			once.Do(func() { <-started; first.Process.Signal(syscall.SIGSTOP); close(frozen) })
-		}, nil)
-		return frozen
-	}
-	frozen := freeze()
-	first = h.start(h.hubCfg)
-	close(started)
-	<-frozen
-	config := h.second()
+	t.Run("before it asks", func(t *testing.T) {
+		h := newLedgerHub(t, "crashhub")
+		buildCrashHub(t)
+		log := filepath.Join(h.dir, "steps")
+		for range 5 {
+			h.feed(h.release(""))
+		}
+		first := h.start("LINEKEEPER_STOP_AT=sending", "LINEKEEPER_CRASH_LOG="+log)
+		stops := 0
+		stop := func() {
+			stops++
+			realparts.Eventually(t, time.Minute, "the first hub stops", func() error {
+				text, err := os.ReadFile(log)
+				if err == nil && strings.Count(string(text), "stops at sending") < stops {
+					err = errors.New("it has not come there yet")
+				}
+				return err
+			})
+		}
+		stop()
+		h.takeOver(first, func() { // another part of it was stopped in the middle of a write: nobody else can write then
+			first.Process.Signal(syscall.SIGCONT)
+			stop()
+		})
+	})
+	t.Run("while the ERP works", func(t *testing.T) {
+		h := newLedgerHub(t, "synchub")
+		for range 5 {
+			h.feed(h.release(""))
+		}
+		var first *hubProcess
+		started := make(chan struct{})
+		freeze := func() <-chan struct{} { // at the next request
+			frozen := make(chan struct{})
+			var once sync.Once
+			h.trouble(erp.Faults{}, false, func(*http.Request) {
+				once.Do(func() { <-started; first.Process.Signal(syscall.SIGSTOP); close(frozen) })
+			}, nil)
+			return frozen
+		}
+		frozen := freeze()
+		first = h.start()
+		close(started)
+		first.await(t, frozen)
+		h.takeOver(first, func() {
+			frozen := freeze()
+			first.Process.Signal(syscall.SIGCONT)
+			first.await(t, frozen)
+		})
+	})
+}
+
+// takeOver starts a second hub without the lock file, lets it settle everything, and wakes the first one up, which must find
+// out and end. again is called when the second hub is refused.
+func (h *ledgerHub) takeOver(first *hubProcess, again func()) {
+	t := h.t
 	if err := os.Remove(h.db() + ".lock"); err != nil {
 		t.Fatal(err)
 	}
-	second := h.start(config)
-	for tries := 0; !h.runs(second); tries++ { // stopped in the middle of a write: nobody else can write then
+	second := h.start()
+	for tries := 0; !h.runs(second); tries++ {
 		if s := second.waitEnd(t, "it does not run"); s.ExitStatus() != exitLocked || tries == 10 {
 			t.Fatalf("the second hub ended with %v, want %d", s, exitLocked)
 		}
-		frozen = freeze()
-		first.Process.Signal(syscall.SIGCONT)
-		<-frozen
-		second = h.start(config)
+		again()
+		second = h.start()
 	}
 	h.settled()
-	first.Process.Signal(syscall.SIGCONT)
+	realparts.Eventually(t, time.Minute, "the hub that was taken over ends", func() error { // it may stop several times
+		first.Process.Signal(syscall.SIGCONT)
+		select {
+		case <-first.ended:
+			return nil
+		default:
+			return errors.New("it runs")
+		}
+	})
 	if s := first.waitEnd(t, "it was taken over"); s.ExitStatus() != exitLocked {
 		t.Errorf("the hub that was taken over ended with %v, want exit code %d", s, exitLocked)
 	}
-	if err := h.get(h.hubHTTP+"/readyz", nil); err != nil {
+	if err := h.call("GET", "/readyz", nil, nil); err != nil {
 		t.Errorf("the second hub: %v", err)
 	}
 	second.kill()

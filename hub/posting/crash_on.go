@@ -12,14 +12,11 @@ import (
 // Of the process, for tests that kill a real one.
 const (
 	crashAtVariable  = "LINEKEEPER_CRASH_AT"  // the step at which the process kills itself
-	stopAtVariable   = "LINEKEEPER_STOP_AT"   // the step at which it stops itself once, until somebody lets it go on
+	stopAtVariable   = "LINEKEEPER_STOP_AT"   // the step at which it stops itself each time, until somebody lets it go on
 	crashLogVariable = "LINEKEEPER_CRASH_LOG" // the file that gets a line for each new step
 )
 
-var (
-	passed  sync.Map
-	stopped sync.Once
-)
+var passed sync.Map
 
 // crashPoint notes that a step was reached, and kills the process without warning, or stops it, when it is the one that was
 // named.
@@ -29,10 +26,8 @@ func crashPoint(step string) error {
 		noteStep(step, at)
 	}
 	if os.Getenv(stopAtVariable) == step {
-		stopped.Do(func() {
-			noteStep("stops at "+step, false)
-			syscall.Kill(os.Getpid(), syscall.SIGSTOP)
-		})
+		noteStep("stops at "+step, false)
+		syscall.Kill(os.Getpid(), syscall.SIGSTOP)
 	}
 	if !at {
 		return nil

@@ -79,12 +79,13 @@ func (e *Engine) plan(ctx context.Context, limit int) (out planned, err error) {
 			return errors.Join(err, fmt.Errorf("planner's cursor is at %d, not at %d: somebody else plans", now, cursor))
 		}
 		all := make([]store.Planned, 0, len(facts))
+		var seen marks
 		for _, f := range facts {
-			if err := e.planFact(tx, f, &all, &out); err != nil {
+			if err := e.planFact(tx, f, &seen, &all, &out); err != nil {
 				return fmt.Errorf("fact %q: %w", f.Fact.Key, err)
 			}
 		}
-		if err := tx.AddPlanned(all); err != nil {
+		if err := errors.Join(tx.AddPlanned(all), seen.store(tx)); err != nil {
 			return err
 		}
 		for _, p := range all {
@@ -110,7 +111,7 @@ func (e *Engine) plan(ctx context.Context, limit int) (out planned, err error) {
 	return out, nil
 }
 
-func (e *Engine) planFact(tx *store.Tx, f store.Fact, all *[]store.Planned, out *planned) error {
+func (e *Engine) planFact(tx *store.Tx, f store.Fact, seen *marks, all *[]store.Planned, out *planned) error {
 	if f.Fault != "" {
 		return tx.RaiseAlarm(f.Agent, "stored_fact_unreadable", fmt.Sprintf("fact %s (row %d) is stored and cannot be read: %s", f.Fact.Key, f.ID, f.Fault),
 			"nothing is lost: it stays in the store; report it with the hub's version")
@@ -128,7 +129,7 @@ func (e *Engine) planFact(tx *store.Tx, f store.Fact, all *[]store.Planned, out 
 			return err
 		}
 	}
-	left, err := e.known(tx, f)
+	left, err := seen.known(tx, f)
 	if err != nil {
 		return err
 	}
@@ -160,8 +161,52 @@ func (e *Engine) planFact(tx *store.Tx, f store.Fact, all *[]store.Planned, out 
 	return nil
 }
 
+// marks are the counters that the facts of one transaction name: each is read once, and written once at the end.
+type marks struct {
+	byKey map[markKey]*mark
+	order []*mark
+}
+
+type markKey struct{ plant, source, tag, epoch string }
+
+type mark struct {
+	store.Mark
+	covered spans
+}
+
+func (s *marks) of(tx *store.Tx, k markKey) (*mark, error) {
+	if m := s.byKey[k]; m != nil {
+		return m, nil
+	}
+	stored, err := tx.Mark(k.plant, k.source, k.tag, k.epoch)
+	if err != nil {
+		return nil, err
+	}
+	covered, err := parseSpans(stored.Covered)
+	if err != nil {
+		return nil, err
+	}
+	if s.byKey == nil {
+		s.byKey = map[markKey]*mark{}
+	}
+	m := &mark{stored, covered}
+	s.byKey[k], s.order = m, append(s.order, m)
+	return m, nil
+}
+
+// store writes the counters as they are known now.
+func (s *marks) store(tx *store.Tx) error {
+	for _, m := range s.order {
+		m.Covered, m.CounterTo = m.covered.String(), m.covered.top().String()
+		if err := tx.SetMark(m.Mark); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // known trims a fact by what the hub knows of its counter, and adds its range to that.
-func (e *Engine) known(tx *store.Tx, f store.Fact) (trimmed, error) {
+func (s *marks) known(tx *store.Tx, f store.Fact) (trimmed, error) {
 	lines := f.Fact.FactQuantities()
 	c := f.Fact.CounterRange()
 	if !f.Fact.Reverses.IsZero() {
@@ -170,22 +215,17 @@ func (e *Engine) known(tx *store.Tx, f store.Fact) (trimmed, error) {
 	if c == nil || !c.To.GreaterThan(c.From) {
 		return trimmed{lines: lines}, nil
 	}
-	m, err := tx.Mark(f.Fact.Plant, f.Fact.Source, c.Tag, c.Epoch)
-	if err != nil {
-		return trimmed{}, err
-	}
-	covered, err := parseSpans(m.Covered)
+	m, err := s.of(tx, markKey{f.Fact.Plant, f.Fact.Source, c.Tag, c.Epoch})
 	if err != nil {
 		return trimmed{}, err
 	}
 	r := span{c.From, c.To}
-	left := trim(lines, covered, r)
+	left := trim(lines, m.covered, r)
 	if sabotage.Rule(5) {
 		left = trimmed{lines: lines}
 	}
-	covered = covered.with(r)
-	m.AgentID, m.Covered, m.CounterTo = f.AgentID, covered.String(), covered.top().String()
-	return left, tx.SetMark(m)
+	m.AgentID, m.covered = f.AgentID, m.covered.with(r)
+	return left, nil
 }
 
 func closes(f object.Fact) bool {

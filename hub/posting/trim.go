@@ -54,6 +54,11 @@ func (s spans) free(x span) decimal.Decimal {
 
 // with returns s and x, merged.
 func (s spans) with(x span) spans {
+	if n := len(s); n > 0 && s[n-1].to.Equal(x.from) { // the counter went on
+		out := slices.Clone(s)
+		out[n-1].to = decimal.Max(x.to, x.from)
+		return out
+	}
 	all := append(slices.Clone(s), x)
 	slices.SortFunc(all, func(a, b span) int { return cmp.Or(a.from.Cmp(b.from), a.to.Cmp(b.to)) })
 	out := all[:1]
