@@ -40,4 +40,9 @@ bench: setup ## Measure: tables, then one "ratio NAME VALUE GOAL" line for each 
 	@$(GO) build -o .bin/bench ./buildscripts/bench
 	@.bin/bench
 
-.PHONY: help demo build setup test check generate bench fuzz
+soak: ## Run SEEDS=n seeds of the simulation; logs of failing ones are kept in .bin/soak
+	@mkdir -p .bin
+	@$(GO) build -o .bin/soak-run ./cmd/sim/soak
+	@.bin/soak-run -seeds $(or $(SEEDS),2000)
+
+.PHONY: help demo build setup test check generate bench soak fuzz

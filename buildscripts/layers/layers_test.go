@@ -76,6 +76,7 @@ var table = []place{
 	{"cmd/config", tools, 7, "reads configuration files for the commands"},
 	{"cmd/demo/plant/uaserver", tools, 7, "the demo machines' OPC UA server"},
 	{"cmd/demo/plant", tools, 8, "the demo's machines and MES"},
+	{"cmd/sim/soak", tools, 9, "runs the simulation's tests"},
 	{"cmd/*", tools, 9, "commands"},
 	{"buildscripts/realparts", tools, 8, "starts real servers for tests"},
 	{"buildscripts/*", tools, 9, "builds and checks"},

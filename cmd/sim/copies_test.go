@@ -63,14 +63,22 @@ func (m *agentMachine) known() bool {
 
 // edit changes, in the MES, a row that the hub knows already, without a new version: a fault of the source. What was told
 // first stays; should an agent read the row anew, the other content is kept aside.
-func (m *agentMachine) edit() {
+func (m *agentMachine) edit(plan *agenda) {
+	edits := 0
 	for _, f := range m.facts("mes") {
 		n := m.station.rowOf(f.Position)
-		if m.w.rng.IntN(8) == 0 && m.station.edit(n) {
+		if edits < 4 && m.w.rng.IntN(3) == 0 && m.station.edit(n) {
 			m.w.logf("row %d of %s is edited in place", n, m.name)
 			m.edited = true
-			return
+			edits++
 		}
+	}
+	if edits > 0 && m.w.rng.IntN(2) == 0 {
+		plan.add(time.Now().Add(m.w.seconds(1, 10)), func() {
+			if m.p != nil && !m.p.frozen() && len(m.copies) > 0 {
+				m.restore(plan, m.w.seconds(0, 20))
+			}
+		})
 	}
 }
 

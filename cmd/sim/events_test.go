@@ -38,8 +38,8 @@ func (w *world) runSeed() {
 	}
 	w.erp.faulty = true
 	var plan agenda
-	end := time.Now().Add(w.seconds(90, 240))
-	for at := time.Now().Add(w.seconds(2, 15)); at.Before(end); at = at.Add(w.seconds(2, 30)) {
+	end := time.Now().Add(w.seconds(70, 200))
+	for at := time.Now().Add(w.seconds(2, 15)); at.Before(end); at = at.Add(w.seconds(2, 24)) {
 		plan.add(at, func() { w.disaster(&plan) })
 	}
 	w.live(&plan, end)
@@ -111,7 +111,11 @@ var (
 func (w *world) disaster(plan *agenda) {
 	a := w.anyone()
 	w.copyOnce(a)
-	switch w.rng.IntN(15) {
+	kinds := 15
+	if w.seed%3 == 0 { // a plant whose machines are copied more than is good for them
+		kinds = 22
+	}
+	switch w.rng.IntN(kinds) {
 	case 0:
 		w.crash(a.p, plan)
 	case 1:
@@ -139,14 +143,14 @@ func (w *world) disaster(plan *agenda) {
 			w.totals.Stalls++
 			w.net.vanish(p)
 		}
-	case 8, 9, 10:
+	case 8, 9, 10, 15, 16, 17, 18, 19:
 		w.copied(a, plan)
 	case 11:
 		w.jump(a.name, a.clock)
 	case 12:
 		w.jump("the hub", w.hub.clock)
-	case 13:
-		a.edit()
+	case 13, 20, 21:
+		a.edit(plan)
 	default:
 		w.logf("%s is cut off", a.name)
 		w.net.isolate(a.name, true)
@@ -166,7 +170,7 @@ func (w *world) disaster(plan *agenda) {
 
 // copyOnce sees to it that an agent was copied some time, so that it can be restored.
 func (w *world) copyOnce(a *agentMachine) {
-	if a.p != nil && !a.p.frozen() && w.rng.IntN(4) == 0 {
+	if a.p != nil && !a.p.frozen() && w.rng.IntN(3) == 0 {
 		a.keep()
 	}
 }

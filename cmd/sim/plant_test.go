@@ -85,7 +85,7 @@ func (s *station) serves(p *process) bool {
 func (s *station) produce(ctx context.Context) {
 	for {
 		s.mu.Lock()
-		wait := 50*time.Millisecond + time.Duration(s.rng.IntN(1200))*time.Millisecond
+		wait := 50*time.Millisecond + time.Duration(s.rng.IntN(1600))*time.Millisecond
 		s.mu.Unlock()
 		if pause(ctx, wait) != nil {
 			return
