@@ -114,6 +114,28 @@ func findOrder(ctx context.Context, db querier, erp, orderNo string) (Order, err
 // FindOrder returns the order that a fact of a plant means: the one of that number which is routed to the plant, else one
 // that is routed nowhere yet, else any. ok is false when the hub has never seen the number.
 func (tx *Tx) FindOrder(plant, orderNo string) (o Order, ok bool, err error) {
+	k := orderOf{plant, orderNo}
+	if found, known := tx.orders[k]; known {
+		return found.order, found.ok, nil
+	}
+	o, ok, err = tx.findOrder(plant, orderNo)
+	if err == nil {
+		if tx.orders == nil {
+			tx.orders = map[orderOf]foundOrder{}
+		}
+		tx.orders[k] = foundOrder{o, ok}
+	}
+	return o, ok, err
+}
+
+type orderOf struct{ plant, no string }
+
+type foundOrder struct {
+	order Order
+	ok    bool
+}
+
+func (tx *Tx) findOrder(plant, orderNo string) (o Order, ok bool, err error) {
 	o, err = first(tx.ctx, tx, scanOrder, orderColumns+` WHERE order_no = $1
 		ORDER BY CASE WHEN plant = $2 THEN 0 WHEN plant = '' THEN 1 ELSE 2 END, id LIMIT 1`, orderNo, plant)
 	if errors.Is(err, ErrNotFound) {
@@ -144,6 +166,7 @@ func (s *Store) Order(ctx context.Context, erp, orderNo string) (Order, error) {
 // PutOrder stores the latest content of a work order; with revised it is kept among the revisions as well.
 func (tx *Tx) PutOrder(o Order, revised bool) error {
 	tx.touch(TopicOrders)
+	tx.orders = nil
 	body, err := json.Marshal(o.Order)
 	if err != nil {
 		return fmt.Errorf("encode work order %q: %w", o.Order.OrderNo, err)

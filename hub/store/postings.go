@@ -164,6 +164,9 @@ func (s *PostingStep) fields(now time.Time) []any {
 
 // AddPostingStep adds to a fact's life, at the time of the transaction.
 func (tx *Tx) AddPostingStep(s PostingStep) error {
+	if err := tx.keepFirstStep(s.FactID); err != nil {
+		return err
+	}
 	_, err := tx.exec("INSERT INTO "+stepFields+" VALUES ($1, $2, $3, $4, $5, $6, $7, $8)", s.fields(tx.now)...)
 	return err
 }
@@ -539,6 +542,36 @@ func (p *Planned) index(x *posted, now time.Time) []any {
 
 // Residue returns what rounding left over for a ledger line in an ERP.
 func (tx *Tx) Residue(erp string, k object.LedgerKey) (decimal.Decimal, error) {
+	of := residueKey(erp, k)
+	if v, known := tx.residues[of]; known {
+		return v, nil
+	}
+	v, err := tx.residue(erp, k)
+	if err == nil {
+		tx.setResidue(of, v)
+	}
+	return v, err
+}
+
+type residueOf struct {
+	erp  string
+	line object.LedgerKey
+}
+
+// residueKey leaves out the plant, which the table does not have.
+func residueKey(erp string, k object.LedgerKey) residueOf {
+	k.Plant = ""
+	return residueOf{erp, k}
+}
+
+func (tx *Tx) setResidue(of residueOf, v decimal.Decimal) {
+	if tx.residues == nil {
+		tx.residues = map[residueOf]decimal.Decimal{}
+	}
+	tx.residues[of] = v
+}
+
+func (tx *Tx) residue(erp string, k object.LedgerKey) (decimal.Decimal, error) {
 	v, err := first(tx.ctx, tx, scanValue[string], `SELECT value FROM residues
 		WHERE erp = $1 AND order_no = $2 AND operation = $3 AND item = $4 AND kind = $5 AND unit = $6`,
 		erp, k.OrderNo, k.Operation, k.Item, string(k.Kind), k.Unit)
@@ -553,6 +586,7 @@ func (tx *Tx) Residue(erp string, k object.LedgerKey) (decimal.Decimal, error) {
 
 // SetResidue stores what rounding left over.
 func (tx *Tx) SetResidue(erp string, k object.LedgerKey, v decimal.Decimal) error {
+	tx.setResidue(residueKey(erp, k), v)
 	_, err := tx.exec(`INSERT INTO residues (erp, order_no, operation, item, kind, unit, value) VALUES ($1, $2, $3, $4, $5, $6, $7)
 		ON CONFLICT (erp, order_no, operation, item, kind, unit) DO UPDATE SET value = excluded.value`,
 		erp, k.OrderNo, k.Operation, k.Item, string(k.Kind), k.Unit, v.String())

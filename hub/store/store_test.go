@@ -399,3 +399,58 @@ func writes(t *testing.T, s *store.Store) (n int) {
 	}
 	return n
 }
+
+// The step that a posting was planned with is written down only when something follows it; its life tells it all the same.
+func TestLifeBeginsWithThePlannedStepWhateverFollows(t *testing.T) {
+	ctx := context.Background()
+	s := open(t, filepath.Join(t.TempDir(), "hub.db"))
+	a := agent(t, s, "ulm", "edge1")
+	appendFacts(t, s, a, 1, record(t, confirmation(1, "5")), record(t, confirmation(2, "5")), record(t, confirmation(3, "5")))
+	_, facts, err := s.Unplanned(ctx, 10)
+	if err != nil || len(facts) != 3 {
+		t.Fatal(facts, err)
+	}
+	put := func(f func(tx *store.Tx) error) {
+		t.Helper()
+		if err := s.Update(ctx, f); err != nil {
+			t.Fatal(err)
+		}
+	}
+	posting := func(i int) store.Posting {
+		return store.Posting{FactID: facts[i].ID, ERP: "erp", OrderNo: "WO-1", Plant: "ulm", State: store.PostingParked, Code: "unknown_order"}
+	}
+	put(func(tx *store.Tx) error {
+		var all []store.Planned
+		for i, f := range facts {
+			p := posting(i)
+			all = append(all, store.Planned{Fact: f, Lines: f.Fact.FactQuantities(), Posting: &p})
+		}
+		return tx.AddPlanned(all)
+	})
+	put(func(tx *store.Tx) error { // what the engine does
+		p := posting(1)
+		p.State, p.Code = store.PostingDue, ""
+		if err := tx.PutPosting(p); err != nil {
+			return err
+		}
+		return tx.AddPostingStep(store.PostingStep{FactID: p.FactID, Step: "due"})
+	})
+	put(func(tx *store.Tx) error { // a note about a posting that has not changed
+		return tx.AddPostingStep(store.PostingStep{FactID: facts[2].ID, Step: "reversed"})
+	})
+	for i, want := range []string{"[parked]", "[parked due]", "[parked reversed]"} {
+		_, life, err := s.Life(ctx, facts[i].Fact.Key.String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, l := range life {
+			if l.Step == "parked" || l.Step == "due" || l.Step == "reversed" {
+				got = append(got, l.Step)
+			}
+		}
+		if fmt.Sprint(got) != want {
+			t.Errorf("life of fact %d has %v, want %s", i+1, got, want)
+		}
+	}
+}

@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/shopspring/decimal"
 )
 
 // Tx is a write transaction. It is valid inside the function that Update was given and in no other goroutine.
@@ -17,6 +19,10 @@ type Tx struct {
 	ctx     context.Context
 	now     time.Time
 	touched map[Topic]struct{}
+
+	// What was read and is asked for again and again by a transaction that plans many facts.
+	orders   map[orderOf]foundOrder
+	residues map[residueOf]decimal.Decimal
 }
 
 // update is a function that waits for its turn in a write transaction.
@@ -183,6 +189,7 @@ func (tx *Tx) openingPart(group []*update, now time.Time) (rest []*update, err e
 			}
 			u.tx.now = now
 			clear(u.tx.touched)
+			u.tx.orders, u.tx.residues = nil, nil
 			if u.alone(); u.failed {
 				break
 			}
