@@ -189,6 +189,7 @@ func (r *rig) judge() {
 			res.Failures = append(res.Failures, fmt.Sprintf("rule %q: nothing was counted, so nothing was shown", c.Rule))
 		}
 	}
+	res.Named = min(res.Named, res.Lost) // rows that were read again are not lost any more
 	if open := res.Lost - res.Named; open > 0 {
 		res.Failures = append(res.Failures, fmt.Sprintf("%d counts are missing at the receiver", open))
 	}
