@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -434,4 +435,36 @@ func TestTwoHundredAgentsComeBackWithoutAStampede(t *testing.T) {
 		t.Errorf("accepted %d, want %d", accepted, agents*each/2)
 	}
 	b.tally(agents * each)
+}
+
+// A plant computer whose battery is dead says so with the hub's time, keeps its facts, and sends them once it is set.
+func TestClockTenYearsBackIsNamedAndEverythingComesOnceItIsSet(t *testing.T) {
+	t.Parallel()
+	b := newLab(t, "127.0.0.1")
+	buf := openBuffer(t)
+	fill(t, buf, "line1", 0, 300)
+	var off atomic.Int64
+	off.Store(int64(-10 * 365 * 24 * time.Hour))
+	cfg := b.agent("line1")
+	cfg.Now = func() time.Time { return time.Now().Add(time.Duration(off.Load())) }
+	up, _ := b.run(cfg, uplink.Deps{Business: buf})
+	realparts.Eventually(t, 30*time.Second, "the clock is named", func() error {
+		if st := up.Status(); st.Code != "clock" || !strings.Contains(st.Reason, "wrong by 10 years") || !strings.Contains(st.Reason, "the hub says") || !up.ClockSuspect() {
+			return fmt.Errorf("%+v", st)
+		}
+		return nil
+	})
+	t.Log(up.Status().Reason)
+	if n := b.ingest.Counts().Accepted; n != 0 {
+		t.Errorf("%d facts were sent to a hub whose certificate could not be checked", n)
+	}
+	fill(t, buf, "line1", 300, 500)
+	off.Store(0)
+	realparts.Eventually(t, time.Minute, "all is acknowledged", func() error {
+		if s := buf.Stats(); s.Pending > 0 || up.ClockSuspect() {
+			return fmt.Errorf("%d are pending: %+v", s.Pending, up.Status())
+		}
+		return nil
+	})
+	b.tally(500)
 }

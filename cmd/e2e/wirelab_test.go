@@ -95,8 +95,11 @@ func (b *lab) start() {
 	tn := tunnel.New(tunnel.Options{})
 	srv := grpc.NewServer(append(ingest.ServerOptions(), grpc.Creds(tn.Credentials(b.tls)))...)
 	pb.RegisterUplinkServer(srv, b.ingest)
+	plain := tn.PlainServer()
 	var wg sync.WaitGroup
 	wg.Go(func() { srv.Serve(l) })
+	wg.Go(func() { srv.Serve(tn) })
+	wg.Go(func() { plain.Serve(tn.PlainListener()) })
 	wg.Go(func() {
 		if err := b.ingest.Run(ctx); err != nil {
 			b.t.Errorf("ingest: %v", err)
@@ -106,6 +109,7 @@ func (b *lab) start() {
 		b.stop = func() {}
 		cancel()
 		tn.Close()
+		plain.Close()
 		srv.Stop()
 		wg.Wait()
 		b.store.Close()
