@@ -539,7 +539,7 @@ func (w *work) close(c *counter) {
 func (w *work) confirm(c *counter, o *open, epoch string, from, to decimal.Decimal) {
 	b := &o.Booked
 	qty := w.row(b.row(c.Source)).settle(o.Qty, b.Places).String()
-	position := factkey.Position("counter", w.t.plant, c.Source, c.Tag, epoch, to.String())
+	position := factkey.Position("counter", w.t.plant, c.Source, c.Tag, epoch, from.String(), to.String())
 	h := head{factkey.Of(position), c.Source, b.Rule, b.Equipment, position, o.Last}
 	w.enc.counter.Tag, w.enc.counter.Epoch, w.enc.counter.From, w.enc.counter.To = c.Tag, epoch, from.String(), to.String()
 	if b.Counts == kindConsumed {

@@ -16,7 +16,8 @@
 //
 // # Counters
 //
-// A counter's key is its position (counter, plant, source, tag, epoch, counter-to). Within an epoch the position only grows:
+// A counter's key is its position (counter, plant, source, tag, epoch, counter-from, counter-to): an agent restored from a copy
+// may close another range at the same value, which is another fact, and the hub takes from it what it knows. Within an epoch the position only grows:
 // a rollover adds the modulus, so "to" of a rolled-over counter is larger than what the PLC shows. An epoch begins when
 // the agent sees the counter for the first time and at each reset; its name is "<time of the first>-<4 random
 // characters>.<number of the reset>", and a later epoch of a counter has a greater name (the number counts as a number).

@@ -1,6 +1,8 @@
 package translate
 
 import (
+	"bytes"
+	"maps"
 	"testing"
 	"time"
 
@@ -73,5 +75,31 @@ rules:
 	}
 	if want := "6 from 65540 to 65546"; got != want {
 		t.Errorf("%q, want %q", got, want)
+	}
+}
+
+// An agent restored from a copy closes a longer range at a value at which it closed before. The hub must get both, to take
+// from the second what it does not know of it: under one key the second would be a conflict.
+func TestRangesThatEndAtOneValueAreTwoFacts(t *testing.T) {
+	cfg := rules(t, `
+rules:
+  - {name: good, rule: counter, source: plc, tag: good, counts: yield, unit: C62, close: {every: 5s}}
+`)
+	l := newLine(t, cfg)
+	say := func(n string) { l.send("plc", signal.Signal{Tag: "good", Value: num(n)}) }
+	say("0")
+	say("10")
+	before := maps.Clone(l.st)
+	l.tick(time.Minute) // (0, 10]
+	say("20")
+	first := l.tick(time.Minute) // (10, 20]
+	l.st = before
+	say("20")
+	second := l.tick(time.Minute) // (0, 20]
+	if len(first) != 1 || len(second) != 1 {
+		t.Fatalf("%d and %d facts, want one each", len(first), len(second))
+	}
+	if bytes.Equal(first[0].Key, second[0].Key) {
+		t.Errorf("%v and %v have one key", first[0], second[0])
 	}
 }
