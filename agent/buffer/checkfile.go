@@ -12,7 +12,7 @@ func CheckFile(path string) error {
 		return err
 	}
 	defer f.Close()
-	p := &pageFile{f: f, seen: map[uint64]bool{}}
+	p := &pageFile{f: f}
 	if err := p.readMeta(); err != nil {
 		return damaged(err)
 	}

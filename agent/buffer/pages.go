@@ -33,8 +33,30 @@ type pageFile struct {
 	f        *os.File
 	pageSize int
 	root     uint64
-	end      uint64 // pages from here on are not in use
-	seen     map[uint64]bool
+	end      uint64   // pages from here on are not in use
+	seen     []uint64 // a bit for each page
+
+	start int64 // of chunk in the file
+	chunk []byte
+}
+
+// chunkSize is how much of a file is read at once: pages that follow each other mostly lie so.
+const chunkSize = 256 << 10
+
+// read returns bytes of the file. They hold until the next call.
+func (p *pageFile) read(offset int64, n int) ([]byte, error) {
+	if offset < p.start || offset+int64(n) > p.start+int64(len(p.chunk)) {
+		if size := max(n, chunkSize); cap(p.chunk) < size {
+			p.chunk = make([]byte, size)
+		}
+		got, err := p.f.ReadAt(p.chunk[:cap(p.chunk)], offset)
+		p.start, p.chunk = offset, p.chunk[:got]
+		if got < n {
+			return nil, err // never nil then
+		}
+	}
+	at := int(offset - p.start)
+	return p.chunk[at : at+n : at+n], nil
 }
 
 // checkPages walks all pages that the newest meta page of the file refers to. Both meta pages must be whole: where one is
@@ -48,7 +70,7 @@ func checkPages(path string) error {
 	if n := len(readMetas(f)); n == 1 {
 		return damaged(errors.New("one of the two meta pages is not whole"))
 	}
-	p := &pageFile{f: f, seen: map[uint64]bool{}}
+	p := &pageFile{f: f}
 	if err := p.readMeta(); err != nil {
 		return damaged(err)
 	}
@@ -80,6 +102,9 @@ func (p *pageFile) readMeta() error {
 		return errors.New("no whole meta page")
 	}
 	p.pageSize, p.root, p.end = newest.pageSize, newest.root, newest.end
+	if stat, err := p.f.Stat(); err == nil {
+		p.end = min(p.end, uint64(stat.Size())/uint64(p.pageSize)) // so that no number in a page asks for more memory than that
+	}
 	return nil
 }
 
@@ -157,8 +182,8 @@ func (p *pageFile) page(id uint64) ([]byte, error) {
 	if id < 2 || id >= p.end {
 		return nil, fmt.Errorf("page %d is outside of the file's %d pages", id, p.end)
 	}
-	head := make([]byte, p.pageSize)
-	if _, err := p.f.ReadAt(head, int64(id)*int64(p.pageSize)); err != nil {
+	head, err := p.read(int64(id)*int64(p.pageSize), p.pageSize)
+	if err != nil {
 		return nil, fmt.Errorf("read page %d: %w", id, err)
 	}
 	overflow := uint64(native.Uint32(head[12:]))
@@ -166,19 +191,29 @@ func (p *pageFile) page(id uint64) ([]byte, error) {
 		return nil, fmt.Errorf("page %d calls itself %d with %d more", id, native.Uint64(head), overflow)
 	}
 	for i := id; i <= id+overflow; i++ {
-		if p.seen[i] {
+		if p.see(i) {
 			return nil, fmt.Errorf("page %d is used twice", i)
 		}
-		p.seen[i] = true
 	}
 	if overflow == 0 {
 		return head, nil
 	}
-	whole := make([]byte, (overflow+1)*uint64(p.pageSize))
-	if _, err := p.f.ReadAt(whole, int64(id)*int64(p.pageSize)); err != nil {
+	whole, err := p.read(int64(id)*int64(p.pageSize), (int(overflow)+1)*p.pageSize)
+	if err != nil {
 		return nil, fmt.Errorf("read page %d and %d more: %w", id, overflow, err)
 	}
 	return whole, nil
+}
+
+// see says that a page was there before, and remembers it.
+func (p *pageFile) see(id uint64) (before bool) {
+	if n := int(id/64) + 1; n > len(p.seen) {
+		p.seen = append(p.seen, make([]uint64, n-len(p.seen))...)
+	}
+	bit := uint64(1) << (id % 64)
+	before = p.seen[id/64]&bit != 0
+	p.seen[id/64] |= bit
+	return before
 }
 
 // checkTree walks a bucket's tree from its root page.
@@ -204,10 +239,26 @@ func (w *treeWalk) page(id uint64, depth int) error {
 	if err != nil {
 		return err
 	}
+	if leadsOn(page) {
+		page = bytes.Clone(page) // other pages are read before its end is reached
+	}
 	if err := w.elements(page, depth); err != nil {
 		return fmt.Errorf("page %d: %w", id, err)
 	}
 	return nil
+}
+
+// leadsOn says that a page refers to others.
+func leadsOn(page []byte) bool {
+	if native.Uint16(page[8:]) != leafPage {
+		return true
+	}
+	for i := range min(int(native.Uint16(page[10:])), (len(page)-pageHeaderSize)/elementSize) {
+		if native.Uint32(page[pageHeaderSize+i*elementSize:])&bucketLeaf != 0 {
+			return true
+		}
+	}
+	return false
 }
 
 func (w *treeWalk) elements(page []byte, depth int) error {

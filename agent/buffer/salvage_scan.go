@@ -351,7 +351,7 @@ func scanRoots(f *os.File) (roots []commitRoot) {
 }
 
 func newPageFile(f *os.File) *pageFile {
-	p := &pageFile{f: f, pageSize: pageSize, seen: map[uint64]bool{}}
+	p := &pageFile{f: f, pageSize: pageSize}
 	if stat, err := f.Stat(); err == nil {
 		p.end = uint64(stat.Size()) / pageSize
 	}
