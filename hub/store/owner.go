@@ -25,7 +25,7 @@ import (
 var ErrTakenOver = errors.New("another hub has taken the database over")
 
 const (
-	answerEvery = time.Second     // how often an owner looks whether it is asked
+	answerEvery = 2 * time.Second // how often an owner looks whether it is asked
 	answerTime  = 8 * time.Second // how long an owner may take to answer
 )
 
@@ -137,17 +137,17 @@ func (s *Store) Guard(ctx context.Context) error {
 }
 
 func (s *Store) guard(ctx context.Context, last *string) error {
-	now, err := metaText(ctx, s, "owner")
-	if err != nil {
+	texts, err := collect(ctx, s, scanValue[string], "SELECT value FROM meta WHERE name IN ('owner', 'question') ORDER BY name")
+	if err != nil || len(texts) == 0 {
 		return err
 	}
-	if now != s.session {
-		return fmt.Errorf("%w: %s", ErrTakenOver, ownerOf(now))
+	if texts[0] != s.session {
+		return fmt.Errorf("%w: %s", ErrTakenOver, ownerOf(texts[0]))
 	}
-	question, err := metaText(ctx, s, "question")
-	if err != nil || question == *last {
-		return err
+	if len(texts) == 1 || texts[1] == *last {
+		return nil
 	}
+	question := texts[1]
 	err = s.Update(ctx, func(tx *Tx) error { return tx.setMeta("answer", question) })
 	if err == nil {
 		*last = question

@@ -63,6 +63,7 @@ const (
 	expectOnce    = "one effect, posted and verified"
 	expectRetry   = "nothing done, tried again by itself, then one effect"
 	expectMended  = "nothing done, parked with the reason; after it is mended one effect"
+	expectRefused = "nothing done, parked with class, code, reason and next step"
 	expectPerson  = "never taken for done: a person is shown the difference"
 	expectNoGuess = "never two effects; what cannot be told goes to a person"
 	expectSeen    = "one effect, or two that a person is shown"
