@@ -202,8 +202,12 @@ func (s *session) compare(ctx context.Context, hello *pb.Hello, ack *pb.HelloAck
 			}
 		}
 	}
-	if s.u.deps.Marks != nil && !sabotage.Rule(5) {
-		if err := s.u.deps.Marks(ctx, ack.GetMarks(), wentBack); err != nil {
+	marks := ack.GetMarks()
+	if sabotage.Rule(5) {
+		marks = nil
+	}
+	if s.u.deps.Marks != nil {
+		if err := s.u.deps.Marks(ctx, marks, wentBack); err != nil {
 			return "", &Fault{Code: "marks", Reason: "the hub's counter marks cannot be taken over: " + oneLine(err.Error()), NextStep: "look at the agent's log and its disk", cause: err}
 		}
 	}
