@@ -10,6 +10,7 @@ import (
 	"github.com/linekeeper/linekeeper/hub/connector"
 	"github.com/linekeeper/linekeeper/hub/object"
 	"github.com/linekeeper/linekeeper/hub/store"
+	"github.com/linekeeper/linekeeper/hub/tally"
 	"github.com/shopspring/decimal"
 )
 
@@ -42,6 +43,14 @@ func TestReversalFollowsItsOriginalAndTakesBackWhatWasPosted(t *testing.T) {
 		w.pass(time.Minute)
 		if sum := w.erp.yield("WO-1"); sum.String() != "7.6" { // 5.44 - 5.44 + 7.32 + 0.05 + 0.23
 			t.Errorf("the outside system holds %s, want 7.6", sum)
+		}
+		edge, lines, err := w.s.TallyInput(context.Background(), store.TallyFilter{OrderNo: "WO-1"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		sums := tally.Of(edge, lines).Totals
+		if sums.Received.String() != "7.6" || sums.Posted.String() != "7.6" || !sums.Missing.IsZero() || !sums.Doubled.IsZero() {
+			t.Errorf("the ledger says %s", sums)
 		}
 		_, life, err := w.s.Life(context.Background(), wrong.Key.String())
 		if err != nil || !slices.ContainsFunc(life, func(s store.LifeStep) bool {
