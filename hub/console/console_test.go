@@ -226,6 +226,15 @@ func TestEmptyHubSaysWhatComesNext(t *testing.T) {
 	w.page("/agents", "No agent has connected yet")
 }
 
+func TestOverviewNamesASystemThatTakesNoPostings(t *testing.T) {
+	w := newWorld(t)
+	since := time.Now().Add(-time.Hour)
+	w.handler = console.New(api.New(w.s, nil, api.Options{Now: time.Now, Health: func() map[string]api.ERPHealth {
+		return map[string]api.ERPHealth{"books": {Since: since, Reason: "connection refused", PausedUntil: since.Add(2 * time.Hour)}}
+	}}))
+	w.page("/", "ERP books takes no postings", "connection refused", "postings then go on by themselves", "not asked yet")
+}
+
 func TestOverviewNamesWhatIsStuckSinceWhenWhyAndWhatToDo(t *testing.T) {
 	w := newWorld(t)
 	w.fill()
