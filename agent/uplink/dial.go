@@ -33,6 +33,7 @@ type attempt struct {
 	// piece is the most bytes that are given to TLS at once, 0 for any number.
 	piece   atomic.Int64
 	dialled atomic.Bool
+	got     atomic.Int64 // bytes from the hub
 
 	mu      sync.Mutex
 	conns   []net.Conn
@@ -259,6 +260,7 @@ type watchedConn struct {
 
 func (w *watchedConn) Read(b []byte) (int, error) {
 	n, err := w.Conn.Read(b)
+	w.a.got.Add(int64(n))
 	w.a.mu.Lock()
 	defer w.a.mu.Unlock()
 	if n > 0 {

@@ -3,6 +3,7 @@ package uplink
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"math/rand/v2"
 	"net"
@@ -353,6 +354,30 @@ func TestRecordThatASlowLineNeedsAMinuteForGetsThrough(t *testing.T) {
 			t.Errorf("%d hellos, want 1", w.hub.helloCount())
 		}
 		w.tally(t, 3)
+	})
+}
+
+// The marks of many counters make an answer to hello that a slow line needs longer for than a hub may stay silent.
+func TestLongAnswerToHelloIsWaitedForOnASlowLine(t *testing.T) {
+	over(t, 8000, 60*time.Millisecond, func(t *testing.T, w *world, n *network) {
+		const marks = 9000
+		w.hub.onHello = func(_ int, _ *pb.Hello, a *pb.HelloAck) *pb.Refusal {
+			for i := range marks {
+				a.Marks = append(a.Marks, &pb.SourceMark{Source: "press", Tag: fmt.Sprintf("press%d.Good", i), Epoch: "1", CounterTo: "123456"})
+			}
+			return nil
+		}
+		got := 0
+		w.deps.Marks = func(_ context.Context, m []*pb.SourceMark, _ bool) error { got = len(m); return nil }
+		w.business.append(records(0, 100, 300)...)
+		defer w.start(t)()
+		began := time.Now()
+		until(t, 10*time.Minute, "all is acknowledged", func() bool { return w.business.pending() == 0 })
+		t.Logf("%d marks took %s", got, time.Since(began))
+		if got != marks || w.hub.helloCount() != 1 || time.Since(began) < 31*time.Second {
+			t.Errorf("%d marks after %s, %d hellos", got, time.Since(began), w.hub.helloCount())
+		}
+		w.tally(t, 100)
 	})
 }
 

@@ -107,12 +107,30 @@ func (u *Uplink) session(parent context.Context, w way) outcome {
 	return outcome{held: time.Since(began), reached: true, err: err}
 }
 
-// begin says hello within the time that it may take.
+// alive is what a slow line brings of a long answer within ConnectTimeout at least; a hub that answers nothing but keepalive
+// brings less.
+const alive = 1024
+
+// begin says hello within the time that it may take. On a slow line a long answer takes its time.
 func (s *session) begin(ctx context.Context, a *attempt, conn *grpc.ClientConn) (note string, err error) {
-	late := time.AfterFunc(s.u.cfg.ConnectTimeout, func() {
-		s.cancel(&Fault{Code: "hub_timeout", Reason: "the hub does not answer", NextStep: "check the network, and whether the hub is healthy"})
+	began, answered := context.WithCancel(ctx)
+	var waiting sync.WaitGroup
+	defer waiting.Wait()
+	defer answered()
+	waiting.Go(func() {
+		for before := int64(0); ; {
+			pause(began, s.u.cfg.ConnectTimeout)
+			got := a.got.Load()
+			if began.Err() != nil {
+				return
+			}
+			if got < before+alive {
+				s.cancel(&Fault{Code: "hub_timeout", Reason: "the hub does not answer", NextStep: "check the network, and whether the hub is healthy"})
+				return
+			}
+			before = got
+		}
 	})
-	defer late.Stop()
 	note, err = s.greet(ctx, conn)
 	if cause := context.Cause(ctx); err != nil && cause != nil && !errors.Is(err, errAgain) && !a.failedBefore() {
 		err = cause
