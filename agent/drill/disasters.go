@@ -408,6 +408,8 @@ func clone(ctx context.Context, r *rig) error {
 	s, err = first.look(ctx)
 	r.must(err == nil && connected(s), "the first agent was disturbed: line %q, %s", s.Uplink.State, s.Uplink.Reason)
 	r.machine.halt()
+	// In this order: what the first took of a source is with nobody else, and what it took last must have left it, too.
+	r.pageSays(ctx, first, "the first has taken everything", func(status.Snapshot) bool { return r.machine.backlog() == 0 })
 	r.pageSays(ctx, first, "the first has delivered everything", func(s status.Snapshot) bool { return s.Business.Pending == 0 })
 	if err := first.stop(); err != nil {
 		return err
