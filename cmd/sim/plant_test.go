@@ -32,6 +32,7 @@ type station struct {
 	order                string
 	good, scrap, strokes int64 // strokes are counted from zero: 0.25 kg each
 	goodBase, scrapBase  int64
+	resting              bool // nobody works
 	watched              bool // the counters were read once: from then on they move
 	rows                 []row
 	queue                []message // published and not acknowledged
@@ -81,6 +82,13 @@ func (s *station) serves(p *process) bool {
 	return s.owner == p
 }
 
+// rest lets nobody work, or lets them again.
+func (s *station) rest(on bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.resting = on
+}
+
 // produce lets the station work until ctx ends.
 func (s *station) produce(ctx context.Context) {
 	for {
@@ -91,6 +99,10 @@ func (s *station) produce(ctx context.Context) {
 			return
 		}
 		s.mu.Lock()
+		if s.resting {
+			s.mu.Unlock()
+			continue
+		}
 		switch s.rng.IntN(4) {
 		case 0:
 			s.insert()

@@ -16,7 +16,7 @@ func TestEachRuleThatIsBrokenIsNoticed(t *testing.T) {
 	if out, err := exec.Command("go", "test", "-c", "-tags", "sabotage", "-o", binary, ".").CombinedOutput(); err != nil {
 		t.Fatalf("build the simulation with sabotage: %v\n%s", err, out)
 	}
-	const first, most = 1, 60
+	const first, most = 1, 30
 	last := 0
 	for _, rule := range []struct {
 		n    int
