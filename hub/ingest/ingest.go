@@ -105,6 +105,7 @@ func ServerOptions() []grpc.ServerOption {
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
 		grpc.ConnectionTimeout(30 * time.Second), // for TLS and the first word: strangers hold nothing open
 		grpc.MaxRecvMsgSize(16 << 20),
+		// A silent agent holds nothing: TLS has a buffer for reading, and one stream needs no table of headers.
 		grpc.ReadBufferSize(0), grpc.WriteBufferSize(32 << 10), grpc.HeaderTableSize(0),
 	}
 }

@@ -23,6 +23,7 @@ type runner struct {
 	facts   bool          // there may be facts to plan
 	news    time.Time     // facts were last announced
 	restTo  time.Time     // the store is left to others until then
+	behind  time.Time     // since then each transaction left facts behind; zero when the last one did not
 
 	unknown  []string // orders to ask for
 	asked    map[string]bool
@@ -175,7 +176,7 @@ func (r *runner) lookForWork(ctx context.Context, admit bool) error {
 			return r.waiting[wait{CodeUnknownOrder, l.OrderNo}] || r.waiting[wait{CodeOrderWithoutPlant, l.OrderNo}]
 		})
 		if arriving {
-			r.restTo = time.Now().Add(min(restTimes*out.took, longestRest))
+			r.restTo = time.Now().Add(r.rest(now, out.took))
 		}
 	}
 	if !admit || len(r.waiting) == 0 {
@@ -190,7 +191,23 @@ const (
 	arriveWithin = time.Second
 	restTimes    = 4
 	longestRest  = 200 * time.Millisecond
+	// A planner that has left facts behind for so long shares the store with their intake half and half: postings must not
+	// fall behind for as long as a plant is busy.
+	burst = 10 * time.Second
 )
+
+// rest is how long the planner rests after a transaction.
+func (r *runner) rest(now time.Time, took time.Duration) time.Duration {
+	switch {
+	case !r.facts:
+		r.behind = time.Time{}
+	case r.behind.IsZero():
+		r.behind = now
+	case now.Sub(r.behind) > burst:
+		return min(took, longestRest)
+	}
+	return min(restTimes*took, longestRest)
+}
 
 func (r *runner) admit(ctx context.Context) error {
 	var come []string
