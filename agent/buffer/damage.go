@@ -45,6 +45,8 @@ func (d Damage) String() string {
 	switch {
 	case d.Salvage == SalvageRunning:
 		return text + ": what is whole in it is being looked for"
+	case d.Records == 1:
+		text += fmt.Sprintf(": record %d is lost, %d were saved", d.First, d.Recovered)
 	case d.Records > 0:
 		text += fmt.Sprintf(": records %s are lost, %d were saved", ranges(d.Lost, d.First, d.Last), d.Recovered)
 	default:

@@ -93,7 +93,7 @@ func TestVerifyTellsWholeFromDamaged(t *testing.T) {
 		t.Fatal(err)
 	}
 	code, out, _ = call("buffer", "inspect", "--data", data)
-	if code != 0 || !strings.Contains(out, "are lost") || !strings.Contains(out, "49 that were saved") || !strings.Contains(out, "set aside") || !strings.Contains(out, "cursor/mes") {
+	if code != 0 || !strings.Contains(out, "record 31 is lost") || !strings.Contains(out, "49 that were saved") || !strings.Contains(out, "set aside") || !strings.Contains(out, "cursor/mes") {
 		t.Errorf("code %d: %s", code, out)
 	}
 	if code, out, _ := call("buffer", "verify", "--data", data); code != 0 || !strings.Contains(out, "earlier") {
@@ -145,7 +145,7 @@ func TestAgentOnADamagedBufferRunsAndSaysWhatIsLost(t *testing.T) {
 		if err := json.Unmarshal([]byte(out), &s); err != nil {
 			return fmt.Errorf("%w: %s%s", err, out, errOut)
 		}
-		if !strings.Contains(s.BufferDamage, "records 31 are lost, 49 were saved") || s.Business.Pending != 49 {
+		if !strings.Contains(s.BufferDamage, "record 31 is lost, 49 were saved") || s.Business.Pending != 49 {
 			return fmt.Errorf("%d wait, damage %q", s.Business.Pending, s.BufferDamage)
 		}
 		return nil
