@@ -5,7 +5,10 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"sync"
 	"time"
+
+	"github.com/linekeeper/linekeeper/agent/status"
 )
 
 const (
@@ -99,21 +102,24 @@ func kills(ctx context.Context, dir, binaries string) error {
 		l.agent.kill()
 		restarted <- l.startAgent(ctx)
 	}()
+	die := sync.OnceFunc(func() { close(died) })
 	err = l.publish(ctx, func(i int) {
 		if i == messages*3/10 {
-			close(died)
+			die()
 		}
 	})
+	die() // also when publishing failed: the other goroutine must end before this one
+	if fault := <-restarted; err == nil && fault != nil {
+		err = fmt.Errorf("start the agent after the first kill: %w", fault)
+	}
 	if err != nil {
 		return err
 	}
-	if err := <-restarted; err != nil {
-		return fmt.Errorf("start the agent after the first kill: %w", err)
-	}
-	if err := l.stored(ctx); err != nil {
+	stored, err := l.settled(ctx, func(s status.Snapshot) bool { return s.Business.LastSeq >= messages })
+	if err != nil {
 		return err
 	}
-	again, err := l.killInDrain(ctx)
+	again, err := l.killInDrain(ctx, stored)
 	if err != nil {
 		return err
 	}
@@ -121,31 +127,59 @@ func kills(ctx context.Context, dir, binaries string) error {
 	if err != nil {
 		return err
 	}
+	fmt.Printf("  given again by the broker after the first kill and not known any more by the agent: %d\n", stored-messages)
 	fmt.Printf("  %s; sent again after the kill in the drain: %d (a full window holds %d)\n", tally, again, flight)
 	fmt.Printf("ratio kills_exact %.2f 1.00\n", tally.exact())
 	fmt.Printf("ratio kills_sent_again %.2f 1.00\n", min(flight/max(float64(again), 1), 99))
 	return nil
 }
 
-// killInDrain starts the hub, kills the agent when half is there, and returns how many records it then sent again.
-func (l *benchLine) killInDrain(ctx context.Context) (again int, err error) {
+// killInDrain starts the hub, kills the agent when half of what it stored is there, and returns how many records it then
+// sent again.
+func (l *benchLine) killInDrain(ctx context.Context, stored int) (again int, err error) {
 	if err := l.startHub(ctx); err != nil {
 		return 0, err
 	}
-	if err := l.acknowledged(ctx, messages/2, 5*time.Millisecond); err != nil {
+	if err := l.acknowledged(ctx, stored/2, 5*time.Millisecond); err != nil {
 		return 0, err
 	}
 	l.agent.kill()
-	before, err := os.ReadFile(l.agent.log)
+	before, err := l.repeats()
 	if err != nil {
 		return 0, err
 	}
 	if err := l.startAgent(ctx); err != nil {
 		return 0, fmt.Errorf("start the agent after the second kill: %w", err)
 	}
-	if err := l.acknowledged(ctx, messages, 25*time.Millisecond); err != nil {
+	if _, err := l.settled(ctx, func(s status.Snapshot) bool { return s.Business.AckedSeq >= uint64(stored) && s.Business.Pending == 0 }); err != nil {
 		return 0, err
 	}
-	after, err := os.ReadFile(l.agent.log)
-	return strings.Count(string(after[len(before):]), repeated), err
+	after, err := l.repeats()
+	return after - before, err
+}
+
+// repeats counts how often the agent was told that the hub had a record already.
+func (l *benchLine) repeats() (int, error) {
+	said, err := os.ReadFile(l.agent.log)
+	return strings.Count(string(said), repeated), err
+}
+
+// settled waits until done holds and the agent has stored nothing more for two seconds, and returns how many records it
+// has stored. After a kill the broker gives messages again; the agent knows the latest 16,000, the hub knows all.
+func (l *benchLine) settled(ctx context.Context, done func(status.Snapshot) bool) (stored int, err error) {
+	since := time.Now()
+	err = await(ctx, 5*time.Minute, 50*time.Millisecond, func() error {
+		s, err := l.status()
+		if err != nil {
+			return err
+		}
+		if n := int(s.Business.LastSeq); n != stored || !done(s) {
+			stored, since = n, time.Now()
+		}
+		if time.Since(since) < 2*time.Second {
+			return fmt.Errorf("%d stored at the agent, %d of them at the hub", s.Business.LastSeq, s.Business.AckedSeq)
+		}
+		return nil
+	})
+	return stored, err
 }

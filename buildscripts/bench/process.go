@@ -63,12 +63,14 @@ func (p *process) kill() {
 	}
 }
 
-// end lets the program close its files.
+// end lets the program close its files, within a minute.
 func (p *process) end() error {
 	if err := p.Process.Signal(syscall.SIGTERM); err != nil {
 		p.kill()
 		return err
 	}
+	late := time.AfterFunc(time.Minute, func() { p.Process.Kill() })
+	defer late.Stop()
 	return p.Wait()
 }
 
