@@ -205,7 +205,7 @@ func (e *Engine) prepareCall(ctx context.Context, l store.Lane, p store.Posting)
 	if err != nil {
 		return nil, err
 	}
-	c := &call{erp: e.o.Connectors[l.ERP], p: p, f: f, posting: connector.Posting{
+	c := &call{erp: guarded{e.o.Connectors[l.ERP], l.ERP, e.o.Logger}, p: p, f: f, posting: connector.Posting{
 		Fact: adjusted(f.Fact, p.Amounts), Order: order.Order, PostingDate: postingDate(f.Fact), Attempt: max(p.Attempt, 1),
 	}}
 	if !f.Fact.Reverses.IsZero() {
