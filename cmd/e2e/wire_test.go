@@ -5,6 +5,8 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"io"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -244,6 +246,21 @@ func (w *wireLine) throughInspection(t testing.TB, url, password, issuer string,
 	})
 	db := w.db(t)
 	w.settled(t, db)
+	said, _ := command(t, "plantagent", "status", "-c", w.agentCfg)
+	page, err := http.Get(w.page + "/")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer page.Body.Close()
+	html, err := io.ReadAll(page.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for where, text := range map[string]string{"the command": said, "the page": string(html)} {
+		if !strings.Contains(text, "inside a WebSocket, because: ") {
+			t.Errorf("%s does not say which way is used and why:\n%.3000s", where, text)
+		}
+	}
 	cut()
 	restart(t, w.hub, syscall.SIGKILL)
 	w.publish(t, 300)

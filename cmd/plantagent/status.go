@@ -101,6 +101,9 @@ func printStatus(w io.Writer, s *status.Snapshot) {
 		fmt.Fprintf(w, "  next step: %s\n", s.NextStep)
 	}
 	fmt.Fprintf(w, "hub        %s %s\n", s.Uplink.State, s.Uplink.Hub)
+	if s.Uplink.State == "connected" && s.Uplink.Way == "websocket" {
+		fmt.Fprintf(w, "           inside a WebSocket, because: %s\n", s.Uplink.WayReason)
+	}
 	fmt.Fprintf(w, "buffered   %d facts, %d bytes of %d\n", s.Business.Pending, s.Business.Bytes, s.Business.Limit)
 	fmt.Fprintf(w, "dropped    %d readings\nquarantine %d inputs\n", s.Telemetry.Dropped, s.Quarantined)
 	for _, src := range s.Sources {
