@@ -40,8 +40,9 @@ bench: setup ## Measure: tables, then one "ratio NAME VALUE GOAL" line for each 
 	@$(GO) build -o .bin/bench ./buildscripts/bench
 	@.bin/bench
 
-soak: ## Run SEEDS=n seeds of the simulation; logs of failing ones are kept in .bin/soak
+soak: ## Kill the buffer 1,000 times, drain 10 GB, run SEEDS=n seeds of the simulation; logs of failing ones are kept in .bin/soak
 	@mkdir -p .bin
+	@LINEKEEPER_BACKLOG=10737418240 LINEKEEPER_CRASHES=1000 $(GO) test -count=1 -timeout 90m -run 'TestBacklogDrains|TestKilledProcess' ./agent/buffer
 	@$(GO) build -o .bin/soak-run ./cmd/sim/soak
 	@.bin/soak-run -seeds $(or $(SEEDS),2000)
 
