@@ -525,15 +525,34 @@ func (w *work) identify(d *draft, in *scope, index int) *fault {
 		return nil
 	}
 	if index >= 0 && !perItem {
-		d.position = r.position + "|" + escaped(id) + "|" + strconv.Itoa(index)
+		d.position = r.position + "|" + readable(escaped(id)) + "|" + strconv.Itoa(index)
 	} else {
-		d.position = r.position + "|" + escaped(id)
+		d.position = r.position + "|" + readable(escaped(id))
 	}
 	d.key = factkey.Of(d.position)
 	if sabotage.Rule(1) {
 		d.key = w.t.newKey()
 	}
 	return nil
+}
+
+// readable writes bytes that are no UTF-8 as \xNN: a driver's position may hold what a table has in another character set,
+// and a fact can not. Nothing else in an escaped part looks like that.
+func readable(part string) string {
+	if utf8.ValidString(part) {
+		return part
+	}
+	var b strings.Builder
+	for i := 0; i < len(part); {
+		r, n := utf8.DecodeRuneInString(part[i:])
+		if r == utf8.RuneError && n == 1 {
+			fmt.Fprintf(&b, `\x%02x`, part[i])
+		} else {
+			b.WriteString(part[i : i+n])
+		}
+		i += n
+	}
+	return b.String()
 }
 
 // escaped is a part of a position as factkey.Position writes it.

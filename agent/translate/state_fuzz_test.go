@@ -7,6 +7,8 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
 	"github.com/linekeeper/linekeeper/agent/signal"
 )
 
@@ -116,6 +118,75 @@ rules:
 		for _, q := range l.quarantined {
 			if q.Code == "" || q.Reason == "" || q.NextStep == "" {
 				t.Fatalf("quarantined without a word: %+v", q)
+			}
+		}
+	})
+}
+
+func TestRowWhoseKeyIsInAnotherCharacterSetBecomesAFact(t *testing.T) {
+	l := newLine(t, rules(t, `
+rules:
+  - {name: r, rule: record, source: s, tag: row, fact: quality_status, fields: {status: payload.s, lot: payload.s}}
+`))
+	value := map[string]any{"s": "OK"}
+	for _, position := range []string{"t|M\xfcller|1", "t|M\xf6ller|1", `t|M\\xfcller|1`, "t|M\xfcller|1"} {
+		l.send("s", signal.Signal{Tag: "row", Value: value, Position: position})
+	}
+	keys := map[string]string{}
+	for _, f := range l.facts {
+		keys[string(f.Key)] = f.GetHeader().GetPosition()
+	}
+	if len(l.facts) != 3 || len(keys) != 3 || len(l.quarantined) != 0 {
+		t.Errorf("%d facts under the keys of %q, %d quarantined; want one for each of three keys", len(l.facts), keys, len(l.quarantined))
+	}
+}
+
+func TestReadingInAnotherCharacterSetTakesNoNeighbourAlong(t *testing.T) {
+	l := newLine(t, rules(t, `
+rules:
+  - {name: all, rule: reading, source: s, tag: "*"}
+`))
+	l.send("s", signal.Signal{Tag: "\xe4", Value: "M\xfcller"})
+	l.send("s", signal.Signal{Tag: "temperature", Value: num("21.5")})
+	if len(l.readings) != 2 {
+		t.Fatalf("%d readings, want 2", len(l.readings))
+	}
+	for i, want := range []string{"\\xe4 M\ufffdller", "temperature 21.5"} {
+		r := l.readings[i]
+		if _, err := proto.Marshal(r); err != nil || r.GetTag()+" "+r.GetValue() != want {
+			t.Errorf("reading %d is %q %q, %v; want %q", i, r.GetTag(), r.GetValue(), err, want)
+		}
+	}
+}
+
+// FuzzSignal gives the rules anything in the words that a driver adds to a value: what comes of it can travel.
+func FuzzSignal(f *testing.F) {
+	cfg := rules(f, `
+rules:
+  - {name: r, rule: record, source: s, tag: row, fact: quality_status, fields: {status: payload, lot: topic, serial: position, reason: tag}}
+  - {name: c, rule: counter, source: s, tag: n, counts: yield, unit: C62, boot: topic, close: {quantity: "1"}}
+  - {name: o, rule: state, source: s, tag: order, work_center: w}
+  - {name: all, rule: reading, source: s, tag: "*"}
+`)
+	f.Add("row", "OK", "a/b", "t|1", "Good", "", "")
+	f.Add("row", "OK", "\xff", "M\xfcller", "\xff", "bad_json", "\xff/x")
+	f.Add("n", "7", "\x00", "", "Bad", "", "")
+	f.Add("order", "A\xff", "", "", "", "", "")
+	f.Add("elsewhere\xff", "x", "", "", "", "unexpected_topic", "t\xff")
+	f.Fuzz(func(t *testing.T, tag, value, topic, position, status, code, item string) {
+		l := newLine(t, cfg)
+		for i, v := range []any{value, num("1"), map[string]any{value: value}, []byte(value)} {
+			s := signal.Signal{Tag: tag, Value: v, Topic: topic, Position: position, Status: status, Payload: []byte(value), Quality: signal.Quality(i % 3)}
+			if code != "" {
+				s.Problem = &signal.Problem{Code: code, Item: item, Reason: item, NextStep: "look"}
+			}
+			l.now = l.now.Add(time.Second)
+			l.send("s", s)
+		}
+		l.tick(time.Hour)
+		for _, r := range l.readings {
+			if _, err := proto.Marshal(r); err != nil {
+				t.Fatalf("a reading can not travel: %v", err)
 			}
 		}
 	})

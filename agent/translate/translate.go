@@ -193,9 +193,11 @@ func (w *work) timeOf(s *signal.Signal) time.Time {
 // plausible refuses the zero values of clocks (1601, 1970) and years that no timestamp can carry.
 func plausible(t time.Time) bool { return t.Year() > 1970 && t.Year() <= 9999 }
 
+// reading takes a value as it is. A tag that is no text is written readably: it would keep all readings of its batch from
+// being stored.
 func (w *work) reading(r *rule, s *signal.Signal) {
 	w.res.Readings = append(w.res.Readings, &pb.Reading{
-		Source: r.source, Tag: s.Tag, Value: plain(s.Value), Quality: s.Quality.String(), At: stamp(w.timeOf(s)), Equipment: r.equipment,
+		Source: r.source, Tag: readable(s.Tag), Value: plain(s.Value), Quality: s.Quality.String(), At: stamp(w.timeOf(s)), Equipment: r.equipment,
 	})
 }
 
