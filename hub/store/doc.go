@@ -12,6 +12,7 @@
 // order of facts.id, in the same transaction as its cursor: what a crash interrupts is simply done again.
 //
 //	facts --planner--> fact_index, marks, exceptions, order_steps, postings --engine--> posting_steps, deliveries (receipts)
+//	                                                        postings --both--> tally, posting_counts (sums, never recounted)
 //	connector --dispatch--> work_orders, order_revisions, order_steps, deliveries (work orders)
 //	agents <--ingest--> agents, positions, ledger, readings, deliveries.stored_at
 //

@@ -456,6 +456,9 @@ func (s *Store) Life(ctx context.Context, key string) (Fact, []LifeStep, error) 
 
 func (s *Store) laterSteps(ctx context.Context, f Fact) ([]LifeStep, error) {
 	k := f.Fact.Key
+	// Each was made in the transaction of a step.
+	const receipts = `agent_id = $4 AND created_at IN (SELECT at FROM posting_steps WHERE fact_id = $1
+		UNION SELECT planned_at FROM fact_index WHERE fact_id = $1) AND ref = $3 AND kind = 'receipt'`
 	return collect(ctx, s, func(r *sql.Rows) (l LifeStep, err error) {
 		var t int64
 		err = r.Scan(&t, &l.Step, &l.Attempt, &l.Code, &l.Reason, &l.Document, &l.By)
@@ -467,9 +470,9 @@ func (s *Store) laterSteps(ctx context.Context, f Fact) ([]LifeStep, error) {
 			WHERE fact_id = $1 AND NOT EXISTS (SELECT 1 FROM posting_steps WHERE fact_id = $1)
 		UNION ALL SELECT received_at, 'conflict', 0, '', 'another fact came under the same key and is kept aside', '', '', 0
 			FROM conflicts WHERE key = $2
-		UNION ALL SELECT sent_at, 'receipt sent', 0, '', '', '', '', 0 FROM deliveries WHERE ref = $3 AND kind = 'receipt' AND sent_at > 0
-		UNION ALL SELECT stored_at, 'receipt stored', 0, '', '', '', '', 0 FROM deliveries WHERE ref = $3 AND kind = 'receipt' AND stored_at > 0
-		) steps ORDER BY at, id`, f.ID, k[:10], k.String())
+		UNION ALL SELECT sent_at, 'receipt sent', 0, '', '', '', '', 0 FROM deliveries WHERE `+receipts+` AND sent_at > 0
+		UNION ALL SELECT stored_at, 'receipt stored', 0, '', '', '', '', 0 FROM deliveries WHERE `+receipts+` AND stored_at > 0
+		) steps ORDER BY at, id`, f.ID, k[:10], k.String(), f.AgentID)
 }
 
 // Aside is a record that was kept aside: a conflict (with the key of the fact that is stored) or raw bytes that could not be

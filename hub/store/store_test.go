@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"path/filepath"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -400,8 +401,9 @@ func writes(t *testing.T, s *store.Store) (n int) {
 	return n
 }
 
-// The step that a posting was planned with is written down only when something follows it; its life tells it all the same.
-func TestLifeBeginsWithThePlannedStepWhateverFollows(t *testing.T) {
+// The step that a posting was planned with is written down only when something follows it; its life tells it all the same, and the
+// receipts that were stored.
+func TestLifeHasThePlannedStepAndTheReceipts(t *testing.T) {
 	ctx := context.Background()
 	s := open(t, filepath.Join(t.TempDir(), "hub.db"))
 	a := agent(t, s, "ulm", "edge1")
@@ -425,6 +427,7 @@ func TestLifeBeginsWithThePlannedStepWhateverFollows(t *testing.T) {
 			p := posting(i)
 			all = append(all, store.Planned{Fact: f, Lines: f.Fact.FactQuantities(), Posting: &p})
 		}
+		all[0].Receipt = &pb.Receipt{Outcome: pb.Receipt_OUTCOME_REJECTED}
 		return tx.AddPlanned(all)
 	})
 	put(func(tx *store.Tx) error { // what the engine does
@@ -433,19 +436,25 @@ func TestLifeBeginsWithThePlannedStepWhateverFollows(t *testing.T) {
 		if err := tx.PutPosting(p); err != nil {
 			return err
 		}
+		if err := tx.DeliverReceipt(a.ID, facts[1].Fact.Key.String(), &pb.Receipt{Outcome: pb.Receipt_OUTCOME_POSTED}); err != nil {
+			return err
+		}
 		return tx.AddPostingStep(store.PostingStep{FactID: p.FactID, Step: "due"})
 	})
+	if err := s.MarkStored(ctx, a.ID, 2); err != nil {
+		t.Fatal(err)
+	}
 	put(func(tx *store.Tx) error { // a note about a posting that has not changed
 		return tx.AddPostingStep(store.PostingStep{FactID: facts[2].ID, Step: "reversed"})
 	})
-	for i, want := range []string{"[parked]", "[parked due]", "[parked reversed]"} {
+	for i, want := range []string{"[parked receipt stored]", "[parked due receipt stored]", "[parked reversed]"} {
 		_, life, err := s.Life(ctx, facts[i].Fact.Key.String())
 		if err != nil {
 			t.Fatal(err)
 		}
 		var got []string
 		for _, l := range life {
-			if l.Step == "parked" || l.Step == "due" || l.Step == "reversed" {
+			if slices.Contains([]string{"parked", "due", "reversed", "receipt stored"}, l.Step) {
 				got = append(got, l.Step)
 			}
 		}
