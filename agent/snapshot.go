@@ -74,15 +74,19 @@ func bufferStatus(st buffer.Stats) status.Buffer {
 	}
 }
 
-// heldSources shows sources that the full buffer holds back as what they are.
+// heldSources shows sources that the buffer holds back, because it is full or its disk fails, as what they are.
 func (a *Agent) heldSources(st buffer.Stats) []status.Source {
 	sources := a.board.Sources()
-	if !st.Held {
+	why := "the buffer is full (" + st.HeldReason + ")"
+	if st.Trouble != "" {
+		why = "the buffer cannot be written: " + st.Trouble
+	}
+	if !st.Held && st.Trouble == "" {
 		return sources
 	}
 	for i := range sources {
 		if sources[i].State == "ok" {
-			sources[i].State, sources[i].Reason = "held", "the buffer is full ("+st.HeldReason+"): the source is held back, nothing is dropped"
+			sources[i].State, sources[i].Reason = "held", why+": the source is held back, nothing is dropped"
 		}
 	}
 	return sources

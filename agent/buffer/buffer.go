@@ -148,6 +148,7 @@ type Buffer struct {
 	ackedStored             uint64 // acked as it is on the disk
 	queue                   []*request
 	held                    string // why callers wait, empty when they do not
+	trouble                 string // why the last write failed, empty when it did not
 	quarantine              quarantineIndex
 	free                    int64 // free bytes on the disk, when last looked at
 	freeAt                  time.Time
@@ -177,7 +178,7 @@ func Open(cfg Config) (*Buffer, error) {
 		return nil, err
 	}
 	if err := os.MkdirAll(cfg.Dir, 0o750); err != nil {
-		return nil, fmt.Errorf("open buffer %q: %w", cfg.Dir, err)
+		return nil, fmt.Errorf("open buffer %q: %w", cfg.Dir, explain(err))
 	}
 	lock, err := lockDir(cfg.Dir)
 	if errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.EROFS) {
@@ -198,7 +199,7 @@ func Open(cfg Config) (*Buffer, error) {
 	if err := b.load(); err != nil {
 		b.stop()
 		b.closeFiles()
-		return nil, fmt.Errorf("open buffer %q: %w", cfg.Dir, err)
+		return nil, fmt.Errorf("open buffer %q: %w", cfg.Dir, explain(err))
 	}
 	return b, nil
 }
@@ -225,7 +226,7 @@ func (b *Buffer) Close() error {
 			err = closeErr
 		}
 		if err != nil {
-			b.result = fmt.Errorf("close buffer %q: %w", b.cfg.Dir, err)
+			b.result = fmt.Errorf("close buffer %q: %w", b.cfg.Dir, explain(err))
 		}
 	})
 	return b.result
@@ -255,7 +256,7 @@ func (b *Buffer) closeFiles() error {
 	b.handles = nil
 	if b.active != nil {
 		err := b.active.seal()
-		if err == nil {
+		if err == nil && !b.active.doubtful {
 			err = noteNewest(b.lock, b.active, noteClosed)
 		}
 		errs = append(errs, err)

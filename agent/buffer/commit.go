@@ -191,7 +191,11 @@ func (b *Buffer) cancelledError(cause error) error {
 	if b.held == "" {
 		return fmt.Errorf("store in buffer %q: %w", b.cfg.Dir, cause)
 	}
-	return fmt.Errorf("store in buffer %q: %w (%s): %w", b.cfg.Dir, ErrFull, b.held, cause)
+	step := "let the hub take what waits, or raise the limit"
+	if b.held == heldDisk {
+		step = fmt.Sprintf("less than %d bytes are free on the disk, free some of it", b.cfg.DiskReserve)
+	}
+	return fmt.Errorf("store in buffer %q: %w (%s: %s): %w", b.cfg.Dir, ErrFull, b.held, step, cause)
 }
 
 // commit runs a group, writes it and tells the callers. Who leads calls it.
@@ -216,9 +220,10 @@ func (b *Buffer) commit(requests []*request) {
 	var err error
 	if b.mustRoll || !g.empty() || b.dirty() {
 		err = b.write(g)
+		b.noteTrouble(explain(err))
 	}
 	if err != nil {
-		err = fmt.Errorf("store in buffer %q: %w", b.cfg.Dir, err)
+		err = fmt.Errorf("store in buffer %q: %w", b.cfg.Dir, explain(err))
 	}
 	for _, r := range requests[:started] {
 		r.answer(err)

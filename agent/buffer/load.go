@@ -415,6 +415,10 @@ func (b *Buffer) loadOlder(segments []*segment, newest *segment, known []sealedS
 			s.removed = true
 			continue
 		}
+		if s != newest && i+1 < len(segments) && segments[i+1].first <= max(s.first, b.acked+1) {
+			b.segments = append(b.segments, s) // left over, because it could not be removed: whatever it holds is not needed
+			continue
+		}
 		if err := b.loadTotals(s, newest, totals); err != nil {
 			return err
 		}

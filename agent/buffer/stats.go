@@ -12,6 +12,7 @@ type Stats struct {
 	Oldest      time.Time // when the oldest pending record was stored; zero without one
 	Held        bool      // callers of Commit are held back
 	HeldReason  string    // "limit" or "disk"
+	Trouble     string    // why the last write failed, with the next step; empty when it did not
 	Dropped     uint64    // records lost to the limit or the disk's reserve (DropOldest)
 	FreeDisk    int64     // on the buffer's disk; -1 when it can not be asked
 	DiskReserve int64     // see Config; -1 without one
@@ -69,7 +70,7 @@ func (b *Buffer) Stats() Stats {
 	count, bytes := b.pending()
 	s := Stats{
 		Pending: count, Bytes: bytes, Limit: b.cfg.Limit, LastSeq: b.info.Last, AckedSeq: b.acked, Oldest: oldest,
-		Held: b.held != "", HeldReason: b.held, Dropped: b.info.Dropped, FreeDisk: free, DiskReserve: b.cfg.DiskReserve,
+		Held: b.held != "", HeldReason: b.held, Trouble: b.trouble, Dropped: b.info.Dropped, FreeDisk: free, DiskReserve: b.cfg.DiskReserve,
 		Generation: b.info.Generation, Quarantined: uint64(len(b.quarantine.entries)),
 		QuarantineDropped: b.info.QuarantineDropped, Damaged: len(b.info.Damage), Segments: len(b.segments),
 	}
