@@ -103,3 +103,31 @@ rules:
 		t.Errorf("%v and %v have one key", first[0], second[0])
 	}
 }
+
+// An agent installed from nothing was copied before it had heard the hub, and is restored to that copy: what it saw last is
+// older than the hub's mark, which says that the agent counted on, and not that the counter was set back.
+func TestCopyOfANewAgentResumesBehindWhatItSawLast(t *testing.T) {
+	cfg := rules(t, `
+rules:
+  - {name: order, rule: state, source: plc, tag: order, work_center: w}
+  - {name: good, rule: counter, source: plc, tag: good, counts: yield, work_center: w, unit: C62, close: {every: 5s}}
+`)
+	cfg.AwaitHub = true
+	l := newLine(t, cfg)
+	say := func(tag string, v any) { l.send("plc", signal.Signal{Tag: tag, Value: v}) }
+	say("order", "WO-1")
+	say("good", num("694"))
+	say("good", num("741"))
+	marks := []*pb.SourceMark{{Source: "plc", Tag: "good", Epoch: "20250101T000000-ABCD.1", CounterTo: "749"}}
+	facts := l.take(l.tr.ResumeRestored(l.st, l.now, marks))
+	say("good", num("761"))
+	got := ""
+	for _, f := range append(facts, l.tick(time.Minute)...) {
+		if c := f.GetProductionConfirmation(); c != nil {
+			got += c.Yield + " from " + c.CounterRange.From + " to " + c.CounterRange.To
+		}
+	}
+	if want := "12 from 749 to 761"; got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+}

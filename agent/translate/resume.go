@@ -21,7 +21,18 @@ import (
 //
 // Facts that an agent in that state already made are not touched: the hub trims those by their counter range.
 func (t *Translator) ResumeFrom(st State, now time.Time, marks []*pb.SourceMark) Result {
+	return t.resumeFrom(st, now, marks, false)
+}
+
+// ResumeRestored is ResumeFrom for an agent that is known to have been restored from an older copy: what a counter showed last
+// here is older than the hub's marks, too, and says nothing of whether it was set back.
+func (t *Translator) ResumeRestored(st State, now time.Time, marks []*pb.SourceMark) Result {
+	return t.resumeFrom(st, now, marks, true)
+}
+
+func (t *Translator) resumeFrom(st State, now time.Time, marks []*pb.SourceMark, restored bool) Result {
 	w := t.begin(st, now)
+	w.restored = restored
 	if len(st.State(keyMet)) == 0 {
 		st.SetState(keyMet, []byte("1"))
 		w.due(now) // of what waited for this
@@ -136,6 +147,14 @@ func (w *work) join(r *rule, c *counter, line string, epoch int, to decimal.Deci
 	}
 	if ahead := c.Raw.Sub(r.shown(to)); gap.IsNegative() && !ahead.IsNegative() && !c.Told {
 		w.rejoin(r, c, line, epoch, to, ahead)
+		return true
+	}
+	if gap.IsNegative() && w.restored && !c.Told {
+		if o := c.Open; o != nil {
+			row := w.row(o.Booked.row(c.Source))
+			row.counted = row.counted.Sub(o.Qty)
+		}
+		*c = counter{Source: c.Source, Tag: c.Tag, Line: line, Epoch: epoch, At: to, Raw: r.shown(to), Told: true}
 		return true
 	}
 	if gap.IsNegative() {
