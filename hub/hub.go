@@ -39,6 +39,8 @@ type Options struct {
 	Now func() time.Time
 	// Listen opens the addresses of agents and API; nil means net.Listen.
 	Listen func(network, address string) (net.Listener, error)
+	// VFS is the name of the SQLite VFS that reaches the store's file; empty means SQLite's own.
+	VFS string
 }
 
 // Hub is one sync hub. Make it with New, then Run it once.
@@ -92,7 +94,7 @@ func (h *Hub) open(ctx context.Context, o Options) error {
 	if err := os.MkdirAll(h.cfg.DataDir, 0o700); err != nil {
 		return fmt.Errorf("make data folder: %w", err)
 	}
-	if h.store, err = store.Open(ctx, filepath.Join(h.cfg.DataDir, "hub.db"), store.Options{Now: h.now}); err != nil {
+	if h.store, err = store.Open(ctx, filepath.Join(h.cfg.DataDir, "hub.db"), store.Options{Now: h.now, VFS: o.VFS}); err != nil {
 		return err
 	} // Before anybody can connect: an agent that came first would be marked as gone.
 	if err := h.store.DisconnectAll(ctx); err != nil {
