@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"sort"
 	"strings"
 	"testing/synctest"
@@ -111,9 +112,9 @@ var (
 func (w *world) disaster(plan *agenda) {
 	a := w.anyone()
 	w.copyOnce(a)
-	kinds := 15
+	kinds := 16
 	if w.seed%3 == 0 { // a plant whose machines are copied more than is good for them
-		kinds = 22
+		kinds = 23
 	}
 	switch w.rng.IntN(kinds) {
 	case 0:
@@ -143,12 +144,14 @@ func (w *world) disaster(plan *agenda) {
 			w.totals.Stalls++
 			w.net.vanish(p)
 		}
-	case 8, 9, 10, 15, 16, 17, 18, 19:
+	case 8, 9, 10, 16, 17, 18, 19, 22:
 		w.copied(a, plan)
 	case 11:
 		w.jump(a.name, a.clock)
 	case 12:
 		w.jump("the hub", w.hub.clock)
+	case 14:
+		w.sicken(a, plan)
 	case 13, 20, 21:
 		a.edit(plan)
 	default:
@@ -166,6 +169,30 @@ func (w *world) disaster(plan *agenda) {
 			}
 		})
 	}
+}
+
+// sicken lets a process die in the middle of what its disk does, or lets a disk fail for a while. Only in seeds whose disks
+// can do that.
+func (w *world) sicken(a *agentMachine, plan *agenda) {
+	p, disk := a.p, a.p != nil && a.p.disk != nil
+	if w.rng.IntN(2) == 0 {
+		p, disk = w.hub.p, w.hub.p != nil && w.hub.p.vfs != nil
+	}
+	if !disk || p.frozen() {
+		return
+	}
+	if w.rng.IntN(3) > 0 {
+		op, n := []string{"disk write", "disk sync"}[w.rng.IntN(2)], 1+w.rng.IntN(25)
+		w.logf("%s shall die at %q number %d", p.machine, op, n)
+		p.arm(op, n)
+		return
+	}
+	w.logf("the disk of %s fails", p.machine)
+	p.sick.Store(true)
+	plan.add(time.Now().Add(w.seconds(1, 20)), func() {
+		w.logf("the disk of %s works again", p.machine)
+		p.sick.Store(false)
+	})
 }
 
 // copyOnce sees to it that an agent was copied some time, so that it can be restored.
@@ -218,11 +245,13 @@ func (w *world) heal(plan *agenda) {
 		w.hub.start()
 	}
 	w.hub.p.disarm()
+	w.hub.p.sick.Store(false)
 	for _, a := range w.agents {
 		if a.p == nil {
 			a.start()
 		}
 		a.p.disarm()
+		a.p.sick.Store(false)
 		w.perhapsCorrect(a.name, a.clock)
 	}
 	w.perhapsCorrect("the hub", w.hub.clock)
@@ -355,6 +384,9 @@ func (w *world) failf(format string, args ...any) {
 func (w *world) close() {
 	w.stopAll()
 	w.working.Wait()
+	if w.t.Failed() {
+		w.ranges()
+	}
 	for _, a := range w.agents {
 		if a.p != nil {
 			if err := a.p.stop(); err != nil {
@@ -369,6 +401,19 @@ func (w *world) close() {
 	}
 	if w.t.Failed() {
 		w.keep()
+	}
+}
+
+// ranges writes the counter ranges that the hub holds into the log of a seed that failed.
+func (w *world) ranges() {
+	for _, a := range w.agents {
+		facts := a.facts("plc")
+		slices.Reverse(facts)
+		for _, f := range facts {
+			if f.Kind != "order_state" {
+				w.logf("hub holds %s %s %v %v %q", f.Position, f.ReceivedAt.Format(time.TimeOnly), f.Content["yield"], f.Content["scrap"], f.Trimmed)
+			}
+		}
 	}
 }
 

@@ -4,12 +4,17 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
+
+	"github.com/linekeeper/linekeeper/agent/buffer/faultdisk"
+	"github.com/linekeeper/linekeeper/hub/store/faultvfs"
 )
 
 // process is one run of an agent or of the hub on a machine, from its start to its death.
@@ -26,6 +31,12 @@ type process struct {
 	released chan struct{} // closed when a frozen process may end
 	cancel   context.CancelFunc
 	ended    chan error
+
+	// A disk that forgets what was not synced, in some seeds; left is what a crash in the middle of its work left.
+	disk *faultdisk.Disk
+	vfs  *faultvfs.FS
+	left string
+	sick atomic.Bool // the disk fails
 
 	mu    sync.Mutex
 	armed map[string]int // crash at the n-th time that a point is passed
@@ -84,7 +95,14 @@ func (p *process) freeze() {
 func (p *process) run(main func(ctx context.Context) error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	p.cancel = cancel
-	go func() { p.ended <- main(ctx) }()
+	go func() {
+		err := main(ctx)
+		p.ended <- err
+		if ctx.Err() == nil && !p.frozen() {
+			p.w.logf("%s ends by itself: %v", p.machine, err)
+			p.w.crashed <- p
+		}
+	}()
 }
 
 // end tells a frozen process to stop and waits for it. silent: its peers are not told.
@@ -100,6 +118,7 @@ func (p *process) end(silent bool) {
 	<-p.ended
 	p.w.net.forget(p)
 	p.w.net.drop(p)
+	p.letGo()
 }
 
 // stop ends a process in order, as a service is stopped.
@@ -109,7 +128,66 @@ func (p *process) stop() error {
 	p.dead.Store(true)
 	close(p.released)
 	p.w.net.forget(p)
+	p.letGo()
 	return err
+}
+
+// letGo takes the disk's registration back.
+func (p *process) letGo() {
+	if p.vfs != nil {
+		if err := p.vfs.Close(); err != nil {
+			p.w.failf("close the disk of %s: %v", p.machine, err)
+		}
+	}
+}
+
+// forgetful puts a disk under an agent that forgets what was not synced.
+func (p *process) forgetful(rng *rand.Rand) error {
+	d, err := faultdisk.New(p.dir, rng)
+	if err != nil {
+		return err
+	}
+	p.disk = d
+	d.Before(func(op faultdisk.Op, _ string) error {
+		if p.hit("disk " + op.String()) {
+			p.leave()
+		}
+		if p.frozen() || p.sick.Load() {
+			return syscall.EIO
+		}
+		return nil
+	})
+	return nil
+}
+
+// forgetfulStore does the same for the hub's store.
+func (p *process) forgetfulStore(rng *rand.Rand) error {
+	f, err := faultvfs.New(rng)
+	if err != nil {
+		return err
+	}
+	p.vfs = f
+	f.Before(func(op faultvfs.Op, _ string) faultvfs.Code {
+		if p.hit("disk " + op.String()) {
+			p.leave()
+		}
+		if !p.frozen() && !p.sick.Load() {
+			return faultvfs.OK
+		}
+		return map[faultvfs.Op]faultvfs.Code{
+			faultvfs.Write: faultvfs.WriteFail, faultvfs.Sync: faultvfs.SyncFail, faultvfs.Truncate: faultvfs.CutFail, faultvfs.Delete: faultvfs.DelFail,
+		}[op]
+	})
+	return nil
+}
+
+// leave writes what a power cut at this moment leaves.
+func (p *process) leave() {
+	to, err := p.w.cutPower(p)
+	if err != nil {
+		p.w.failf("cut the power of %s: %v", p.machine, err)
+	}
+	p.left = to
 }
 
 // clock is the wall clock of one machine. off is how wrong it is.

@@ -15,6 +15,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -22,6 +23,7 @@ import (
 	"github.com/shopspring/decimal"
 
 	"github.com/linekeeper/linekeeper/agent"
+	"github.com/linekeeper/linekeeper/agent/buffer"
 	"github.com/linekeeper/linekeeper/agent/signal"
 	"github.com/linekeeper/linekeeper/agent/translate"
 	"github.com/linekeeper/linekeeper/agent/uplink"
@@ -43,7 +45,9 @@ type world struct {
 	agents  []*agentMachine
 	crashed chan *process
 	totals  totals
-	copies  int
+	copies  atomic.Int64
+	cutNo   atomic.Uint64
+	started uint64
 	stopAll context.CancelFunc
 	working sync.WaitGroup
 
@@ -96,8 +100,7 @@ func scratch(t *testing.T) string {
 
 // folder names a new folder.
 func (w *world) folder(of string) string {
-	w.copies++
-	return filepath.Join(w.dir, fmt.Sprintf("%s-%d", of, w.copies))
+	return filepath.Join(w.dir, fmt.Sprintf("%s-%d", of, w.copies.Add(1)))
 }
 
 func (w *world) logf(format string, args ...any) {
@@ -141,6 +144,13 @@ type hubMachine struct {
 
 func (m *hubMachine) start() {
 	p := m.w.newProcess("hub", m.dir, m.clock)
+	vfs := ""
+	if m.w.forgetful() {
+		if err := p.forgetfulStore(m.w.nextRand()); err != nil {
+			m.w.t.Fatal(err)
+		}
+		vfs = p.vfs.Name()
+	}
 	cfg := hub.Config{
 		Path: filepath.Join(m.dir, "hub.yaml"), DataDir: m.dir, Listen: hub.ListenConfig{GRPC: hubAddress, HTTP: "127.0.0.1:8080"},
 		TLS:  hub.TLSConfig{CertFile: filepath.Join(m.w.certs, "hub.pem"), KeyFile: filepath.Join(m.w.certs, "hub.key"), AgentsCAFile: filepath.Join(m.w.certs, "ca.pem")},
@@ -153,7 +163,7 @@ func (m *hubMachine) start() {
 	}
 	cfg.Plants = []hub.PlantConfig{plant}
 	h, err := hub.New(context.Background(), cfg, hub.Options{
-		Version: "sim", Logger: m.w.logger("hub"), Kinds: []hub.ConnectorKind{m.w.erp.kind(p)}, Now: m.clock.now,
+		Version: "sim", Logger: m.w.logger("hub"), Kinds: []hub.ConnectorKind{m.w.erp.kind(p)}, Now: m.clock.now, VFS: vfs,
 		Listen: func(_, at string) (net.Listener, error) { return m.w.net.listen(p, at) },
 	})
 	if err != nil {
@@ -244,7 +254,15 @@ func (m *agentMachine) start() {
 // launch starts an agent of this identity on a folder.
 func (m *agentMachine) launch(dir, machine string) (*process, *agent.Agent) {
 	p := m.w.newProcess(machine, dir, m.clock)
+	var disk buffer.Disk = quick{}
+	if m.w.forgetful() {
+		if err := errors.Join(os.MkdirAll(dir, 0o700), p.forgetful(m.w.nextRand())); err != nil {
+			m.w.t.Fatal(err)
+		}
+		disk = p.disk
+	}
 	a, err := agent.New(m.config(dir, p), agent.Options{
+		Disk:    disk,
 		Version: "sim", Logger: m.w.logger(machine), Kinds: []signal.Kind{m.station.kind(p)}, Now: m.clock.now,
 		Listen: func(_, at string) (net.Listener, error) {
 			return m.w.net.listen(p, m.name+"/"+filepath.Base(dir)+"/"+at)
@@ -257,15 +275,53 @@ func (m *agentMachine) launch(dir, machine string) (*process, *agent.Agent) {
 	return p, a
 }
 
+// nextRand is the source of chance of the next process' disk.
+func (w *world) nextRand() *rand.Rand {
+	w.started++
+	return rand.New(rand.NewPCG(w.seed, 100+w.started))
+}
+
+// quick is a disk whose syncs cost nothing: what is killed leaves all that it wrote.
+type quick struct{}
+
+func (quick) BeforeWrite(string, int64) error        { return nil }
+func (quick) Sync(*os.File) error                    { return nil }
+func (quick) SyncDir(string) error                   { return nil }
+func (quick) Rename(from, to string) error           { return os.Rename(from, to) }
+func (quick) Remove(path string) error               { return os.Remove(path) }
+func (quick) Truncate(path string, size int64) error { return os.Truncate(path, size) }
+func (quick) Free(string) (int64, error)             { return 1 << 50, nil }
+
 // image copies a process' folder as it lies there now. All goroutines stand still.
 func (w *world) image(p *process) string {
 	synctest.Wait()
+	if p.left != "" {
+		return p.left
+	}
+	if p.frozen() && (p.disk != nil || p.vfs != nil) {
+		p.leave()
+		return p.left
+	}
 	to := w.folder(p.machine)
 	if err := copyDir(p.dir, to); err != nil {
 		w.t.Fatalf("copy the folder of %s: %v", p.machine, err)
 	}
 	return to
 }
+
+// cutPower writes what a power cut leaves of a process' forgetful disk.
+func (w *world) cutPower(p *process) (to string, err error) {
+	to = w.folder(p.machine)
+	n := w.cutNo.Add(1)
+	rng := rand.New(rand.NewPCG(w.seed, 1000+n))
+	if p.vfs != nil {
+		return to, p.vfs.Crash(rng, filepath.Join(p.dir, "hub.db"), to)
+	}
+	return to, p.disk.Crash(rng, to)
+}
+
+// forgetful says that this seed's disks forget what was not synced; it costs time.
+func (w *world) forgetful() bool { return w.seed%4 == 1 }
 
 // bury does what remains to be done about a process that died: its folder is what the crash left.
 func (w *world) bury(p *process, silent bool) (left string) {
