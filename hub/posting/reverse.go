@@ -170,7 +170,8 @@ func misfit(f, original object.Fact, op store.Posting, scale int32) string {
 	}
 	for i, l := range lines {
 		if l.LedgerKey != of[i].LedgerKey || !l.Received.Equal(of[i].Received.Neg()) {
-			return fmt.Sprintf("that has %s %s of %q, this one takes back %s %s of %q", of[i].Received, of[i].Unit, of[i].Item, l.Received.Neg(), l.Unit, l.Item)
+			return fmt.Sprintf("that has %s %s of %q, this one takes back %s %s of %q",
+				of[i].Received, of[i].Unit, of[i].Item, l.Received.Neg(), l.Unit, l.Item)
 		}
 		if op.Amounts == nil {
 			continue

@@ -332,7 +332,8 @@ func (s *suite) sentTwice(t *testing.T) {
 		case x.End == Undecided && !once:
 			doubled++
 		default:
-			t.Errorf("request %d sent twice: ended %s, the order holds %s in %d documents:\n  %s", nth, x.End, got.Yield, got.Documents, strings.Join(x.Why, "\n  "))
+			t.Errorf("request %d sent twice: ended %s, the order holds %s in %d documents:\n  %s",
+				nth, x.End, got.Yield, got.Documents, strings.Join(x.Why, "\n  "))
 		}
 	})
 	if doubled > 0 {

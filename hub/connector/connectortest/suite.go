@@ -33,12 +33,16 @@ func Run(t *testing.T, h Harness) {
 	confirms, consumes := s.posts(object.KindConfirmation), s.posts(object.KindConsumption)
 	s.optional(t, "ConfirmationTakesEffectOnce", confirms, s.confirm)
 	s.optional(t, "ConsumptionTakesEffectOnce", consumes, s.consume)
-	s.row(t, "HubThatForgotPostsNothingTwice", "hub that forgot what it posted", expectOnce, unless(confirms && s.can.ExternalKey, "the system keeps no key"), s.forgot)
+	s.row(t, "HubThatForgotPostsNothingTwice", "hub that forgot what it posted", expectOnce,
+		unless(confirms && s.can.ExternalKey, "the system keeps no key"), s.forgot)
 	s.optional(t, "VerifySeesADifference", confirms, s.verifyDifference)
-	s.row(t, "OneIntentManyWorkersOneEffect", "four workers post one intent", expectOnce, unless(confirms && s.can.CompareAndSet, "a posting cannot be tied to what was read"), s.oneIntent)
+	s.row(t, "OneIntentManyWorkersOneEffect", "four workers post one intent", expectOnce,
+		unless(confirms && s.can.CompareAndSet, "a posting cannot be tied to what was read"), s.oneIntent)
 	s.optional(t, "OrdersSideBySide", confirms && consumes, s.sideBySide)
-	s.row(t, "SessionEnded", "session ended between postings", expectOnce, unless(confirms && h.ExpireSessions != nil, "the harness cannot end sessions"), s.sessionEnded)
-	s.row(t, "Rejections", "unknown order, item or unit; order cancelled or closed", expectRefused, unless(confirms && consumes, "the connector posts no such facts"), s.rejections)
+	s.row(t, "SessionEnded", "session ended between postings", expectOnce,
+		unless(confirms && h.ExpireSessions != nil, "the harness cannot end sessions"), s.sessionEnded)
+	s.row(t, "Rejections", "unknown order, item or unit; order cancelled or closed", expectRefused,
+		unless(confirms && consumes, "the connector posts no such facts"), s.rejections)
 
 	s.optional(t, "FirstConsumptionThough/"+LoseReply.name(), consumes && h.Faults != nil, func(t *testing.T) { s.consumeFirstThough(t, LoseReply) })
 	for _, f := range []Fault{LoseReply, DelayRequest} {
