@@ -105,7 +105,7 @@ func (p *plant) harness(t *testing.T) connectortest.Harness {
 			connectortest.OrderLocked:     "Tryton locks no orders; a change under way shows in OneIntentManyWorkersOneEffect",
 			connectortest.SystemBusy:      "trytond never says so; a gateway's 503 is shown above",
 			connectortest.Throttled:       "trytond throttles log-ins only; a gateway's 429 is shown above",
-			connectortest.PeriodClosed:    "a closed period closes all orders of this server; shown in ClosedPeriod",
+			connectortest.PeriodClosed:    "Tryton closes no period that reaches today; shown in ClosedPeriod",
 			connectortest.OrderComplete:   "Tryton has no such state; done orders are shown in Rejections",
 			connectortest.StockMissing:    "Tryton lets stock go below zero; check_stock is shown in BookStockIsCheckedWhenAsked",
 			connectortest.NoRight:         "needs another account; shown in AccountWithoutRights",
