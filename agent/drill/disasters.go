@@ -362,19 +362,16 @@ func (l *ledger) repeats() int {
 // drain waits until everything that the broker gave out is at the receiver. What never comes is found by the tally.
 func (r *rig) drain(ctx context.Context, p *process) {
 	began := time.Now()
-	r.pageSays(ctx, p, "everything is delivered", func(s status.Snapshot) bool {
-		if s.Business.Pending > 20 {
-			return false // new rows come all the time
-		}
-		if time.Since(began) > settleAtMost/4 {
-			return true
+	r.until(ctx, p, func(f flow) bool {
+		if time.Since(began) > settleStuck/2 {
+			return true // new rows come all the time: something always moves
 		}
 		for _, c := range tally(r.machine, r.led) {
 			if c.Kind == "message" && c.Lost > 0 {
 				return false
 			}
 		}
-		return true
+		return f.pending < 20
 	})
 }
 
@@ -488,6 +485,7 @@ func diskfull(ctx context.Context, r *rig) error {
 	r.step("the line is cut; the buffer may hold 512 KiB")
 	seen := r.pageSays(ctx, p, "the sources are held back", func(s status.Snapshot) bool { return s.Business.Held })
 	r.step("the page says: %s (%s)", seen.State, seen.Reason)
+	r.machine.run(1)
 	before := r.machine.backlog()
 	wait(ctx, r.scale(2*time.Second))
 	r.must(r.machine.backlog() > before, "the sources were not held back: %d entries waited before, %d after", before, r.machine.backlog())
@@ -508,7 +506,8 @@ func diskfull(ctx context.Context, r *rig) error {
 }
 
 func (r *rig) drained(ctx context.Context, p *process) {
-	r.pageSays(ctx, p, "everything is delivered", func(s status.Snapshot) bool { return s.Business.Pending == 0 && r.machine.backlog() == 0 })
+	all := r.until(ctx, p, func(f flow) bool { return f.pending == 0 && f.waiting == 0 })
+	r.must(all, "what waited was not delivered when there was room again")
 }
 
 // reserve lets the disk's reserve be reached and then gives room again.

@@ -174,11 +174,11 @@ func (r *rig) start(ctx context.Context, s spec) (*process, error) {
 	return p, nil
 }
 
-// settle is how long a drill waits for the last count, and how long all must be quiet for what is missing to count as lost.
+// How long a drill waits for the last count.
 const (
-	settleAtMost = 90 * time.Second
-	settleQuiet  = 6 * time.Second
-	settleAfter  = 1500 * time.Millisecond // a double may come after the last count
+	settleStuck = 60 * time.Second // while there is something to take or to send, and nothing moves
+	settleQuiet = 6 * time.Second  // when there is nothing any more: what is missing then is lost
+	settleAfter = 1500 * time.Millisecond
 )
 
 // settle stops the machines and waits until the receiver holds everything, or nothing comes any more. It returns how long
@@ -186,32 +186,49 @@ const (
 func (r *rig) settle(ctx context.Context, p *process) time.Duration {
 	r.machine.halt()
 	began := time.Now()
-	limit := r.scale(settleAtMost)
-	size, since := -1, time.Now()
-	for ctx.Err() == nil && time.Since(began) < limit {
-		if r.machine.backlog() == 0 && complete(tally(r.machine, r.led)) {
-			took := time.Since(began)
-			wait(ctx, settleAfter)
-			return took
+	all := r.until(ctx, p, func(f flow) bool { return f.waiting == 0 && complete(tally(r.machine, r.led)) })
+	took := time.Since(began)
+	if all {
+		wait(ctx, settleAfter) // a double may come after the last count
+	}
+	return took
+}
+
+// flow is what waits where. It changes as long as something moves.
+type flow struct {
+	waiting int64  // at the sources
+	pending uint64 // in the agent
+	arrived int    // at the receiver
+}
+
+func (r *rig) flow(ctx context.Context, p *process) flow {
+	f := flow{waiting: r.machine.backlog(), arrived: r.led.size()}
+	if s, err := p.look(ctx); err == nil {
+		f.pending = s.Business.Pending
+	}
+	return f
+}
+
+// until waits for something as long as anything moves, and reports whether it came.
+func (r *rig) until(ctx context.Context, p *process, want func(flow) bool) bool {
+	last, since := flow{}, time.Now()
+	for ctx.Err() == nil {
+		f := r.flow(ctx, p)
+		if want(f) {
+			return true
 		}
-		if n := r.led.size(); n != size || r.busy(ctx, p) {
-			size, since = n, time.Now()
+		patience := settleStuck
+		if f.waiting == 0 && f.pending == 0 {
+			patience = settleQuiet
 		}
-		if time.Since(since) > settleQuiet {
-			return time.Since(began)
+		if f != last {
+			last, since = f, time.Now()
+		} else if time.Since(since) > patience {
+			return false
 		}
 		wait(ctx, 100*time.Millisecond)
 	}
-	return time.Since(began)
-}
-
-// busy says that the agent still has something to take or to send.
-func (r *rig) busy(ctx context.Context, p *process) bool {
-	if r.machine.backlog() > 0 {
-		return true
-	}
-	s, err := p.look(ctx)
-	return err == nil && s.Business.Pending > 0
+	return false
 }
 
 func complete(list []Count) bool {
