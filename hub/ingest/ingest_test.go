@@ -37,6 +37,7 @@ type hub struct {
 	ca      *ingestbench.Authority
 	tls     *tls.Config
 	path    string
+	vfs     string // of the store's, see package faultvfs
 	clock   *clock
 	store   *store.Store
 	ingest  *ingest.Server
@@ -83,7 +84,7 @@ func (h *hub) start() {
 	h.t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	var err error
-	if h.store, err = store.Open(ctx, h.path, store.Options{Now: h.clock.Now}); err != nil {
+	if h.store, err = store.Open(ctx, h.path, store.Options{Now: h.clock.Now, VFS: h.vfs}); err != nil {
 		h.t.Fatal(err)
 	}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
