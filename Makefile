@@ -30,7 +30,7 @@ check: ## Format, vet, static analysis, import rule, generated code fresh, contr
 	@buildscripts/check.sh
 
 fuzz: ## Run every fuzz target for T (default 30s) and list them; FUZZ=name picks some
-	@buildscripts/fuzz.sh $(or $(T),30s) $(FUZZ)
+	@buildscripts/fuzz.sh $(or $(T),30s) '$(FUZZ)'
 
 generate: ## Generate the code of the contract
 	$(TOOL) buf generate proto --template proto/buf.gen.yaml -o proto
