@@ -207,7 +207,7 @@ func drain(b *Buffer, path string) {
 // a random number of commits, and checks each time that all that was promised is there, once, with its state.
 func TestKilledProcessKeepsWhatItPromised(t *testing.T) {
 	rng := random(t)
-	crashes := 300
+	crashes := 200
 	if n, err := strconv.Atoi(os.Getenv(crashesVariable)); err == nil {
 		crashes = n
 	}
