@@ -24,6 +24,7 @@ func main() {
 	ingestbench.HubProcess()
 	only := flag.String("only", "", "parts to measure, separated by commas: "+strings.Join(partNames(), ", ")+"; all when empty")
 	binaries := flag.String("binaries", "", "folder with plantagent and synchub to measure; built from this tree when empty")
+	flag.IntVar(&stored, "stored", stored, "facts that the hub's store holds before the part ingest; 10 million take 3 GB and some minutes, a negative number means none")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -32,6 +33,8 @@ func main() {
 		os.Exit(1)
 	}
 }
+
+var stored = 10_000_000
 
 // part is one measurement; dir is an empty folder of its own.
 type part struct {
@@ -55,7 +58,7 @@ var parts = []part{
 		return err
 	}},
 	{"ingest", "Hub ingest: deduplicated, committed and acknowledged over TLS, against a bare idempotent insert", func(ctx context.Context, dir, _ string) error {
-		ingest, err := ingestbench.Run(ctx, ingestbench.Options{Dir: dir})
+		ingest, err := ingestbench.Run(ctx, ingestbench.Options{Dir: dir, Stored: stored})
 		if err == nil {
 			ingest.Print(os.Stdout)
 		}
