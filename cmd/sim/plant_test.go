@@ -26,7 +26,6 @@ type station struct {
 	name string
 	mu   sync.Mutex
 	rng  *rand.Rand
-	work bool // it produces
 
 	// The PLC shows good as it is, scrap modulo 65536; both had a value before anybody counted.
 	order                string

@@ -13,6 +13,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -32,6 +33,7 @@ var certificates string
 func TestMain(m *testing.M) { os.Exit(run(m)) }
 
 func run(m *testing.M) int {
+	debug.SetGCPercent(400) // much is thrown away soon
 	dir, err := os.MkdirTemp("", "linekeeper-sim-certificates")
 	if err == nil {
 		defer os.RemoveAll(dir)
