@@ -32,7 +32,8 @@ type Inbox struct {
 	recovered string
 	changed   chan struct{}
 
-	writing sync.Mutex // one writer; held around transactions
+	writing  sync.Mutex // one writer; held around transactions
+	doubtful bool       // the last commit failed; the writer's own
 
 	mu       sync.Mutex // what follows is what the file holds
 	epoch    string
@@ -95,7 +96,7 @@ func openChecked(path string) (in *Inbox, damage, err error) {
 	case errors.Is(err, berrors.ErrTimeout):
 		return nil, nil, fmt.Errorf("open inbox %q: %w", path, ErrInUse)
 	case errors.As(err, &file):
-		return nil, nil, fmt.Errorf("open inbox: %w", err)
+		return nil, nil, fmt.Errorf("open %w", explain(path, err))
 	case err != nil:
 		return nil, err, nil
 	}
@@ -112,7 +113,7 @@ func openChecked(path string) (in *Inbox, damage, err error) {
 	}
 	if err := db.Update(makeBuckets); err != nil {
 		in = nil
-		return nil, nil, fmt.Errorf("open inbox %q: %w", path, err)
+		return nil, nil, fmt.Errorf("open %w", explain(path, err))
 	}
 	return in, nil, nil
 }
@@ -226,18 +227,26 @@ type change struct {
 func (in *Inbox) update(f func(c *change) error) error {
 	in.writing.Lock()
 	defer in.writing.Unlock()
+	if in.doubtful {
+		if err := in.settle(); err != nil {
+			return fmt.Errorf("store in %w; the agent goes on by itself when the disk is well", explain(in.db.Path(), err))
+		}
+	}
 	c := &change{in: in, now: time.Now(), orders: map[string]*record{}}
 	in.mu.Lock()
 	c.arrivals, c.listed = in.arrivals, maps.Clone(in.listed)
 	in.mu.Unlock()
 	var epoch string
 	var seq int64
+	in.doubtful = true
 	err := in.db.Update(func(tx *bbolt.Tx) error {
 		c.tx = tx
-		if err := f(c); err != nil {
-			return err
+		err := f(c)
+		if err == nil {
+			err = c.flush()
 		}
-		if err := c.flush(); err != nil {
+		if err != nil {
+			in.doubtful = false // nothing was written
 			return err
 		}
 		meta := tx.Bucket(buckets.meta)
@@ -246,9 +255,13 @@ func (in *Inbox) update(f func(c *change) error) error {
 		epoch, seq = string(e), int64(number(s))
 		return nil
 	})
+	if err != nil && in.doubtful {
+		return fmt.Errorf("store in %w; the agent goes on by itself when the disk is well", explain(in.db.Path(), err))
+	}
 	if err != nil {
 		return err
 	}
+	in.doubtful = false
 	in.mu.Lock()
 	in.epoch, in.seq = epoch, seq
 	in.arrivals, in.listed = c.arrivals, c.listed

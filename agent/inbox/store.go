@@ -17,8 +17,8 @@ import (
 
 // Store makes deliveries durable in one transaction, in their order. What is stored already has no second effect. An epoch
 // other than the last one starts from zero: the hub numbers anew, and what it sends again is known. What is sent ahead of
-// its turn moves no position. What cannot be used is put aside with its reason and counts as stored. After an error nothing
-// of it is stored.
+// its turn moves no position. What cannot be used is put aside with its reason and counts as stored. After an error it must
+// come again, and Position says so; after one of the disk some of it may be stored all the same.
 func (in *Inbox) Store(epoch string, deliveries []*pb.Delivery) error {
 	known, _ := in.Position()
 	if len(deliveries) == 0 && epoch == known {
