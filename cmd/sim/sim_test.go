@@ -25,7 +25,7 @@ import (
 )
 
 // seedsOfATest is how many seeds run when nobody says otherwise.
-const seedsOfATest = 200
+const seedsOfATest = 120
 
 // certificates is the folder with the certificates of all simulated hosts.
 var certificates string
