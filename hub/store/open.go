@@ -49,7 +49,7 @@ type Store struct {
 
 	mu       sync.Mutex
 	queue    []*update // wait to be written
-	trouble  error     // why the disk took no write since the last one that it took
+	trouble  trouble
 	watchers map[*watcher]struct{}
 }
 
@@ -173,7 +173,8 @@ func (s *Store) Close() error {
 // ErrClosed is what every write answers after Close.
 var ErrClosed = errors.New("store is closed")
 
-// Ping reports whether the database answers, and after a write has failed whether it can be written again.
+// Ping reports whether the database answers, and whether it can be written. After a write has failed that is so again once one
+// went well, or for a minute none was wanted.
 func (s *Store) Ping(ctx context.Context) error {
 	var one int
 	if err := s.ro.QueryRowContext(ctx, "SELECT 1").Scan(&one); err != nil {

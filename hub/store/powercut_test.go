@@ -60,6 +60,7 @@ type office struct {
 	t     *testing.T
 	rng   *rand.Rand
 	disk  *faultvfs.FS
+	ahead time.Duration // of the store's clock
 	path  string
 	s     *store.Store
 	agent store.Agent
@@ -101,7 +102,9 @@ func (o *office) fail(format string, args ...any) {
 
 func (o *office) start(dir string) {
 	o.path = filepath.Join(dir, "hub.db")
-	s, err := store.Open(o.t.Context(), o.path, store.Options{VFS: o.disk.Name()})
+	s, err := store.Open(o.t.Context(), o.path, store.Options{
+		VFS: o.disk.Name(), Now: func() time.Time { return time.Now().Add(o.ahead) },
+	})
 	if err != nil {
 		o.fail("open after cut %d: %w", o.cuts, err)
 		return
@@ -391,8 +394,21 @@ func TestFullDiskIsVisibleUntilItIsOver(t *testing.T) {
 		t.Errorf("on a full disk the store says %v", err)
 	}
 	o.disk.Full(false)
+	if err := o.s.Ping(t.Context()); err == nil {
+		t.Error("one small write is no proof that there is room, and the store says that it is well")
+	}
+	o.update()
 	if err := o.s.Ping(t.Context()); err != nil {
-		t.Errorf("after the disk has room again the store says %v", err)
+		t.Errorf("after a write went well the store says %v", err)
+	}
+	o.disk.Full(true)
+	for before := o.fails; o.fails == before; {
+		o.update()
+	}
+	o.disk.Full(false)
+	o.ahead = 2 * time.Minute
+	if err := o.s.Ping(t.Context()); err != nil {
+		t.Errorf("when nothing failed for a minute the store says %v", err)
 	}
 	o.check()
 	if o.err != nil {

@@ -17,35 +17,51 @@ func (s *Store) explain(err error) error {
 	return err
 }
 
+// trouble is why the disk took no write since the last one that it took.
+type trouble struct {
+	err error // nil when there is none
+	at  time.Time
+}
+
+// quiet is how long no write must have failed for the disk to count as well, when none went well either. A disk with a little
+// room left takes a small write and refuses the next large one.
+const quiet = time.Minute
+
 // judge notes whether the disk took a group of updates, and explains to each why not.
 func (s *Store) judge(group []*update) {
 	var failed error
 	stored := false
 	for _, u := range group {
-		stored = stored || u.err == nil
+		stored = stored || u.err == nil && !u.check
 		if nextStep(u.err) != "" {
 			u.err = s.explain(u.err)
 			failed = u.err
 		}
 	}
+	now := s.now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if stored {
-		s.trouble = nil
+		s.trouble = trouble{}
 	} else if failed != nil {
-		s.trouble = failed
+		s.trouble = trouble{failed, now}
 	}
 }
 
 // checkWrite finds out whether the disk takes writes again, after it did not.
 func (s *Store) checkWrite(ctx context.Context) error {
 	s.mu.Lock()
-	trouble := s.trouble
+	was := s.trouble
 	s.mu.Unlock()
-	if trouble == nil {
+	if was.err == nil {
 		return nil
 	}
-	err := s.Update(ctx, func(tx *Tx) error { return tx.setMeta("checked_at", tx.Now().UTC().Format(time.RFC3339)) })
+	err := s.wait(ctx, &update{check: true, fn: func(tx *Tx) error {
+		return tx.setMeta("checked_at", tx.Now().UTC().Format(time.RFC3339))
+	}})
+	if err == nil && s.now().Sub(was.at) < quiet {
+		err = was.err
+	}
 	if err != nil {
 		return fmt.Errorf("write to store: %w", err)
 	}

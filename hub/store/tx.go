@@ -29,6 +29,7 @@ type Tx struct {
 type update struct {
 	fn     func(*Tx) error
 	again  bool // fn may be called again after its work was undone
+	check  bool // only finds out whether the disk takes writes
 	tx     *Tx
 	err    error
 	failed bool // err is fn's own
