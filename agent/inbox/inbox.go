@@ -188,6 +188,9 @@ func (in *Inbox) loadEntry(bucket string, k, body []byte) error {
 		if err := proto.Unmarshal(r.Order, r.order); err != nil {
 			return fmt.Errorf("order %q: %w", k, err)
 		}
+		if r.order.GetOrderNo() != string(k) { // the checksum is of the value alone
+			return fmt.Errorf("order %q stands under %q", r.order.GetOrderNo(), k)
+		}
 		in.orders[string(k)] = r
 	case listTrouble, listOpen, listSettled:
 		in.listed[bucket]++

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -39,10 +40,15 @@ func FuzzFile(f *testing.F) {
 			t.Fatalf("the inbox does not open: %v", err)
 		}
 		defer in.Close()
-		if epoch, seq := in.Position(); in.Recovered() == "" && seq != 0 && (epoch != "e" || seq > 20) {
+		// Without an epoch the hub sends everything again.
+		if epoch, seq := in.Position(); in.Recovered() == "" && seq != 0 && epoch != "" && (epoch != "e" || seq > 20) {
 			t.Fatalf("the inbox stands at %q, %d", epoch, seq)
 		}
-		in.Orders()
+		for _, o := range in.Orders() {
+			if !strings.HasPrefix(o.OrderNo, "WO-") || o.Revision != 1 {
+				t.Fatalf("the inbox shows an order that was never sent: %+v", o)
+			}
+		}
 		in.Receipts(10)
 		if err := in.Store("e2", []*pb.Delivery{{Seq: 1, Kind: &pb.Delivery_WorkOrder{WorkOrder: order("WO-9", 1, pb.WorkOrder_STATE_RELEASED)}}}); err != nil {
 			t.Fatalf("the inbox takes nothing: %v", err)

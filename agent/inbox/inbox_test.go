@@ -1,7 +1,9 @@
 package inbox
 
 import (
+	"bytes"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -13,6 +15,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"go.etcd.io/bbolt"
 	"go.uber.org/goleak"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -561,5 +564,19 @@ func TestAPageThatClaimsPagesItDoesNotHaveDoesNotKeepTheInboxFromOpening(t *test
 	f.must(err)
 	if f.Recovered() == "" {
 		t.Error("the inbox does not say that it was damaged")
+	}
+}
+
+func TestOrderUnderAnotherOrdersNumberIsDamage(t *testing.T) {
+	f := open(t)
+	f.come(order("WO-1", 1, pb.WorkOrder_STATE_RELEASED))
+	f.must(f.db.Update(func(tx *bbolt.Tx) error {
+		b := tx.Bucket(buckets.orders)
+		v := bytes.Clone(b.Get([]byte("WO-1")))
+		return errors.Join(b.Delete([]byte("WO-1")), b.Put([]byte("WO-3"), v))
+	}))
+	f.reopen()
+	if f.Recovered() == "" || len(f.Orders()) != 0 {
+		t.Errorf("recovered %q, orders %v", f.Recovered(), f.Orders())
 	}
 }
