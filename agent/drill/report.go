@@ -190,6 +190,11 @@ func (r *rig) judge() {
 		}
 	}
 	res.Named = min(res.Named, res.Lost) // rows that were read again are not lost any more
+	for _, rule := range ownSources(&r.o.Config).rules() {
+		if i := slices.IndexFunc(r.plan.out, func(o leftOut) bool { return o.Rule == rule.Name }); i >= 0 {
+			res.Failures = append(res.Failures, fmt.Sprintf("rule %q, which every agent has to take, can not be driven: %s", rule.Name, r.plan.out[i].Reason))
+		}
+	}
 	if open := res.Lost - res.Named; open > 0 {
 		res.Failures = append(res.Failures, fmt.Sprintf("%d counts are missing at the receiver", open))
 	}

@@ -19,25 +19,27 @@ import (
 )
 
 // realBinary builds plantagent: a drill starts itself again and kills it.
-func realBinary(t *testing.T) string {
+func realBinary(t *testing.T, flags ...string) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "plantagent")
 	if runtime.GOOS == "windows" {
 		path += ".exe"
 	}
-	if out, err := exec.Command("go", "build", "-o", path, ".").CombinedOutput(); err != nil {
+	args := append(append([]string{"build", "-o", path}, flags...), ".")
+	if out, err := exec.Command("go", args...).CombinedOutput(); err != nil {
 		t.Fatalf("build plantagent: %v\n%s", err, out)
 	}
 	return path
 }
 
 // drillIt runs a drill with the real binary, and returns its exit code, report file and what it printed.
-func drillIt(t *testing.T, program, config string, args ...string) (code int, report, out, errOut string) {
+func drillIt(t *testing.T, env, program, config string, args ...string) (code int, report, out, errOut string) {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "report.txt")
 	args = append([]string{"drill", "-c", config, "--scratch", t.TempDir(), "--report", file}, args...)
 	var o, e bytes.Buffer
 	cmd := exec.Command(program, args...)
+	cmd.Env = append(os.Environ(), env)
 	cmd.Stdout, cmd.Stderr = &o, &e
 	if err := cmd.Run(); err != nil && cmd.ProcessState == nil {
 		t.Fatal(err)
@@ -120,7 +122,7 @@ func TestEveryDrillPassesAndTouchesNothingLive(t *testing.T) {
 		for _, word := range drill.Words() {
 			t.Run(word, func(t *testing.T) {
 				t.Parallel()
-				code, report, _, errOut := drillIt(t, program, config, word, "--seed", "42")
+				code, report, _, errOut := drillIt(t, "", program, config, word, "--seed", "42")
 				if code != 0 || !strings.Contains(report, "\nVERDICT: PASS: 1 of 1 drills passed, ") {
 					t.Fatalf("exit code %d\n%s\n%s", code, report, errOut)
 				}
@@ -151,7 +153,7 @@ func TestADrillNoticesABrokenProduct(t *testing.T) {
 	} {
 		t.Run(c.broken, func(t *testing.T) {
 			t.Parallel()
-			code, _, out, errOut := drillIt(t, program, config, c.word, "--sabotage", c.broken, "--json")
+			code, _, out, errOut := drillIt(t, "", program, config, c.word, "--sabotage", c.broken, "--json")
 			var rep drill.Report
 			if err := json.Unmarshal([]byte(out), &rep); err != nil {
 				t.Fatalf("%v\n%s\n%s", err, out, errOut)
@@ -161,6 +163,25 @@ func TestADrillNoticesABrokenProduct(t *testing.T) {
 			}
 			if !strings.Contains(rep.Text(), "sabotage       "+c.broken) {
 				t.Error("the report does not say that a part was broken on purpose")
+			}
+		})
+	}
+}
+
+// The agent itself is broken in the places where package sabotage guards how once is once.
+func TestADrillNoticesAnAgentThatBreaksARule(t *testing.T) {
+	program := realBinary(t, "-tags", "sabotage")
+	config, _ := livePlant(t)
+	for _, c := range []struct{ rule, word, says string }{
+		{"1", "snapshot", "its facts get random keys"},
+		{"2", "powercut", "counts are missing at the receiver"},
+		{"3", "outage", "counts are missing at the receiver"},
+	} {
+		t.Run("rule "+c.rule, func(t *testing.T) {
+			t.Parallel()
+			code, report, _, errOut := drillIt(t, "LINEKEEPER_SABOTAGE="+c.rule, program, config, c.word)
+			if code != exitFailed || !strings.Contains(report, c.says) || !strings.Contains(report, "VERDICT: FAIL") {
+				t.Errorf("exit code %d\n%s\n%s", code, report, errOut)
 			}
 		})
 	}
