@@ -158,12 +158,21 @@ func (l *line) hello(h *pb.Hello) *pb.Down {
 // connect says hello and expects to be welcome.
 func (h *hub) connect(m *pb.Hello) (*line, *pb.HelloAck) {
 	h.t.Helper()
-	l := h.dial("ulm/edge1")
-	down := l.hello(m)
-	if down.GetHelloAck() == nil {
-		h.t.Fatalf("hello was answered with %v", down)
-	}
-	return l, down.GetHelloAck()
+	var l *line
+	var ack *pb.HelloAck
+	realparts.Eventually(h.t, 10*time.Second, "hello", func() error { // a stream that was closed just now may not be gone yet
+		l = h.dial("ulm/edge1")
+		down := l.hello(m)
+		if ack = down.GetHelloAck(); ack == nil {
+			l.close()
+			if code := down.GetRefusal().GetCode(); code != pb.Refusal_CODE_IDENTITY_IN_USE {
+				h.t.Fatalf("hello was answered with %v", down)
+			}
+			return fmt.Errorf("answered with %v", down)
+		}
+		return nil
+	})
+	return l, ack
 }
 
 func (l *line) send(m *pb.Up) {
