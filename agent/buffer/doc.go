@@ -17,7 +17,8 @@
 //
 // # On disk
 //
-//	lock                                       held while a process has the folder open; names the newest segment
+//	lock                                       held while a process has the folder open; names the newest segment,
+//	                                           and after a full disk the last record that the hub holds
 //	SSSSSSSSSSSS-FFFFFFFFFFFFFFFFFFFF.segment  segment number and the sequence number of its first record, decimal
 //	*.segment.new                              a segment being made; worthless, removed at the next start
 //	*.segment.damaged                          a segment set aside

@@ -35,6 +35,7 @@ func (b *Buffer) load() error {
 	if err != nil {
 		return err
 	}
+	b.takeNotedAck()
 	b.reportNewestMissing(segments)
 	segments = b.adopt(segments, setAside, known)
 	if err := b.loadOlder(segments, newest, known); err != nil {
@@ -274,6 +275,30 @@ func readNewest(lock *os.File) (number, first uint64, closed bool) {
 	name, closed := strings.CutSuffix(string(note), noteClosed)
 	number, first, _ = parseName(strings.TrimSuffix(name, noteOpen), segmentSuffix)
 	return number, first, closed
+}
+
+// ackNote is where in the lock file stands up to where the hub held all records when the disk was full, and of which generation.
+const ackNote = 256
+
+// noteAck writes down what was acknowledged, durably, where that needs no room on the disk.
+func (b *Buffer) noteAck(seq uint64) error {
+	note := sealed([]byte(b.Generation()), seqKey(seq))
+	if _, err := b.lock.WriteAt(note, ackNote); err != nil {
+		return err
+	}
+	return b.cfg.Disk.Sync(b.lock)
+}
+
+// takeNotedAck takes up such a note, unless it is of another generation.
+func (b *Buffer) takeNotedAck() {
+	note := make([]byte, len(sealed(nil, seqKey(0))))
+	if _, err := b.lock.ReadAt(note, ackNote); err != nil {
+		return
+	}
+	v, err := unsealed([]byte(b.info.Generation), note)
+	if seq := min(seqOf(v), b.info.Last); err == nil && seq > b.acked {
+		b.acked, b.ackedDirty = seq, true
+	}
 }
 
 func (b *Buffer) forget() {

@@ -131,15 +131,9 @@ func (p *plant) start(dir string) {
 	}
 	if p.b, err = Open(cfg); err != nil {
 		p.fail("open after cut %d: %w", p.cuts, err)
-	} else if damage := p.damage(); len(damage) > 0 {
+	} else if damage := p.b.Damaged(); len(damage) > 0 {
 		p.fail("cut %d counts as damage: %v (%s)", p.cuts, damage, damage[0].Reason)
 	}
-}
-
-// damage returns the reports of the buffer. On a full disk it deletes files before it can store that the hub holds their
-// records; such a file is missed after a restart, and that is no loss.
-func (p *plant) damage() []Damage {
-	return slices.DeleteFunc(p.b.Damaged(), func(d Damage) bool { return d.File == "" && d.Last <= p.acked })
 }
 
 // operation is asked by the disk: it may be the one at which the power fails.
@@ -313,7 +307,7 @@ func (p *plant) check() {
 	if err := p.now.difference(p.b, p.acked); err != nil {
 		p.fail("%w", err)
 	}
-	if damage := p.damage(); len(damage) > 0 {
+	if damage := p.b.Damaged(); len(damage) > 0 {
 		p.fail("segments were set aside: %v (%s)", damage, damage[0].Reason)
 	}
 }

@@ -250,13 +250,15 @@ func (b *Buffer) Ack(seq uint64) error {
 }
 
 // storeAck makes the acknowledgement durable before files are deleted because of it; that happens once for a segment. A disk
-// that is full needs the room that the files give, so there they go first: a crash in between makes them look like files
-// that somebody took.
+// that is full needs the room that the files give, so there they go first, and the lock file says that the hub holds what was
+// in them: it needs no room for that.
 func (b *Buffer) storeAck(seq uint64) {
 	err := b.Update(b.stopped, nil)
 	if isDiskFull(err) {
-		b.sweepUpTo(seq)
-		err = b.Update(b.stopped, nil)
+		if err = b.noteAck(seq); err == nil {
+			b.sweepUpTo(seq)
+			err = b.Update(b.stopped, nil)
+		}
 	}
 	if err != nil && !errors.Is(err, ErrClosed) && b.stopped.Err() == nil {
 		b.cfg.Logger.Warn("store what was acknowledged", "buffer", b.cfg.Dir, "error", err) // the files stay until it is
