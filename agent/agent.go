@@ -241,11 +241,7 @@ func (a *Agent) resumeFrom(ctx context.Context, marks []*pb.SourceMark, wentBack
 	resume := func(room bool) func(*buffer.Tx) error {
 		return func(tx *buffer.Tx) error {
 			now := a.now()
-			take := a.pipe.rules.ResumeFrom
-			if wentBack {
-				take = a.pipe.rules.ResumeRestored
-			}
-			if res = take(tx, now, marks); len(res.Facts) > 0 && !room {
+			if res = a.pipe.rules.ResumeFrom(tx, now, marks); len(res.Facts) > 0 && !room {
 				return errFacts
 			}
 			a.pipe.stage(tx, now, res)

@@ -119,7 +119,7 @@ rules:
 	say("good", num("694"))
 	say("good", num("741"))
 	marks := []*pb.SourceMark{{Source: "plc", Tag: "good", Epoch: "20250101T000000-ABCD.1", CounterTo: "749"}}
-	facts := l.take(l.tr.ResumeRestored(l.st, l.now, marks))
+	facts := l.take(l.tr.ResumeFrom(l.st, l.now, marks))
 	say("good", num("761"))
 	got := ""
 	for _, f := range append(facts, l.tick(time.Minute)...) {

@@ -21,18 +21,7 @@ import (
 //
 // Facts that an agent in that state already made are not touched: the hub trims those by their counter range.
 func (t *Translator) ResumeFrom(st State, now time.Time, marks []*pb.SourceMark) Result {
-	return t.resumeFrom(st, now, marks, false)
-}
-
-// ResumeRestored is ResumeFrom for an agent that is known to have been restored from an older copy: what a counter showed last
-// here is older than the hub's marks, too, and says nothing of whether it was set back.
-func (t *Translator) ResumeRestored(st State, now time.Time, marks []*pb.SourceMark) Result {
-	return t.resumeFrom(st, now, marks, true)
-}
-
-func (t *Translator) resumeFrom(st State, now time.Time, marks []*pb.SourceMark, restored bool) Result {
 	w := t.begin(st, now)
-	w.restored = restored
 	if len(st.State(keyMet)) == 0 {
 		st.SetState(keyMet, []byte("1"))
 		w.due(now) // of what waited for this
@@ -149,7 +138,9 @@ func (w *work) join(r *rule, c *counter, line string, epoch int, to decimal.Deci
 		w.rejoin(r, c, line, epoch, to, ahead)
 		return true
 	}
-	if gap.IsNegative() && w.restored && !c.Told {
+	if gap.IsNegative() && !c.Told {
+		// All that was seen here lies below the hub's mark: it may be an old copy's memory, or a counter that was set back. The next
+		// value tells, judged after the mark like any other.
 		if o := c.Open; o != nil {
 			row := w.row(o.Booked.row(c.Source))
 			row.counted = row.counted.Sub(o.Qty)

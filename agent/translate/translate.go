@@ -64,7 +64,6 @@ type work struct {
 	rowOrder []rowKey
 	memos    map[string]*memo
 	dueSoon  time.Time
-	restored bool // see ResumeRestored
 }
 
 func (t *Translator) begin(st State, now time.Time) *work {
