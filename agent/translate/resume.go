@@ -141,6 +141,10 @@ func (w *work) join(r *rule, c *counter, line string, epoch int, to decimal.Deci
 	if gap.IsNegative() && !c.Told {
 		// All that was seen here lies below the hub's mark: it may be an old copy's memory, or a counter that was set back. The next
 		// value tells, judged after the mark like any other.
+		w.except(r.source, &signal.Signal{Tag: r.tag}, r.name, signal.Problem{
+			Code: "counter_gap", Item: r.tag, Reason: fmt.Sprintf("counter %q was seen at %s here, below %s that the hub holds; it goes on from there, and its next value tells whether it was set back", r.tag, c.Raw, to),
+			NextStep: "nothing to do if the agent was restored or installed anew; otherwise compare the machine's count with what is booked for this time",
+		}, nil)
 		if o := c.Open; o != nil {
 			row := w.row(o.Booked.row(c.Source))
 			row.counted = row.counted.Sub(o.Qty)
