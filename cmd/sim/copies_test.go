@@ -48,6 +48,7 @@ func (m *agentMachine) reinstall(plan *agenda, back time.Duration) {
 	m.w.totals.Reinstalls++
 	m.abandon(m.w.bury(m.p, m.w.rng.IntN(2) == 0))
 	m.dir, m.wentBack, m.copies = m.w.folder(m.name), true, nil
+	m.mustAlarm = false // what went back never came to the hub, perhaps
 	m.p, m.a = nil, nil
 	plan.add(time.Now().Add(back), m.start)
 }
@@ -125,6 +126,7 @@ func (m *agentMachine) clone(plan *agenda, lives time.Duration) {
 		m.w.logf("the clone of %s takes its place", m.name)
 		m.abandon(m.w.bury(m.p, false))
 		m.p, m.a, m.dir = p, a, p.dir
+		m.mustAlarm = false
 		m.copies = nil
 		m.station.serve(p)
 	})
