@@ -168,3 +168,34 @@ func TestCloseAfterAFailedCommitPromisesNothingOfIt(t *testing.T) {
 		}
 	}
 }
+
+// A new segment may get its name although its folder could not be synced. It must not hide what was promised after that: state
+// that went to the segment before it would be gone at the next start.
+func TestSegmentThatOnlyGotItsNameHidesNothing(t *testing.T) {
+	disk, err := faultdisk.New(t.TempDir(), random(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	cfg := Config{Dir: dir, Disk: disk, DiskReserve: 1 << 20, SegmentSize: minSegmentSize, Overflow: DropOldest}
+	b := open(t, cfg)
+	disk.SetFree(1) // a record is counted and not stored, so that the next one needs a new segment
+	commit(t, b, "no room")
+	disk.SetFree(1 << 30)
+	disk.Fail(syscall.EIO, faultdisk.SyncDir)
+	err = b.Commit(t.Context(), func(tx *Tx) error { tx.Append([]byte("late")); return nil })
+	if !errors.Is(err, syscall.EIO) {
+		t.Fatalf("commit with a folder that cannot be synced: %v", err)
+	}
+	disk.Before(nil)
+	err = b.Update(t.Context(), func(tx *Tx) error { tx.SetState("cursor", []byte("7")); return nil })
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if got := string(open(t, cfg).State("cursor")); got != "7" {
+		t.Errorf("the promised state is %q after a restart, want 7", got)
+	}
+}

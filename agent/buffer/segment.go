@@ -312,14 +312,15 @@ type content struct {
 	blocks     []pair
 }
 
-// writeSegment makes the file of a new segment under its final name, complete and synced.
-func writeSegment(disk Disk, path string, c content) error {
+// writeSegment makes the file of a new segment under its final name, complete and synced. named says that it got this name,
+// with an error too: then nobody can tell whether it is there after a power cut.
+func writeSegment(disk Disk, path string, c content) (named bool, err error) {
 	temp := strings.TrimSuffix(path, segmentSuffix) + newSuffix
 	if err := disk.Remove(temp); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
+		return false, err
 	}
 	if err := disk.BeforeWrite(temp, 0); err != nil {
-		return err
+		return false, err
 	}
 	var file *os.File
 	db, err := bbolt.Open(temp, 0o600, &bbolt.Options{
@@ -328,7 +329,7 @@ func writeSegment(disk Disk, path string, c content) error {
 	})
 	if err != nil {
 		_ = disk.Remove(temp)
-		return err
+		return false, err
 	}
 	err = db.Update(func(tx *bbolt.Tx) error {
 		if err := c.write(tx); err != nil {
@@ -347,9 +348,9 @@ func writeSegment(disk Disk, path string, c content) error {
 	}
 	if err != nil {
 		_ = disk.Remove(temp)
-		return err
+		return false, err
 	}
-	return disk.SyncDir(filepath.Dir(path))
+	return true, disk.SyncDir(filepath.Dir(path))
 }
 
 // keepFile opens files for bbolt and notes which.

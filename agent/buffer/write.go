@@ -285,11 +285,16 @@ func (b *Buffer) roll() error {
 
 // start makes the file and opens it.
 func (b *Buffer) start(s *segment, c content) error {
-	if err := writeSegment(b.cfg.Disk, s.path, c); err != nil {
+	named, err := writeSegment(b.cfg.Disk, s.path, c)
+	if err != nil {
+		// A file that may come back under the highest number must not hide commits that went to the one before it: the next
+		// commit makes it anew.
+		b.mustRoll = b.mustRoll || named
 		return err
 	}
 	s.disk = b.cfg.Disk
 	if err := s.openWrite(b.cfg.SegmentSize); err != nil {
+		b.mustRoll = true
 		_ = s.close()
 		_ = b.cfg.Disk.Remove(s.path)
 		return err
