@@ -3,6 +3,7 @@ package buffer
 import (
 	"fmt"
 	"maps"
+	"slices"
 
 	"go.etcd.io/bbolt"
 )
@@ -178,10 +179,12 @@ func (t *tree) apply(p *plan) error {
 	return t.prove(p.lastStored)
 }
 
+// putState writes in the order of the keys: bbolt splits a page only at the commit, and until then each key that comes before
+// others moves all of them.
 func putState(t *tree, state map[string][]byte) error {
-	for key, v := range state {
+	for _, key := range slices.Sorted(maps.Keys(state)) {
 		var err error
-		if v == nil {
+		if v := state[key]; v == nil {
 			err = t.delete(inState, []byte(key))
 		} else {
 			err = t.put(inState, []byte(key), sealed([]byte(key), v))
