@@ -176,9 +176,10 @@ func (r *rig) start(ctx context.Context, s spec) (*process, error) {
 
 // How long a drill waits for the last count.
 const (
-	settleStuck = 60 * time.Second // while there is something to take or to send, and nothing moves
-	settleQuiet = 6 * time.Second  // when there is nothing any more: what is missing then is lost
-	settleAfter = 1500 * time.Millisecond
+	settleAtMost = 3 * time.Minute
+	settleStuck  = 60 * time.Second // while there is something to take or to send, and nothing moves
+	settleQuiet  = 6 * time.Second  // when there is nothing any more: what is missing then is lost
+	settleAfter  = 1500 * time.Millisecond
 )
 
 // settle stops the machines and waits until the receiver holds everything, or nothing comes any more. It returns how long
@@ -212,7 +213,7 @@ func (r *rig) flow(ctx context.Context, p *process) flow {
 // until waits for something as long as anything moves, and reports whether it came.
 func (r *rig) until(ctx context.Context, p *process, want func(flow) bool) bool {
 	last, since := flow{}, time.Now()
-	for ctx.Err() == nil {
+	for began := time.Now(); ctx.Err() == nil && time.Since(began) < r.scale(settleAtMost); {
 		f := r.flow(ctx, p)
 		if want(f) {
 			return true
@@ -221,9 +222,10 @@ func (r *rig) until(ctx context.Context, p *process, want func(flow) bool) bool 
 		if f.waiting == 0 && f.pending == 0 {
 			patience = settleQuiet
 		}
-		if f != last {
+		if f.waiting != last.waiting || f.pending != last.pending || f.waiting == 0 && f.arrived != last.arrived {
 			last, since = f, time.Now()
 		} else if time.Since(since) > patience {
+			r.step("%d entries wait at the sources, %d records in the agent, and nothing moves", f.waiting, f.pending)
 			return false
 		}
 		wait(ctx, 100*time.Millisecond)
