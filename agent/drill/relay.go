@@ -103,7 +103,7 @@ func (r *relay) serve() {
 func (r *relay) connect(c net.Conn) {
 	defer c.Close()
 	r.mu.Lock()
-	down, login, stalled := r.mode.down, r.login, r.mode.stall
+	down, login := r.mode.down, r.login
 	r.mu.Unlock()
 	if down {
 		return
@@ -116,8 +116,12 @@ func (r *relay) connect(c net.Conn) {
 		return
 	}
 	defer to.Close()
-	p := &pipe{a: c, b: to, stalled: stalled}
 	r.mu.Lock()
+	if r.mode.down { // it went down while this one was being made
+		r.mu.Unlock()
+		return
+	}
+	p := &pipe{a: c, b: to, stalled: r.mode.stall}
 	r.conns[p] = true
 	r.mu.Unlock()
 	var both sync.WaitGroup
