@@ -296,7 +296,8 @@ func (p *plantLine) check(t testing.TB, orders []string) {
 	t.Logf("Tryton:           %s", got)
 	t.Logf("/v1/tally:        %v, %d differences", y.Sum, len(y.Differences))
 	t.Logf("orders=%d missing=%s doubled=%s", len(orders), missing, doubled)
-	if want.good.IsZero() || want.scrap.IsZero() || want.screws.IsZero() || want.steel.IsZero() {
+	// Scrap is drawn by chance, now and then: a few pieces may have none.
+	if want.good.IsZero() || want.scrap.IsZero() && len(orders) >= 20 || want.screws.IsZero() || want.steel.IsZero() {
 		t.Error("the run made nothing of some kind: it proves nothing")
 	}
 }
