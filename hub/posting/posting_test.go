@@ -538,6 +538,7 @@ func TestUnknownOrderIsAskedForOnceAndReleasedWhenItAppears(t *testing.T) {
 			if len(asked) == 1 {
 				return errors.New("connection refused")
 			}
+			time.Sleep(30 * time.Second) // the engine must rest meanwhile: if it turned round and round, no time would pass here
 			return nil
 		}
 		w.start()

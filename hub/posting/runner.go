@@ -286,7 +286,7 @@ func (r *runner) pause() time.Duration {
 			pause = min(pause, s.next.Sub(now))
 		}
 	}
-	if len(r.unknown) > 0 && !r.retryAt.IsZero() {
+	if len(r.unknown) > 0 && !r.fetching && !r.retryAt.IsZero() {
 		pause = min(pause, r.retryAt.Sub(now))
 	}
 	return max(pause, 0)
