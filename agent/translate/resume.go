@@ -89,6 +89,21 @@ func (r *rule) shown(at decimal.Decimal) decimal.Decimal {
 	return at
 }
 
+// shortest takes a distance between two values that the PLC showed for the shorter way round, which is the likelier one: most of
+// a round ahead is a little behind.
+func (r *rule) shortest(gap decimal.Decimal) decimal.Decimal {
+	if !r.modulus.IsPositive() {
+		return gap
+	}
+	if gap = gap.Mod(r.modulus); gap.IsNegative() {
+		gap = gap.Add(r.modulus)
+	}
+	if gap.Mul(two).GreaterThan(r.modulus) {
+		gap = gap.Sub(r.modulus)
+	}
+	return gap
+}
+
 // dropOpen forgets open counts that the hub holds as facts of the time that was lost here.
 func (w *work) dropOpen(c *counter) {
 	if o := c.Open; o != nil {
@@ -125,16 +140,8 @@ func (w *work) trim(r *rule, c *counter, to decimal.Decimal) bool {
 // join continues the hub's epoch with a counter that began anew here at Base: what lies between is counted.
 func (w *work) join(r *rule, c *counter, line string, epoch int, to decimal.Decimal) bool {
 	c.Fresh = false
-	gap := c.Base.Sub(r.shown(to))
-	if gap.IsNegative() && r.modulus.IsPositive() && gap.Add(r.modulus).Mul(two).LessThanOrEqual(r.modulus) {
-		gap = gap.Add(r.modulus)
-	}
-	if over := gap.Sub(r.modulus).Add(c.At.Sub(c.Base)); r.modulus.IsPositive() && gap.IsPositive() && !over.IsNegative() && !c.Told {
-		// Begun before a rollover that the hub's mark lies behind: what looks like most of a round was counted here already.
-		w.rejoin(r, c, line, epoch, to, over)
-		return true
-	}
-	if ahead := c.Raw.Sub(r.shown(to)); gap.IsNegative() && !ahead.IsNegative() && !c.Told {
+	gap := r.shortest(c.Base.Sub(r.shown(to)))
+	if ahead := gap.Add(c.At.Sub(c.Base)); gap.IsNegative() && !ahead.IsNegative() && !c.Told {
 		w.rejoin(r, c, line, epoch, to, ahead)
 		return true
 	}
