@@ -205,10 +205,13 @@ type agentMachine struct {
 	copies  []earlier
 	clones  []*process
 
-	wentBack  bool                       // its ledger does not know everything
-	edited    bool                       // rows were changed after they had been told
-	mustAlarm bool                       // the hub must have noticed that it went back
-	mourned   map[string]decimal.Decimal // pieces by the keys of facts that may be gone with a disk
+	wentBack  bool // its ledger does not know everything
+	edited    bool // rows were changed after they had been told
+	mustAlarm bool // the hub must have noticed that it went back
+	// What the hub had of it, and whether an alarm was due, when it was last restored.
+	hubHad     uint64
+	mustBefore bool
+	mourned    map[string]decimal.Decimal // pieces by the keys of facts that may be gone with a disk
 }
 
 func (m *agentMachine) config(dir string, p *process) agent.Config {
