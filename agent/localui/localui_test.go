@@ -156,7 +156,7 @@ func TestPageSaysWhatAnOperatorNeedsInTheAgreedOrder(t *testing.T) {
 			"Is my data safe? Yes.", "Waiting for hub 12 431 records on disk", "Oldest of them 2 h 17 min", "317 MiB", "15 % of 2.0 GiB", "Time until full 3 d 4 h", "Dropped 0", "Free disk 41.0 GiB", "Sources", "offline hub.example.com:9443", "next try in 18 s", "proxy_login", "Work orders", "buffered"},
 		"losing": {"LOSING DATA", "What to do: Restore the line", "Not all of it.", "Time until full full sources held back", "Dropped 0", "41 822 dropped", "held back press1", "648 pcs 650 pcs -2"},
 		"degraded": {"DEGRADED", "(and 3 more)", "Kept aside 2", "failed press2", "1 problem line4", "is not a number", "set decimal_comma: true", "41 min 12 s behind the hub's",
-			"rejected 1004720", "tool T-17 is not mounted", "cancelled 1004719", "the shop floor does not know yet", "2 need a person", "rejected 1004711", "in doubt", "at the hub",
+			"rejected 1004720", "tool T-17 is not mounted", "cancelled 1004719", "the shop floor does not know yet", "1 needs a person", "1 in doubt", "rejected 1004711", "in doubt", "at the hub",
 			"wrong_type line4", "2026-03-02T13:11:00Z", "unknown_unit mes", `"\x53\x54\x4b\x00"`},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -39,7 +39,7 @@ type view struct {
 	Ledger     []ledgerView
 
 	MoreOrders, MoreReceipts, MoreQuarantine int
-	ReceiptsInTrouble                        int
+	Rejected, InDoubt                        int // receipts
 	Remainders                               int
 }
 
@@ -152,8 +152,11 @@ func (v *view) lists(snap status.Snapshot) {
 		v.Orders = append(v.Orders, v.order(o))
 	}
 	for _, r := range snap.Receipts {
-		if r.Outcome == "rejected" || r.Outcome == "in_doubt" {
-			v.ReceiptsInTrouble++
+		switch r.Outcome {
+		case "rejected":
+			v.Rejected++
+		case "in_doubt":
+			v.InDoubt++
 		}
 	}
 	receipts, more := first(troubleFirst(snap.Receipts))
