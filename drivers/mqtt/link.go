@@ -2,11 +2,6 @@ package mqtt
 
 import (
 	"bufio"
-	"bytes"
-	"encoding/binary"
-	"errors"
-	"fmt"
-	"io"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -16,20 +11,12 @@ import (
 // link is the connection under the MQTT client. It adds what the client library does not show: when something last came
 // in, acknowledgements for a whole batch in one write, and the proof that the broker has read them. The proof is a ping
 // behind the acknowledgements: a broker answers in order.
-//
-// Messages it takes out of the stream itself. The library would hand each through three goroutines, at a fifth of the
-// agent's processor time under load; it gets all other packets.
 type link struct {
 	net.Conn
-	patience time.Duration // for one write
-	deliver  func(message) // may block: then nothing is read
-	heard    atomic.Int64  // nanoseconds of the clock at the last byte that came in
-
-	// What only the reading goroutine uses.
 	buffered *bufio.Reader
-	arrived  time.Time // when the newest bytes came in
-	passing  int       // bytes of the packet that the library is reading
-	topics   map[string]string
+	patience time.Duration // for one write
+	heard    atomic.Int64  // nanoseconds of the clock at the last byte that came in
+	scan     packetScan    // used by the reading goroutine only
 
 	writing sync.Mutex
 	out     []byte
@@ -41,146 +28,20 @@ type link struct {
 }
 
 const (
-	publishPacket  = 0x30
 	pubackPacket   = 0x40
 	pingreqPacket  = 0xC0
 	pingrespPacket = 0xD0
 )
 
-func newLink(c net.Conn, patience time.Duration, deliver func(message)) *link {
-	l := &link{Conn: c, patience: patience, deliver: deliver, topics: map[string]string{}}
+func newLink(c net.Conn, patience time.Duration) *link {
+	l := &link{Conn: c, patience: patience}
 	l.touch()
 	l.buffered = bufio.NewReaderSize(inbound{l}, 64<<10)
 	return l
 }
 
-// Read gives the client library what is not a message.
-func (l *link) Read(p []byte) (int, error) {
-	for l.passing == 0 {
-		if err := l.packet(); err != nil {
-			return 0, err
-		}
-	}
-	n, err := l.buffered.Read(p[:min(len(p), l.passing)])
-	l.passing -= n
-	return n, err
-}
-
-// packet looks at the packet that comes next. A message is delivered, anything else left for the library.
-func (l *link) packet() error {
-	first, header, rest, err := l.header()
-	if err != nil {
-		return err
-	}
-	if first&0xF0 != publishPacket {
-		if first == pingrespPacket {
-			l.pong()
-		}
-		l.passing = header + rest
-		return nil
-	}
-	if _, err := l.buffered.Discard(header); err != nil {
-		return err
-	}
-	m, err := l.publish(first, rest)
-	if err == nil {
-		l.deliver(m)
-	}
-	return err
-}
-
-// header reads ahead to a packet's first byte, the size of its fixed header and how many bytes follow that.
-func (l *link) header() (first byte, size, rest int, err error) {
-	for size = 2; size <= 5; size++ {
-		h, err := l.buffered.Peek(size)
-		if err != nil {
-			return 0, 0, 0, cutShort(err, len(h) > 0)
-		}
-		rest |= int(h[size-1]&0x7F) << (7 * (size - 2))
-		if h[size-1]&0x80 == 0 {
-			return h[0], size, rest, nil
-		}
-	}
-	return 0, 0, 0, errors.New("the broker sent a packet with an impossible length")
-}
-
-// cutShort names an end of the connection in the middle of a packet.
-func cutShort(err error, began bool) error {
-	if began && err == io.EOF {
-		return io.ErrUnexpectedEOF
-	}
-	return err
-}
-
-// publish reads a message, of which the fixed header is read and size bytes are left.
-func (l *link) publish(first byte, size int) (message, error) {
-	m := message{qos: first >> 1 & 3, dup: first&8 != 0, retained: first&1 != 0}
-	if m.qos == 3 {
-		return m, errors.New("the broker sent a message of an unknown quality of service")
-	}
-	length, err := l.number(&size)
-	if err != nil {
-		return m, err
-	}
-	if int(length) > size {
-		return m, fmt.Errorf("the broker sent a message of %d bytes with a topic of %d", size, length)
-	}
-	if m.topic, err = l.topic(int(length)); err != nil {
-		return m, err
-	}
-	if size -= int(length); m.qos > 0 {
-		if m.id, err = l.number(&size); err != nil {
-			return m, err
-		}
-	}
-	m.payload, err = l.payload(size)
-	m.received, m.freed = l.arrived, l.confirmed.Load() > 0
-	return m, cutShort(err, true)
-}
-
-// payload reads size bytes; of a long one no more is kept than has come, since a length is easily claimed.
-func (l *link) payload(size int) ([]byte, error) {
-	if size <= l.buffered.Size() {
-		p := make([]byte, size)
-		_, err := io.ReadFull(l.buffered, p)
-		return p, err
-	}
-	var p bytes.Buffer
-	_, err := io.CopyN(&p, l.buffered, int64(size))
-	return p.Bytes(), err
-}
-
-// number reads 2 of the bytes that are left of a packet.
-func (l *link) number(left *int) (uint16, error) {
-	if *left -= 2; *left < 0 {
-		return 0, errors.New("the broker sent a message that is too short")
-	}
-	h, err := l.buffered.Peek(2)
-	if err != nil {
-		return 0, cutShort(err, true)
-	}
-	n := binary.BigEndian.Uint16(h)
-	_, err = l.buffered.Discard(2)
-	return n, err
-}
-
-// topic reads a topic; the same topics come again and again, so one copy of each serves.
-func (l *link) topic(length int) (string, error) {
-	raw, err := l.buffered.Peek(length) // at most 65,535, which the buffer holds
-	if err != nil {
-		return "", cutShort(err, true)
-	}
-	name, known := l.topics[string(raw)]
-	if !known {
-		if len(l.topics) >= knownTopics {
-			clear(l.topics)
-		}
-		name = string(raw)
-		l.topics[name] = name
-	}
-	_, err = l.buffered.Discard(length)
-	return name, err
-}
+// Read serves the small reads of the client library from a buffer.
+func (l *link) Read(p []byte) (int, error) { return l.buffered.Read(p) }
 
 // Write is called with one whole packet.
 func (l *link) Write(p []byte) (int, error) {
@@ -239,22 +100,56 @@ func (l *link) progress() (acked, confirmed uint64) {
 	return l.acked, l.confirmed.Load()
 }
 
-// touch makes silence start anew. The reading goroutine calls it.
-func (l *link) touch() {
-	l.arrived = time.Now()
-	l.heard.Store(l.arrived.UnixNano())
-}
+// touch makes silence start anew.
+func (l *link) touch() { l.heard.Store(time.Now().UnixNano()) }
 
 // silence is how long nothing has come in.
 func (l *link) silence() time.Duration { return time.Duration(time.Now().UnixNano() - l.heard.Load()) }
 
-// inbound reads the network.
+// inbound reads the network and looks at the packets that pass.
 type inbound struct{ l *link }
 
 func (r inbound) Read(p []byte) (int, error) {
 	n, err := r.l.Conn.Read(p)
 	if n > 0 {
 		r.l.touch()
+		for range r.l.scan.pingresps(p[:n]) {
+			r.l.pong()
+		}
 	}
 	return n, err
+}
+
+// packetScan finds the borders of packets in a stream.
+type packetScan struct {
+	inHeader bool // the first byte was seen, the length is not complete
+	kind     byte
+	shift    uint
+	rest     uint64 // bytes of the packet still to come
+}
+
+// pingresps returns how many PINGRESP packets end in this piece of the stream.
+func (s *packetScan) pingresps(p []byte) int {
+	found := 0
+	for len(p) > 0 {
+		if s.inHeader {
+			s.rest |= uint64(p[0]&0x7F) << s.shift
+			s.shift += 7
+			s.inHeader = p[0]&0x80 != 0
+			if !s.inHeader && s.kind == pingrespPacket {
+				found++
+			}
+			p = p[1:]
+			continue
+		}
+		if s.rest > 0 {
+			n := min(s.rest, uint64(len(p)))
+			s.rest -= n
+			p = p[n:]
+			continue
+		}
+		*s = packetScan{inHeader: true, kind: p[0]}
+		p = p[1:]
+	}
+	return found
 }

@@ -158,10 +158,10 @@ func (l *ledger) add(d []delivery) {
 	l.drop(len(l.deliveries) - maxDeliveries)
 }
 
-// drop forgets the oldest n. The others move up, so that the memory serves for ever.
+// drop forgets the oldest n.
 func (l *ledger) drop(n int) {
 	if n > 0 {
-		l.deliveries, l.open = slices.Delete(l.deliveries, 0, n), max(0, l.open-n)
+		l.deliveries, l.open = l.deliveries[n:], max(0, l.open-n)
 	}
 }
 

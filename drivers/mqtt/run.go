@@ -40,8 +40,6 @@ type run struct {
 	memory   memory
 	ledger   ledger
 	batch    []message
-	fresh    []delivery // memory for those of a batch
-	ids      []uint16   // memory for those that are acknowledged
 	lostAt   []time.Time
 	attempts int
 }
@@ -190,13 +188,13 @@ func (r *run) work(ctx context.Context, s *session) error {
 }
 
 func (r *run) acknowledge(s *session) error {
-	ids := r.ids[:0]
+	ids := make([]uint16, 0, len(r.batch))
 	for i := range r.batch {
 		if r.batch[i].qos > 0 {
 			ids = append(ids, r.batch[i].id)
 		}
 	}
-	if r.ids = ids; len(ids) == 0 {
+	if len(ids) == 0 {
 		return nil
 	}
 	before, _ := s.link.progress()
@@ -219,7 +217,7 @@ func (r *run) drain(ctx context.Context, s *session) {
 // store makes messages and the memory durable, for as long as it takes; without messages (nil) the memory alone. It returns false only when ctx ended before.
 func (r *run) store(ctx context.Context, batch []message) bool {
 	signals := make([]signal.Signal, 0, len(batch)) // the receiver may keep it
-	deliveries := r.fresh[:0]
+	deliveries := make([]delivery, 0, len(batch))
 	for i := range batch {
 		m := &batch[i]
 		if m.qos > 0 {
@@ -233,7 +231,6 @@ func (r *run) store(ctx context.Context, batch []message) bool {
 			signals = append(signals, s)
 		}
 	}
-	r.fresh = deliveries
 	r.ledger.add(deliveries)
 	if batch != nil && len(signals) == 0 {
 		return true // nothing to keep: to acknowledge is enough

@@ -80,24 +80,25 @@ func (r *run) options(ctx context.Context, s *session) (*paho.ClientOptions, err
 	o.SetAutoReconnect(false).SetConnectRetry(false).SetConnectTimeout(connectPatience)
 	// The library would take a full window for a dead broker: it waits for answers to its pings. We watch by ourselves.
 	o.SetKeepAlive(r.config.KeepAlive).SetPingTimeout(forever)
+	o.SetOrderMatters(true).SetAutoAckDisabled(true)
 	o.SetCustomOpenConnectionFn(func(u *url.URL, _ paho.ClientOptions) (net.Conn, error) {
 		c, err := dial(ctx, u, secure)
 		if err != nil {
 			return nil, err
 		}
-		s.link = newLink(c, 3*r.config.KeepAlive, s.take)
+		s.link = newLink(c, 3*r.config.KeepAlive)
 		s.shaken = context.AfterFunc(ctx, func() { c.Close() })
 		return s.link, nil
 	})
+	o.SetDefaultPublishHandler(func(_ paho.Client, m paho.Message) {
+		blocked := s.window.put(message{topic: m.Topic(), payload: m.Payload(), received: time.Now(), id: m.MessageID(),
+			qos: m.Qos(), dup: m.Duplicate(), retained: m.Retained(), freed: s.link.confirmed.Load() > 0})
+		if blocked {
+			s.link.touch() // nothing was heard because nobody listened
+		}
+	})
 	o.SetConnectionLostHandler(func(_ paho.Client, err error) { s.lost <- err })
 	return o, nil
-}
-
-// take puts a message into the window, which may have to wait for room.
-func (s *session) take(m message) {
-	if blocked := s.window.put(m); blocked {
-		s.link.touch() // nothing was heard because nobody listened
-	}
 }
 
 func (r *run) tls() (*tls.Config, error) {
