@@ -227,19 +227,17 @@ func (w *world) copied(a *agentMachine, plan *agenda) {
 // heal mends everything and lets the plant finish its orders.
 func (w *world) heal(plan *agenda) {
 	w.logf("everything is healed")
-	for settled := false; !settled; {
-		synctest.Wait()
-		select {
-		case p := <-w.crashed:
-			w.died(p, plan)
-		default:
-			settled = true
+	w.settle(plan)
+	for len(plan.deeds) > 0 { // whoever is down returns, clones end; one of them may die of what was laid out for it
+		for len(plan.deeds) > 0 {
+			do := plan.deeds[0].do
+			plan.deeds = plan.deeds[1:]
+			do()
 		}
-	}
-	for len(plan.deeds) > 0 { // whoever is down returns, clones end
-		do := plan.deeds[0].do
-		plan.deeds = plan.deeds[1:]
-		do()
+		for _, p := range w.living() {
+			p.disarm()
+		}
+		w.settle(plan)
 	}
 	if w.hub.p == nil {
 		w.hub.start()
@@ -263,6 +261,32 @@ func (w *world) heal(plan *agenda) {
 	for _, a := range w.agents {
 		a.station.finish()
 	}
+}
+
+// settle takes note of all who have died.
+func (w *world) settle(plan *agenda) {
+	for {
+		synctest.Wait()
+		select {
+		case p := <-w.crashed:
+			w.died(p, plan)
+		default:
+			return
+		}
+	}
+}
+
+// living lists the processes of hub and agents that are there.
+func (w *world) living() (all []*process) {
+	if w.hub.p != nil {
+		all = append(all, w.hub.p)
+	}
+	for _, a := range w.agents {
+		if a.p != nil {
+			all = append(all, a.p)
+		}
+	}
+	return all
 }
 
 // perhapsCorrect sets a clock right, or leaves it wrong.

@@ -121,8 +121,13 @@ func (p *process) end(silent bool) {
 	p.letGo()
 }
 
-// stop ends a process in order, as a service is stopped.
+// stop ends a process in order, as a service is stopped. One that died at the last moment is ended as such.
 func (p *process) stop() error {
+	p.disarm()
+	if p.frozen() {
+		p.end(false)
+		return nil
+	}
 	p.cancel()
 	err := <-p.ended
 	p.dead.Store(true)
