@@ -12,12 +12,5 @@ func CheckFile(path string) error {
 		return err
 	}
 	defer f.Close()
-	p := &pageFile{f: f}
-	if err := p.readMeta(); err != nil {
-		return damaged(err)
-	}
-	if err := p.checkTree(p.root); err != nil {
-		return damaged(err)
-	}
-	return nil
+	return walkPages(f)
 }

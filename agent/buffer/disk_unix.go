@@ -42,7 +42,8 @@ func probeLock(path string) (bool, error) {
 	return false, err
 }
 
-func isDiskFull(err error) bool { return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) }
+// IsDiskFull tells an error of a disk, or of a quota, without room.
+func IsDiskFull(err error) bool { return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) }
 
 // freeDisk returns the bytes that an ordinary user may still write.
 func freeDisk(dir string) (int64, error) {

@@ -41,7 +41,8 @@ func probeLock(path string) (bool, error) {
 	return false, err
 }
 
-func isDiskFull(err error) bool {
+// IsDiskFull tells an error of a disk, or of a quota, without room.
+func IsDiskFull(err error) bool {
 	return errors.Is(err, windows.ERROR_DISK_FULL) || errors.Is(err, windows.ERROR_HANDLE_DISK_FULL)
 }
 

@@ -70,6 +70,11 @@ func checkPages(path string) error {
 	if n := len(readMetas(f)); n == 1 {
 		return damaged(errors.New("one of the two meta pages is not whole"))
 	}
+	return walkPages(f)
+}
+
+// walkPages walks all pages that the newest whole meta page refers to.
+func walkPages(f *os.File) error {
 	p := &pageFile{f: f}
 	if err := p.readMeta(); err != nil {
 		return damaged(err)

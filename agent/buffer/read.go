@@ -254,7 +254,7 @@ func (b *Buffer) Ack(seq uint64) error {
 // in them: it needs no room for that.
 func (b *Buffer) storeAck(seq uint64) {
 	err := b.Update(b.stopped, nil)
-	if isDiskFull(err) {
+	if IsDiskFull(err) {
 		if err = b.noteAck(seq); err == nil {
 			b.sweepUpTo(seq)
 			err = b.Update(b.stopped, nil)

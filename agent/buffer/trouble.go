@@ -15,7 +15,7 @@ func explain(err error) error {
 	switch {
 	case err == nil:
 		return nil
-	case isDiskFull(err):
+	case IsDiskFull(err):
 		return fmt.Errorf("%w (the disk is full: free some of it; the agent goes on by itself)", err)
 	case errors.Is(err, fs.ErrPermission), errors.Is(err, syscall.EROFS):
 		return fmt.Errorf("%w (it cannot be written: let the agent's user write the folder, or mount the disk for writing)", err)

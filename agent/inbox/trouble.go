@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"io/fs"
 	"syscall"
+
+	"github.com/linekeeper/linekeeper/agent/buffer"
 )
 
 // A commit that failed may be in the file all the same: bbolt then goes on from it, and nobody knows whether it is on the disk.
@@ -31,7 +33,7 @@ func (in *Inbox) settle() error {
 func explain(path string, err error) error {
 	step := "look into the system's log and at the disk"
 	switch {
-	case isDiskFull(err):
+	case buffer.IsDiskFull(err):
 		step = "the disk is full: free some of it"
 	case errors.Is(err, fs.ErrPermission), errors.Is(err, syscall.EROFS):
 		step = "let the agent's user write the file and its folder, or mount the disk for writing"
