@@ -10,8 +10,9 @@ import (
 const (
 	// patience is how long something may be on its way before it counts as trouble.
 	patience = time.Minute
-	// clockTolerance is how far this computer's clock may be from the hub's before somebody should look.
-	clockTolerance = time.Minute
+	// ClockTolerance is how far this computer's clock may be from the hub's before its times count as wrong and somebody should
+	// look.
+	ClockTolerance = time.Minute
 	// fullSoon is the time until the buffer is full below which somebody should look.
 	fullSoon = 24 * time.Hour
 )
@@ -114,7 +115,7 @@ func degraded(s *Snapshot) []Finding {
 			add("correct the order in the ERP, or the receiver", "work order %s was not taken: %s", o.OrderNo, orElse(o.Reason, "no reason given"))
 		}
 	}
-	if d, err := time.ParseDuration(s.HubClockSkew); err == nil && d.Abs() > clockTolerance {
+	if d, err := time.ParseDuration(s.HubClockSkew); err == nil && d.Abs() > ClockTolerance {
 		add("set this computer's clock", "clock differs from the hub's by %s", s.HubClockSkew)
 	}
 	if f := time.Duration(s.Business.FullInSeconds) * time.Second; f > 0 && f < fullSoon {

@@ -10,10 +10,10 @@ import (
 	"net"
 	"net/http"
 	"time"
-)
 
-// clockTolerance is how far this computer's clock may be from the hub's before its times count as wrong.
-const clockTolerance = time.Minute
+	"github.com/linekeeper/linekeeper/agent/status"
+	pb "github.com/linekeeper/linekeeper/proto/linekeeper/v1"
+)
 
 // hubClock is what is known of the hub's clock: it said hub when this computer's monotonic clock was at.
 type hubClock struct {
@@ -48,7 +48,7 @@ func apart(a, b time.Time) time.Duration { return a.Round(0).Sub(b.Round(0)) }
 // ClockSuspect reports that this computer's clock is known to be wrong: its times must not be trusted.
 func (u *Uplink) ClockSuspect() bool {
 	skew, ok := u.ClockSkew()
-	return ok && skew.Abs() > clockTolerance
+	return ok && skew.Abs() > status.ClockTolerance
 }
 
 // judgeClock finds out why a certificate is not valid now: it asks the hub for its time and says which of clock and
@@ -72,7 +72,7 @@ func (u *Uplink) judgeClock(ctx context.Context, a *attempt, f *Fault) *Fault {
 	now := a.cfg.Now()
 	off := apart(now, hub)
 	said := *f
-	if off.Abs() <= clockTolerance {
+	if off.Abs() <= status.ClockTolerance {
 		if f.Code != "clock" {
 			said.NextStep = "renew it: this computer's clock is right, it agrees with the hub's"
 		}
@@ -124,7 +124,7 @@ func (a *attempt) askTime(ctx context.Context) (time.Time, error) {
 }
 
 func readDate(conn net.Conn, host string) (time.Time, error) {
-	if _, err := fmt.Fprintf(conn, "HEAD %s HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n\r\n", tunnelPath, host); err != nil {
+	if _, err := fmt.Fprintf(conn, "HEAD %s HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n\r\n", pb.TunnelPath, host); err != nil {
 		return time.Time{}, err
 	}
 	resp, err := http.ReadResponse(bufio.NewReader(conn), &http.Request{Method: http.MethodHead})

@@ -101,7 +101,7 @@ func cutAtRandom(t *testing.T, cuts int, inside bool) {
 	p := newPlant(a)
 	p.connectTo(l.Addr().String())
 	if inside {
-		p.cfg.WebSocket, p.cfg.WebSocketURL = "always", "wss://"+l.Addr().String()+tunnelPath
+		p.cfg.WebSocket, p.cfg.WebSocketURL = "always", "wss://"+l.Addr().String()+pb.TunnelPath
 		defer h.serveInside(l, a.outer("hub.test"), a.server("hub.test", -hour, day))()
 	} else {
 		defer h.serve(l, a.server("hub.test", -hour, day))()

@@ -12,12 +12,8 @@ import (
 	"time"
 
 	"google.golang.org/grpc/connectivity"
-)
 
-// The path and subprotocol of the hub's tunnel; the hub has them in hub/tunnel.
-const (
-	tunnelPath     = "/v1/agent-tunnel"
-	tunnelProtocol = "linekeeper.uplink.v1"
+	pb "github.com/linekeeper/linekeeper/proto/linekeeper/v1"
 )
 
 // The values of Config.WebSocket.
@@ -49,9 +45,9 @@ func (c *Config) tunnels() []string {
 	if c.WebSocketURL != "" {
 		return []string{c.WebSocketURL}
 	}
-	list := []string{"wss://" + c.Address + tunnelPath}
+	list := []string{"wss://" + c.Address + pb.TunnelPath}
 	if host, port, err := net.SplitHostPort(c.Address); err == nil && port != "443" {
-		list = append(list, "wss://"+net.JoinHostPort(host, "443")+tunnelPath)
+		list = append(list, "wss://"+net.JoinHostPort(host, "443")+pb.TunnelPath)
 	}
 	return list
 }
@@ -67,7 +63,7 @@ func (c *Config) checkWebSocket() error {
 	}
 	u, err := url.Parse(c.WebSocketURL)
 	if err != nil || u.Scheme != "ws" && u.Scheme != "wss" || u.Hostname() == "" || u.User != nil {
-		return errors.New(`websocket_url is not understood: write it like "wss://hub.example.com` + tunnelPath + `"`)
+		return errors.New(`websocket_url is not understood: write it like "wss://hub.example.com` + pb.TunnelPath + `"`)
 	}
 	return nil
 }

@@ -11,6 +11,8 @@ import (
 	"os"
 
 	"github.com/coder/websocket"
+
+	pb "github.com/linekeeper/linekeeper/proto/linekeeper/v1"
 )
 
 // dialWebSocket opens the outer layer: TCP, through the proxy where there is one, TLS as far as the address says, and the
@@ -40,13 +42,13 @@ func (a *attempt) dialWebSocket(ctx context.Context) (net.Conn, error) {
 			Transport:     transport,
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		},
-		HTTPHeader: http.Header{"User-Agent": {"linekeeper-agent/" + a.cfg.Version}}, Subprotocols: []string{tunnelProtocol},
+		HTTPHeader: http.Header{"User-Agent": {"linekeeper-agent/" + a.cfg.Version}}, Subprotocols: []string{pb.TunnelProtocol},
 	})
 	if err != nil {
 		transport.CloseIdleConnections()
 		return nil, a.explainWebSocket(u, resp, err)
 	}
-	if ws.Subprotocol() != tunnelProtocol {
+	if ws.Subprotocol() != pb.TunnelProtocol {
 		ws.CloseNow()
 		return nil, &Fault{Code: "websocket_answer", Reason: "what answers at " + u.Host + " is a WebSocket, but no hub's", NextStep: "check websocket_url in the configuration"}
 	}

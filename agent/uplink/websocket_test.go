@@ -18,17 +18,18 @@ import (
 	"github.com/coder/websocket"
 
 	"github.com/linekeeper/linekeeper/buildscripts/realparts"
+	pb "github.com/linekeeper/linekeeper/proto/linekeeper/v1"
 )
 
 // passage is what stands at a hub: an HTTP server whose WebSockets are lines to the hub.
 type passage struct{ *pipes }
 
 func (p passage) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if r.URL.Path != tunnelPath {
+	if r.URL.Path != pb.TunnelPath {
 		http.NotFound(w, r)
 		return
 	}
-	ws, err := websocket.Accept(w, r, &websocket.AcceptOptions{Subprotocols: []string{tunnelProtocol}})
+	ws, err := websocket.Accept(w, r, &websocket.AcceptOptions{Subprotocols: []string{pb.TunnelProtocol}})
 	if err != nil {
 		return
 	}
@@ -119,7 +120,7 @@ func TestInspectingProxyIsPassedInsideAWebSocketAndReadsNothing(t *testing.T) {
 	arrived(t, p, h, 6000)
 	stop()
 	seen := proxy.Seen()
-	if len(seen) < 6000*300 || !bytes.Contains(seen, []byte(tunnelPath)) {
+	if len(seen) < 6000*300 || !bytes.Contains(seen, []byte(pb.TunnelPath)) {
 		t.Fatalf("the proxy saw %d bytes: it did not inspect", len(seen))
 	}
 	for _, secret := range []string{"key-0000", "linekeeper.v1.Uplink"} {
@@ -185,7 +186,7 @@ func TestOuterCertificateIsCheckedAgainstAConfiguredFileOnly(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			p := newPlant(a)
-			p.cfg.Proxy, p.cfg.WebSocket, p.cfg.WebSocketURL, p.cfg.WebSocketCAFile = proxy.URL(), "always", "wss://hub.test:9443"+tunnelPath, c.file
+			p.cfg.Proxy, p.cfg.WebSocket, p.cfg.WebSocketURL, p.cfg.WebSocketCAFile = proxy.URL(), "always", "wss://hub.test:9443"+pb.TunnelPath, c.file
 			defer p.run(t)()
 			realparts.Eventually(t, 20*time.Second, "it is decided", func() error {
 				st := p.up.Status()
@@ -211,7 +212,7 @@ func TestInnerCertificateIsDemandedInsideTheWebSocket(t *testing.T) {
 	defer h.serveInside(l, a.outer("hub.test"), inner)()
 	p := newPlant(a)
 	p.connectTo(l.Addr().String())
-	p.cfg.WebSocket, p.cfg.WebSocketURL = "always", "wss://"+l.Addr().String()+tunnelPath
+	p.cfg.WebSocket, p.cfg.WebSocketURL = "always", "wss://"+l.Addr().String()+pb.TunnelPath
 	code, reason, _ := reasonOf(t, p)
 	if code != "hub_certificate_untrusted" || h.helloCount() != 0 {
 		t.Errorf("code %q, reason %q, %d hellos", code, reason, h.helloCount())
@@ -224,7 +225,7 @@ func TestWebSocketNeverAndFaultsOfBothWaysAreSaid(t *testing.T) {
 	for mode, want := range map[string]string{"never": "does not speak TLS", "auto": "does not speak TLS; inside a WebSocket: no WebSocket to"} {
 		p := newPlant(a)
 		p.connectTo(nowhere)
-		p.cfg.WebSocket, p.cfg.WebSocketURL = mode, "wss://"+nowhere+tunnelPath
+		p.cfg.WebSocket, p.cfg.WebSocketURL = mode, "wss://"+nowhere+pb.TunnelPath
 		code, reason, next := reasonOf(t, p)
 		t.Logf("%s: %s: %s (%s)", mode, code, reason, next)
 		if code != "not_tls" || !strings.Contains(reason, want) || strings.Contains(reason, "inside") != (mode == "auto") {
@@ -237,7 +238,7 @@ func TestDirectWayIsTakenAgainOnceItWorksAndTheSessionIsNotDisturbedBefore(t *te
 	bubble(t, func(t *testing.T, w *world) {
 		inside := newPipes()
 		blocked := make(chan struct{})
-		w.cfg.WebSocketURL = "ws://hub.test" + tunnelPath
+		w.cfg.WebSocketURL = "ws://hub.test" + pb.TunnelPath
 		w.cfg.Dial = func(ctx context.Context, network, address string) (net.Conn, error) {
 			if address == "hub.test:80" {
 				return inside.Dial(ctx, network, address)

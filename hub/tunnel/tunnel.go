@@ -15,13 +15,9 @@ import (
 	"sync"
 
 	"github.com/coder/websocket"
+
+	pb "github.com/linekeeper/linekeeper/proto/linekeeper/v1"
 )
-
-// Path is where agents ask for a tunnel.
-const Path = "/v1/agent-tunnel"
-
-// Protocol is the WebSocket subprotocol that both sides name.
-const Protocol = "linekeeper.uplink.v1"
 
 // Options of New; zero fields mean the documented default.
 type Options struct {
@@ -30,7 +26,7 @@ type Options struct {
 	Logger *slog.Logger
 }
 
-// Tunnel is an http.Handler for Path and a net.Listener whose connections are what came through it.
+// Tunnel is an http.Handler for pb.TunnelPath and a net.Listener whose connections are what came through it.
 type Tunnel struct {
 	o      Options
 	conns  chan net.Conn
@@ -55,10 +51,10 @@ func New(o Options) *Tunnel {
 	return t
 }
 
-// Before returns a handler that takes Path for itself and leaves everything else to next.
+// Before returns a handler that takes pb.TunnelPath for itself and leaves everything else to next.
 func (t *Tunnel) Before(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Path == Path {
+		if r.URL.Path == pb.TunnelPath {
 			t.ServeHTTP(w, r)
 			return
 		}
@@ -74,7 +70,7 @@ func (t *Tunnel) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer t.leave()
-	ws, err := websocket.Accept(w, r, &websocket.AcceptOptions{Subprotocols: []string{Protocol}})
+	ws, err := websocket.Accept(w, r, &websocket.AcceptOptions{Subprotocols: []string{pb.TunnelProtocol}})
 	if err != nil {
 		t.o.Logger.Debug("no tunnel", "from", r.RemoteAddr, "error", err)
 		return
@@ -137,7 +133,7 @@ func (t *Tunnel) Addr() net.Addr { return address{} }
 type address struct{}
 
 func (address) Network() string { return "websocket" }
-func (address) String() string  { return Path }
+func (address) String() string  { return pb.TunnelPath }
 
 // conn ends at once when it is closed: a closing handshake would wait seconds for a peer that is gone.
 type conn struct {

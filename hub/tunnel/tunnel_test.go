@@ -24,6 +24,8 @@ import (
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 
 	"google.golang.org/grpc/credentials"
+
+	pb "github.com/linekeeper/linekeeper/proto/linekeeper/v1"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -109,7 +111,7 @@ func (s *site) client() *http.Client {
 }
 
 func (s *site) through(ctx context.Context) (net.Conn, error) {
-	ws, _, err := websocket.Dial(ctx, "https://hub.test"+Path, &websocket.DialOptions{HTTPClient: s.client(), Subprotocols: []string{Protocol}})
+	ws, _, err := websocket.Dial(ctx, "https://hub.test"+pb.TunnelPath, &websocket.DialOptions{HTTPClient: s.client(), Subprotocols: []string{pb.TunnelProtocol}})
 	if err != nil {
 		return nil, err
 	}
@@ -134,7 +136,7 @@ func TestStrangerIsRefusedOnBothWaysAndReachesNothingButTheTunnel(t *testing.T) 
 	if err := s.ask(s.stranger(), s.through); err == nil {
 		t.Error("through the tunnel: served without a certificate")
 	}
-	for path, want := range map[string]int{"/": 404, "/v1/facts": 404, Path: http.StatusUpgradeRequired} {
+	for path, want := range map[string]int{"/": 404, "/v1/facts": 404, pb.TunnelPath: http.StatusUpgradeRequired} {
 		resp, err := s.client().Get("https://hub.test" + path)
 		if err != nil {
 			t.Fatal(err)
