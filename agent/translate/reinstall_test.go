@@ -121,12 +121,7 @@ rules:
 	marks := []*pb.SourceMark{{Source: "plc", Tag: "good", Epoch: "20250101T000000-ABCD.1", CounterTo: "749"}}
 	facts := l.take(l.tr.ResumeFrom(l.st, l.now, marks))
 	say("good", num("761"))
-	got := ""
-	for _, f := range append(facts, l.tick(time.Minute)...) {
-		if c := f.GetProductionConfirmation(); c != nil {
-			got += c.Yield + " from " + c.CounterRange.From + " to " + c.CounterRange.To
-		}
-	}
+	got := ranges(append(facts, l.tick(time.Minute)...))
 	if want := "12 from 749 to 761"; got != want {
 		t.Errorf("%q, want %q", got, want)
 	}
@@ -149,13 +144,18 @@ rules:
 	marks := []*pb.SourceMark{{Source: "plc", Tag: "good", Epoch: "20250101T000000-ABCD.1", CounterTo: "65542"}}
 	facts := l.take(l.tr.ResumeFrom(l.st, l.now, marks))
 	say("good", num("8"))
-	got := ""
-	for _, f := range append(facts, l.tick(time.Minute)...) {
-		if c := f.GetProductionConfirmation(); c != nil {
-			got += c.Yield + " from " + c.CounterRange.From + " to " + c.CounterRange.To
-		}
-	}
+	got := ranges(append(facts, l.tick(time.Minute)...))
 	if want := "2 from 65542 to 65544"; got != want {
 		t.Errorf("%q, want %q", got, want)
 	}
+}
+
+// ranges says what confirmations count, and of which counter values.
+func ranges(facts []*pb.Fact) (text string) {
+	for _, f := range facts {
+		if c := f.GetProductionConfirmation(); c != nil {
+			text += c.Yield + " from " + c.CounterRange.From + " to " + c.CounterRange.To
+		}
+	}
+	return text
 }

@@ -63,7 +63,7 @@ func splitEpoch(s string) (line string, epoch int, ok bool) {
 func (w *work) resume(r *rule, c *counter, line string, epoch int, to decimal.Decimal) bool {
 	switch {
 	case c.Line == "":
-		*c = counter{Source: r.source, Tag: r.tag, Line: line, Epoch: epoch, At: to, Raw: r.shown(to), Told: true}
+		r.follow(c, line, epoch, to)
 		return true
 	case c.Line != line && c.Fresh:
 		return w.join(r, c, line, epoch, to)
@@ -71,7 +71,7 @@ func (w *work) resume(r *rule, c *counter, line string, epoch int, to decimal.De
 		return false
 	case c.Line < line || c.Epoch < epoch: // this state is older than what the hub holds
 		w.dropOpen(c)
-		*c = counter{Source: c.Source, Tag: c.Tag, Line: line, Epoch: epoch, At: to, Raw: r.shown(to), Told: true}
+		r.follow(c, line, epoch, to)
 		return true
 	case c.Epoch == epoch:
 		fresh := c.Fresh
@@ -79,6 +79,11 @@ func (w *work) resume(r *rule, c *counter, line string, epoch int, to decimal.De
 		return w.trim(r, c, to) || fresh
 	}
 	return false
+}
+
+// follow lets a counter go on from the hub's mark, with nothing else remembered of it.
+func (r *rule) follow(c *counter, line string, epoch int, to decimal.Decimal) {
+	*c = counter{Source: r.source, Tag: r.tag, Line: line, Epoch: epoch, At: to, Raw: r.shown(to), Told: true}
 }
 
 // shown is what the PLC shows at a position of an epoch.
@@ -156,7 +161,7 @@ func (w *work) join(r *rule, c *counter, line string, epoch int, to decimal.Deci
 			row := w.row(o.Booked.row(c.Source))
 			row.counted = row.counted.Sub(o.Qty)
 		}
-		*c = counter{Source: c.Source, Tag: c.Tag, Line: line, Epoch: epoch, At: to, Raw: r.shown(to), Told: true}
+		r.follow(c, line, epoch, to)
 		return true
 	}
 	if gap.IsNegative() {
