@@ -52,12 +52,12 @@ var suspectHeader = func() []byte {
 	return b
 }()
 
-// marked is the fact as it is stored at now: with a mark when the clock is known to be wrong.
-func (p *pipeline) marked(body []byte, now time.Time) []byte {
+// mark is what facts that are stored at now get appended: nothing, unless the clock is known to be wrong.
+func (p *pipeline) mark(now time.Time) []byte {
 	if now.After(written) && (p.hubSuspects == nil || !p.hubSuspects()) {
-		return body
+		return nil
 	}
-	return append(slices.Clip(body), suspectHeader...)
+	return suspectHeader
 }
 
 // emit makes a batch durable: its facts, the source's cursor and the rules' state in one transaction.
@@ -145,8 +145,9 @@ func (p *pipeline) tick(ctx context.Context) (time.Time, error) {
 }
 
 func (p *pipeline) stage(tx *buffer.Tx, now time.Time, res translate.Result) {
+	mark := p.mark(now)
 	for _, f := range res.Facts {
-		tx.Append(p.marked(f.Body, now))
+		tx.Append(append(slices.Clip(f.Body), mark...))
 	}
 	for _, q := range res.Quarantined {
 		tx.Quarantine(buffer.Quarantined{At: now, Source: q.Source, Tag: q.Tag, Code: q.Code, Item: q.Item, Reason: q.Reason, NextStep: q.NextStep, Payload: q.Payload})
