@@ -90,17 +90,11 @@ func (g *gate) rest(now time.Time, d time.Duration) {
 	}
 }
 
-func (g *gate) state() Health {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	return g.health
-}
-
 // at is the state at a time, with the rest that the system asked for.
 func (g *gate) at(now time.Time) Health {
-	h := g.state()
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	h := g.health
 	if now.Before(g.restTo) && g.restTo.After(h.PausedUntil) {
 		h.PausedUntil = g.restTo
 	}

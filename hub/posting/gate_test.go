@@ -48,7 +48,7 @@ func TestGateLetsFewCallsSeeWhetherADeadSystemIsBack(t *testing.T) {
 		now = now.Add(gateSilence / gateFailures)
 		g.leave(now, "connection refused")
 	}
-	until := g.state().PausedUntil
+	until := g.at(now).PausedUntil
 	if !until.After(now) {
 		t.Fatal("a system that failed for long is not left in peace")
 	}

@@ -100,7 +100,7 @@ func New(o Options) *Engine {
 func (e *Engine) Health() map[string]Health {
 	out := map[string]Health{}
 	for name, g := range e.gates {
-		out[name] = g.at(e.o.Now())
+		out[name] = g.at(time.Now())
 	}
 	return out
 }
