@@ -1,30 +1,22 @@
 package buffer
 
 import (
-	"bytes"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
-)
 
-const smallDiskVariable = "LINEKEEPER_BUFFER_SMALL_DISK" // the folder on which the test's own process mounts a small disk
+	"github.com/linekeeper/linekeeper/buildscripts/realparts"
+)
 
 // A real file system without a free block: writes end in the middle. What was promised is there, the caller is told, and when
 // somebody makes room the open buffer goes on.
 func TestRealDiskWithoutRoomLosesNothing(t *testing.T) {
-	dir := os.Getenv(smallDiskVariable)
+	dir := realparts.SmallDisk(t, "2m")
 	if dir == "" {
-		inOwnNamespace(t, t.TempDir())
 		return
 	}
-	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=2m"); err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = syscall.Unmount(dir, 0) }()
 	ballast := filepath.Join(dir, "ballast")
 	if err := os.WriteFile(ballast, make([]byte, 1<<20), 0o600); err != nil {
 		t.Fatal(err)
@@ -69,21 +61,4 @@ func TestRealDiskWithoutRoomLosesNothing(t *testing.T) {
 	b = reopen(t, b)
 	check()
 	t.Logf("%d records promised, %d errors told", len(want), told)
-}
-
-// inOwnNamespace runs the test that calls it in a process that may mount.
-func inOwnNamespace(t *testing.T, dir string) {
-	t.Helper()
-	cmd := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v")
-	cmd.Env = append(os.Environ(), smallDiskVariable+"="+dir)
-	cmd.SysProcAttr = &syscall.SysProcAttr{
-		Cloneflags:  syscall.CLONE_NEWUSER | syscall.CLONE_NEWNS,
-		UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}},
-		GidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(), Size: 1}},
-	}
-	out, err := cmd.CombinedOutput()
-	if err != nil || !bytes.Contains(out, []byte("--- PASS: "+t.Name())) {
-		t.Fatalf("in its own namespace: %v\n%s", err, out)
-	}
-	t.Logf("%s", out)
 }

@@ -1,32 +1,23 @@
 package store_test
 
 import (
-	"bytes"
 	"errors"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 
+	"github.com/linekeeper/linekeeper/buildscripts/realparts"
 	"github.com/linekeeper/linekeeper/hub/store"
 )
-
-const smallDiskVariable = "LINEKEEPER_STORE_SMALL_DISK" // the folder on which the test's own process mounts a small disk
 
 // A real file system without a free block. What was committed is there, the caller is told, and when somebody makes room the
 // open store goes on.
 func TestRealDiskWithoutRoomLosesNothing(t *testing.T) {
-	dir := os.Getenv(smallDiskVariable)
+	dir := realparts.SmallDisk(t, "6m")
 	if dir == "" {
-		inOwnNamespace(t, t.TempDir())
 		return
 	}
-	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=6m"); err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = syscall.Unmount(dir, syscall.MNT_DETACH) }()
 	ballast := filepath.Join(dir, "ballast")
 	if err := os.WriteFile(ballast, make([]byte, 2<<20), 0o600); err != nil {
 		t.Fatal(err)
@@ -76,21 +67,4 @@ func TestRealDiskWithoutRoomLosesNothing(t *testing.T) {
 	if err := s.Close(); err != nil {
 		t.Error(err)
 	}
-}
-
-// inOwnNamespace runs the test that calls it in a process that may mount.
-func inOwnNamespace(t *testing.T, dir string) {
-	t.Helper()
-	cmd := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v")
-	cmd.Env = append(os.Environ(), smallDiskVariable+"="+dir)
-	cmd.SysProcAttr = &syscall.SysProcAttr{
-		Cloneflags:  syscall.CLONE_NEWUSER | syscall.CLONE_NEWNS,
-		UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}},
-		GidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(), Size: 1}},
-	}
-	out, err := cmd.CombinedOutput()
-	if err != nil || !bytes.Contains(out, []byte("--- PASS: "+t.Name())) {
-		t.Fatalf("in its own namespace: %v\n%s", err, out)
-	}
-	t.Logf("%s", out)
 }
