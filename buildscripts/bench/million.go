@@ -15,14 +15,11 @@ const (
 
 // million fills the agent with a million messages while the hub is down and drains it, and looks at the memory all the time.
 func million(ctx context.Context, dir, binaries string) error {
-	l, err := newLine(ctx, dir, binaries, millionMessages)
+	l, err := newPlant(ctx, dir, binaries, millionMessages)
 	if err != nil {
 		return err
 	}
 	defer l.stop()
-	if err := l.startPlant(ctx); err != nil {
-		return err
-	}
 	watching, stop := context.WithCancel(ctx)
 	var most memoryPeak
 	var wg sync.WaitGroup

@@ -20,14 +20,11 @@ const (
 
 // outage publishes everything while the hub is down, then starts the hub.
 func outage(ctx context.Context, dir, binaries string) error {
-	l, err := newLine(ctx, dir, binaries, messages)
+	l, err := newPlant(ctx, dir, binaries, messages)
 	if err != nil {
 		return err
 	}
 	defer l.stop()
-	if err := l.startPlant(ctx); err != nil {
-		return err
-	}
 	if err := l.fill(ctx); err != nil {
 		return err
 	}
@@ -47,12 +44,20 @@ func outage(ctx context.Context, dir, binaries string) error {
 	return nil
 }
 
-// startPlant starts broker and agent.
-func (l *benchLine) startPlant(ctx context.Context) error {
-	if err := l.startBroker(ctx); err != nil {
-		return err
+// newPlant makes a line of which broker and agent run and the hub does not.
+func newPlant(ctx context.Context, dir, binaries string, messages int) (*benchLine, error) {
+	l, err := newLine(ctx, dir, binaries, messages)
+	if err != nil {
+		return nil, err
 	}
-	return l.startAgent(ctx)
+	if err = l.startBroker(ctx); err == nil {
+		err = l.startAgent(ctx)
+	}
+	if err != nil {
+		l.stop()
+		return nil, err
+	}
+	return l, nil
 }
 
 // fill publishes everything while there is no hub.
@@ -87,14 +92,11 @@ func (l *benchLine) drain(ctx context.Context) (first, rest time.Duration, err e
 
 // kills does the same, but the agent is killed at 30 % of the publishing and again at half of the drain.
 func kills(ctx context.Context, dir, binaries string) error {
-	l, err := newLine(ctx, dir, binaries, messages)
+	l, err := newPlant(ctx, dir, binaries, messages)
 	if err != nil {
 		return err
 	}
 	defer l.stop()
-	if err := l.startPlant(ctx); err != nil {
-		return err
-	}
 	died := make(chan struct{})
 	restarted := make(chan error, 1)
 	go func() {
