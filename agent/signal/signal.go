@@ -169,6 +169,9 @@ type Kind struct {
 	// New reads the source's own section, refusing unknown keys, and returns the driver without touching the network.
 	// decode fills a struct (tags "yaml") from that section; its errors carry the line.
 	New func(env Env, decode func(into any) error) (Driver, error)
+	// Discover finds the ways to reach a source of this kind at an address that a person typed (a host, host:port or a whole
+	// address, a path), best and safest first. It may be nil.
+	Discover func(ctx context.Context, env Env, address string) ([]Offer, error)
 }
 
 // Env is what a driver is given.
