@@ -2,14 +2,11 @@ package mqtt
 
 import (
 	"bytes"
-	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
-	"strings"
 	"unicode/utf8"
 
 	"github.com/linekeeper/linekeeper/agent/signal"
+	"github.com/linekeeper/linekeeper/drivers/payload"
 )
 
 // decode makes a signal of a message. t is nil when no subscription of the configuration covers the topic.
@@ -53,28 +50,10 @@ func decodeText(m *message) (any, *signal.Problem) {
 }
 
 func decodeJSON(m *message) (any, *signal.Problem) {
-	if v, ok := parseJSON(m.payload); ok {
-		return v, nil
+	v, err := payload.JSON(m.payload)
+	if err != nil {
+		return nil, &signal.Problem{Code: "bad_json", Item: m.topic, Reason: err.Error(),
+			NextStep: "correct the sender, then replay or discard the entry; or set format: text or bytes for this topic"}
 	}
-	dec := json.NewDecoder(bytes.NewReader(m.payload))
-	dec.UseNumber()
-	var v any
-	err := dec.Decode(&v)
-	at := dec.InputOffset()
-	if err == nil {
-		if _, end := dec.Token(); end == io.EOF {
-			return v, nil
-		}
-		err = errors.New("more text follows after the end of the value")
-	}
-	var syntax *json.SyntaxError
-	switch {
-	case errors.As(err, &syntax):
-		at = syntax.Offset
-	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
-		err, at = errors.New("the message ends too early"), int64(len(m.payload))
-	}
-	return nil, &signal.Problem{Code: "bad_json", Item: m.topic,
-		Reason:   fmt.Sprintf("not valid JSON at byte %d: %s", at, strings.TrimPrefix(err.Error(), "json: ")),
-		NextStep: "correct the sender, then replay or discard the entry; or set format: text or bytes for this topic"}
+	return v, nil
 }

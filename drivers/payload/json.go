@@ -1,10 +1,45 @@
-package mqtt
+// Package payload decodes what sources send as bytes into values that signals carry.
+//
+// It owns the formats that several drivers share. It promises that numbers stay exactly as they were written, that a fault is
+// named with its place, and that no input makes it fail otherwise. It never touches a network or a file.
+package payload
 
 import (
+	"bytes"
 	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
 	"strings"
 	"unicode/utf8"
 )
+
+// JSON decodes one JSON value: nil, bool, string, json.Number, []any and map[string]any. Its error says what is wrong and at
+// which byte.
+func JSON(text []byte) (any, error) {
+	if v, ok := parseJSON(text); ok {
+		return v, nil
+	}
+	dec := json.NewDecoder(bytes.NewReader(text))
+	dec.UseNumber()
+	var v any
+	err := dec.Decode(&v)
+	at := dec.InputOffset()
+	if err == nil {
+		if _, end := dec.Token(); end == io.EOF {
+			return v, nil
+		}
+		err = errors.New("more text follows after the end of the value")
+	}
+	var syntax *json.SyntaxError
+	switch {
+	case errors.As(err, &syntax):
+		at = syntax.Offset
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+		err, at = errors.New("the message ends too early"), int64(len(text))
+	}
+	return nil, fmt.Errorf("not valid JSON at byte %d: %s", at, strings.TrimPrefix(err.Error(), "json: "))
+}
 
 // Bounds of what parseJSON reads. The parts of a value point into one copy of its message, so that a long message would be
 // held in memory by its shortest part.
