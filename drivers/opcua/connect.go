@@ -11,7 +11,6 @@ import (
 	"time"
 
 	gopcua "github.com/gopcua/opcua"
-	"github.com/gopcua/opcua/id"
 	"github.com/gopcua/opcua/ua"
 	"github.com/gopcua/opcua/uasc"
 )
@@ -48,13 +47,6 @@ type login struct {
 	token    *ua.UserTokenPolicy
 	user     identity
 	password string
-}
-
-// link is one secure channel with an active session.
-type link struct {
-	client *gopcua.Client
-	// resumed is true when the session is the one from before.
-	resumed bool
 }
 
 // connect opens a secure channel to the trusted server and re-activates the session there, or creates one.
@@ -432,129 +424,4 @@ func (r *reader) userName() string {
 	default:
 		return fmt.Sprintf("the user of certificate %q", u.Certificate)
 	}
-}
-
-// close ends the channel and leaves the session to be taken over by the next one.
-func (l *link) close(ctx context.Context) {
-	l.client.DetachSession(ctx)
-	l.client.Close(ctx)
-}
-
-// leave ends the session; its subscription lives on for the next start.
-func (l *link) leave(ctx context.Context) {
-	_, err := call[*ua.CloseSessionResponse](ctx, l.client, time.Second, &ua.CloseSessionRequest{DeleteSubscriptions: false})
-	_ = err // the server's timeout ends a session that could not be closed
-	l.close(ctx)
-}
-
-// call sends a request and waits for its answer for at most d.
-func call[T ua.Response](ctx context.Context, c *gopcua.Client, d time.Duration, req ua.Request) (T, error) {
-	if d > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, d)
-		defer cancel()
-	}
-	var answer T
-	err := c.Send(ctx, req, func(v ua.Response) error {
-		a, ok := v.(T)
-		if !ok {
-			return fmt.Errorf("decode the answer to %T: it is a %T", req, v)
-		}
-		answer = a
-		return nil
-	})
-	return answer, err
-}
-
-func (l *link) publish(ctx context.Context, acks []*ua.SubscriptionAcknowledgement) (*ua.PublishResponse, error) {
-	return call[*ua.PublishResponse](ctx, l.client, 0, &ua.PublishRequest{SubscriptionAcknowledgements: acks})
-}
-
-func (l *link) republish(ctx context.Context, subscription, seq uint32) (*ua.NotificationMessage, error) {
-	res, err := call[*ua.RepublishResponse](ctx, l.client, callTimeout,
-		&ua.RepublishRequest{SubscriptionID: subscription, RetransmitSequenceNumber: seq})
-	if err != nil {
-		return nil, err
-	}
-	return res.NotificationMessage, nil
-}
-
-// touch is a call that names the subscription: it starts the server's lifetime counters anew.
-func (l *link) touch(ctx context.Context, subscription uint32) error {
-	res, err := call[*ua.SetPublishingModeResponse](ctx, l.client, callTimeout,
-		&ua.SetPublishingModeRequest{PublishingEnabled: true, SubscriptionIDs: []uint32{subscription}})
-	if err != nil {
-		return err
-	}
-	if len(res.Results) == 1 && res.Results[0] != ua.StatusOK {
-		return res.Results[0]
-	}
-	return nil
-}
-
-func (l *link) createItems(ctx context.Context, subscription uint32, items []*ua.MonitoredItemCreateRequest) ([]*ua.MonitoredItemCreateResult, error) {
-	res, err := call[*ua.CreateMonitoredItemsResponse](ctx, l.client, callTimeout, &ua.CreateMonitoredItemsRequest{
-		SubscriptionID: subscription, TimestampsToReturn: ua.TimestampsToReturnBoth, ItemsToCreate: items})
-	if err != nil {
-		return nil, err
-	}
-	if len(res.Results) != len(items) {
-		return nil, fmt.Errorf("create monitored items: %d answers to %d items", len(res.Results), len(items))
-	}
-	return res.Results, nil
-}
-
-func (l *link) deleteItems(ctx context.Context, subscription uint32, ids []uint32) error {
-	_, err := call[*ua.DeleteMonitoredItemsResponse](ctx, l.client, callTimeout,
-		&ua.DeleteMonitoredItemsRequest{SubscriptionID: subscription, MonitoredItemIDs: ids})
-	return err
-}
-
-func (l *link) createSubscription(ctx context.Context, req *ua.CreateSubscriptionRequest) (*ua.CreateSubscriptionResponse, error) {
-	return call[*ua.CreateSubscriptionResponse](ctx, l.client, callTimeout, req)
-}
-
-func (l *link) transfer(ctx context.Context, subscription uint32) ([]uint32, error) {
-	res, err := call[*ua.TransferSubscriptionsResponse](ctx, l.client, callTimeout,
-		&ua.TransferSubscriptionsRequest{SubscriptionIDs: []uint32{subscription}})
-	if err != nil {
-		return nil, err
-	}
-	if len(res.Results) != 1 {
-		return nil, fmt.Errorf("transfer the subscription: %d answers", len(res.Results))
-	}
-	if code := res.Results[0].StatusCode; code != ua.StatusOK && code != ua.StatusBadNothingToDo {
-		return nil, code
-	}
-	return res.Results[0].AvailableSequenceNumbers, nil
-}
-
-// serverFacts is what the driver asks a server about itself.
-type serverFacts struct {
-	namespaces   []string
-	started      time.Time
-	itemsPerCall uint32
-}
-
-func (l *link) facts(ctx context.Context) (serverFacts, error) {
-	var f serverFacts
-	ids := []uint32{id.Server_NamespaceArray, id.Server_ServerStatus_StartTime,
-		id.Server_ServerCapabilities_OperationLimits_MaxMonitoredItemsPerCall}
-	req := &ua.ReadRequest{TimestampsToReturn: ua.TimestampsToReturnNeither}
-	for _, n := range ids {
-		req.NodesToRead = append(req.NodesToRead, &ua.ReadValueID{NodeID: ua.NewNumericNodeID(0, n),
-			AttributeID: ua.AttributeIDValue, DataEncoding: &ua.QualifiedName{}})
-	}
-	res, err := call[*ua.ReadResponse](ctx, l.client, callTimeout, req)
-	if err != nil {
-		return f, fmt.Errorf("read what the server says of itself: %w", err)
-	}
-	if len(res.Results) != len(ids) {
-		return f, fmt.Errorf("read what the server says of itself: %d answers", len(res.Results))
-	}
-	// A server that does not know one of them leaves the zero value.
-	f.namespaces, _ = res.Results[0].Value.Value().([]string)
-	f.started, _ = res.Results[1].Value.Value().(time.Time)
-	f.itemsPerCall, _ = res.Results[2].Value.Value().(uint32)
-	return f, nil
 }

@@ -47,6 +47,7 @@ type driver struct {
 	env    signal.Env
 	config Config
 	pace   pace
+	lobby  lobby
 }
 
 // Run reads the server until ctx ends; see signal.Driver.
@@ -71,6 +72,7 @@ type reader struct {
 	pace   pace
 	log    signal.Logger
 	store  store
+	lobby  *lobby
 
 	own       identity
 	endpoints []*ua.EndpointDescription
@@ -104,7 +106,7 @@ type reader struct {
 
 func newReader(d *driver, emit signal.Emit) *reader {
 	return &reader{
-		env: d.env, config: d.config, pace: d.pace, log: d.env.Logger, store: store{d.env.Dir},
+		env: d.env, config: d.config, pace: d.pace, log: d.env.Logger, store: store{d.env.Dir}, lobby: &d.lobby,
 		emitter: newEmitter(emit, d.pace.emit), pins: map[string]nodeName{}, waiting: map[string]*waitingNode{},
 		publishLimit: outstanding, expiry: map[string]time.Time{},
 	}
@@ -170,6 +172,8 @@ func (r *reader) deliver(ctx context.Context, l *link) error {
 	if err != nil {
 		return err
 	}
+	r.lobby.open(&live{link: l, facts: facts})
+	defer r.lobby.close()
 	if err := r.attach(ctx, l, facts); err != nil {
 		return err
 	}
