@@ -185,6 +185,8 @@ type Translator struct {
 	units, items           map[string]string
 	newKey                 func() factkey.Key
 	awaitHub               bool
+	answerFields           []mapped
+	answerStates           map[string]pb.OrderState_State
 }
 
 // New makes a translator; its error is the first fault of Validate. newKey draws the keys of facts whose source guarantees
@@ -207,7 +209,7 @@ func (c *Config) Validate(sources []string) []error {
 func build(cfg Config, newKey func() factkey.Key, sources []string) (*Translator, []error) {
 	t := &Translator{
 		plant: cfg.Plant, agent: cfg.Agent, zoneName: cfg.Zone, newKey: newKey, units: cfg.Units, items: cfg.Items, awaitHub: cfg.AwaitHub,
-		byTag: map[string]map[string][]*rule{}, byCenter: map[string][]*rule{},
+		byTag: map[string]map[string][]*rule{}, byCenter: map[string][]*rule{}, answerFields: answerMapping(), answerStates: stateWords,
 	}
 	var errs []error
 	var err error

@@ -26,6 +26,7 @@ type expr struct {
 	root  string
 	steps []pathStep
 	prg   cel.Program
+	other *expr // taken where a path leads to nothing
 }
 
 // pathStep is a key of a map, or an index when key is empty.
@@ -163,6 +164,9 @@ func (e *expr) eval(in *scope) (any, error) {
 	}
 	for i := range e.steps {
 		v = e.steps[i].of(v)
+	}
+	if e.other != nil && (v == nil || v == "") {
+		return e.other.eval(in)
 	}
 	return v, nil
 }

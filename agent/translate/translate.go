@@ -127,7 +127,9 @@ func (w *work) signal(source string, byTag map[string][]*rule, s *signal.Signal)
 		return
 	}
 	rules, all := byTag[s.Tag], byTag["*"]
-	if len(rules)+len(all) == 0 {
+	if len(rules) == 0 && s.Tag == signal.AnswerTag {
+		w.answer(source, s)
+	} else if len(rules)+len(all) == 0 {
 		w.ignored(source, s)
 		return
 	}
