@@ -32,6 +32,9 @@ type Signal struct {
 	Tag string
 	// Topic is the concrete address when one tag covers many (the MQTT topic); otherwise empty.
 	Topic string
+	// Labels are what the source's configuration took out of the address by name, such as site and line of a topic template;
+	// nil without any. Rules read them as labels.site.
+	Labels map[string]string
 	// Value is nil, bool, string, Number, time.Time, []byte, []any of these, or map[string]any of these (a structured
 	// message or a row, keys as the source spells them).
 	Value any
