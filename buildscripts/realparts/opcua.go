@@ -87,11 +87,7 @@ type PlantCounts struct {
 // with the counts it had.
 func NodeOPCUA(t testing.TB, o PlantOptions) *Plant {
 	t.Helper()
-	node := Need(t, "node", "nodejs")
-	home := filepath.Join(Root(), "buildscripts", "nodeopcua")
-	if _, err := os.Stat(filepath.Join(home, "node_modules", "node-opcua", "package.json")); err != nil {
-		t.Fatalf("node-opcua is missing: run `make setup`, or `npm ci --prefix buildscripts/nodeopcua --no-audit --no-fund`: %v", err)
-	}
+	node, home := needNodeOPCUA(t)
 	if o.Dir == "" {
 		o.Dir = t.TempDir()
 	}
@@ -99,13 +95,7 @@ func NodeOPCUA(t testing.TB, o PlantOptions) *Plant {
 		o.Users = map[string]string{"operator": "secret"}
 	}
 	p := &Plant{Port: FreePort(t), Control: FreePort(t), Dir: o.Dir}
-	cert, key := filepath.Join(o.Dir, "server.pem"), filepath.Join(o.Dir, "server.key")
-	if _, err := os.Stat(cert); err != nil {
-		if o.Certificate.URI == "" {
-			o.Certificate.URI = PlantURI
-		}
-		writeCertificate(t, o.Certificate, cert, key)
-	}
+	cert, key := plantCertificate(t, o.Dir, o.Certificate)
 	seedStores(t, o.Dir)
 	limits := o.OperationLimits
 	if limits == nil {
@@ -127,6 +117,30 @@ func NodeOPCUA(t testing.TB, o PlantOptions) *Plant {
 	}
 	p.Start(t)
 	return p
+}
+
+// needNodeOPCUA returns the program node and the folder of the server scripts.
+func needNodeOPCUA(t testing.TB) (node, home string) {
+	t.Helper()
+	node = Need(t, "node", "nodejs")
+	home = filepath.Join(Root(), "buildscripts", "nodeopcua")
+	if _, err := os.Stat(filepath.Join(home, "node_modules", "node-opcua", "package.json")); err != nil {
+		t.Fatalf("node-opcua is missing: run `make setup`, or `npm ci --prefix buildscripts/nodeopcua --no-audit --no-fund`: %v", err)
+	}
+	return node, home
+}
+
+// plantCertificate gives a plant in a folder its certificate, once.
+func plantCertificate(t testing.TB, dir string, o CertificateOptions) (cert, key string) {
+	t.Helper()
+	cert, key = filepath.Join(dir, "server.pem"), filepath.Join(dir, "server.key")
+	if _, err := os.Stat(cert); err != nil {
+		if o.URI == "" {
+			o.URI = PlantURI
+		}
+		writeCertificate(t, o, cert, key)
+	}
+	return cert, key
 }
 
 // Endpoint is the plant's address for OPC UA clients.
