@@ -117,6 +117,8 @@ type Fact struct {
 	OrderNo    string         `json:"order_no,omitempty"`
 	OccurredAt time.Time      `json:"occurred_at"`
 	ReceivedAt time.Time      `json:"received_at"`
+	Shift      string         `json:"shift,omitempty" doc:"Of the plant's calendar"`
+	ShiftDate  string         `json:"shift_date,omitempty" doc:"The date that the plant gives the shift"`
 	Content    map[string]any `json:"content"`
 	Trimmed    string         `json:"trimmed,omitempty" doc:"What an overlapping counter range repeated"`
 	Posting    *Posting       `json:"posting,omitempty"`
@@ -149,7 +151,7 @@ func fact(f store.Fact) Fact {
 	return Fact{
 		ID: f.ID, Key: x.Key.String(), UUID: x.Key.UUID(), Kind: string(x.Kind), Plant: x.Plant, Agent: f.Agent, Source: x.Source, Rule: x.Rule,
 		Equipment: x.Equipment, Position: x.Position, OrderNo: x.OrderNo(), OccurredAt: x.OccurredAt, ReceivedAt: f.ReceivedAt,
-		Content: content(x), Trimmed: f.Trimmed, Posting: posting(f.Posting),
+		Shift: x.Shift, ShiftDate: x.ShiftDate, Content: content(x), Trimmed: f.Trimmed, Posting: posting(f.Posting),
 	}
 }
 
@@ -179,6 +181,8 @@ func content(f *object.Fact) map[string]any {
 		put("rework", c.Rework.String())
 		put("unit", c.Unit)
 		put("scrap_reason", c.ScrapReason)
+		put("scrap_reason_text", c.ScrapReasonText)
+		put("serial", c.Serial)
 		put("lot", c.Lot)
 		put("shift", c.Shift)
 		put("started_at", c.StartedAt)

@@ -99,6 +99,9 @@ type Fact struct {
 	Position   string
 	// ClockSuspect says that the agent knew its clock to be wrong when it recorded the fact: its times are doubtful.
 	ClockSuspect bool
+	// Shift is the shift of the plant's calendar in which it happened, ShiftDate the date that the plant gives that shift
+	// (2026-03-01). PostingDate is the date for the books where the calendar sets it; empty: the local date of OccurredAt.
+	Shift, ShiftDate, PostingDate string
 
 	Confirmation *Confirmation
 	Consumption  *Consumption
@@ -150,6 +153,8 @@ type Confirmation struct {
 	Lot          string
 	Person       string
 	Shift        string
+	// Serial is set when the confirmation is of one piece with a number of its own. ScrapReasonText is what ScrapReason means.
+	Serial, ScrapReasonText string
 }
 
 // CounterRange is the PLC evidence: raw counter values, (From, To], of one epoch.

@@ -301,8 +301,12 @@ func adjusted(f object.Fact, a *store.Amounts) object.Fact {
 	return f
 }
 
-// postingDate is the calendar date at the plant when it happened, as midnight UTC.
+// postingDate is the date that the plant's calendar gave it, or else the calendar date at the plant when it happened, as
+// midnight UTC.
 func postingDate(f object.Fact) time.Time {
+	if d, err := time.Parse(time.DateOnly, f.PostingDate); err == nil {
+		return d
+	}
 	y, m, d := f.OccurredAt.Date() // in the plant's zone
 	return time.Date(y, m, d, 0, 0, 0, 0, time.UTC)
 }

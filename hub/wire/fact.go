@@ -69,6 +69,12 @@ func header(f *object.Fact, h *pb.Header) error {
 		return fmt.Errorf("header has no valid occurred_at")
 	}
 	f.RecordedAt, f.ClockSuspect = instant(h.GetRecordedAt(), zone), h.GetClockSuspect()
+	f.Shift, f.ShiftDate, f.PostingDate = h.GetShift(), h.GetShiftDate(), h.GetPostingDate()
+	for _, date := range []string{f.ShiftDate, f.PostingDate} {
+		if _, err := time.Parse(time.DateOnly, date); err != nil && date != "" {
+			return fmt.Errorf("header has date %q, which is none like 2026-03-01", date)
+		}
+	}
 	if r := h.GetReverses(); len(r) > 0 {
 		if f.Reverses, err = factkey.FromBytes(r); err != nil {
 			return fmt.Errorf("header reverses: %w", err)
@@ -108,6 +114,7 @@ func confirmation(f *object.Fact, c *pb.ProductionConfirmation, zone *time.Locat
 		OrderNo: c.GetOrderNo(), Operation: c.GetOperation(), Item: c.GetItem(), Unit: c.GetUnit(), ScrapReason: c.GetScrapReason(),
 		Final: c.GetFinal(), StartedAt: instant(c.GetStartedAt(), zone), FinishedAt: instant(c.GetFinishedAt(), zone),
 		Lot: c.GetLot(), Person: c.GetPerson(), Shift: c.GetShift(),
+		Serial: c.GetSerial(), ScrapReasonText: c.GetScrapReasonText(),
 	}
 	if out.Yield, err = optional("yield", c.GetYield()); err != nil {
 		return err
@@ -277,7 +284,7 @@ func Zone(name string) (*time.Location, error) {
 // ContentHash is the hash of a fact's business content. Two facts with equal keys and equal hashes are the same fact.
 //
 // It leaves out the key itself and what an agent restored from an old copy makes anew: when the fact was recorded, the name
-// of the rule, and, for a fact with a counter range or an order's change of state, the times at which that was read.
+// of the rule, the shift, what a reason's code means, and, for a fact with a counter range or an order's change of state, the times at which that was read.
 // Quantities count by value, so that 1.0 equals 1.00.
 func ContentHash(f object.Fact) [32]byte {
 	w := hasher{sha256.New()}
@@ -293,6 +300,9 @@ func ContentHash(f object.Fact) [32]byte {
 		c := f.Confirmation
 		w.text(c.OrderNo, c.Operation, c.Item, c.Unit, c.ScrapReason, c.Lot, c.Person, c.Shift, fmt.Sprint(c.Final))
 		w.number(c.Yield, c.Scrap, c.Rework)
+		if c.Serial != "" { // only then, so that facts of before keep their hash
+			w.text(c.Serial)
+		}
 		if observed == nil {
 			w.time(c.StartedAt, c.FinishedAt)
 		}
@@ -347,6 +357,7 @@ func FactToProto(f object.Fact) *pb.Fact {
 	m := &pb.Fact{Key: f.Key[:], Header: &pb.Header{
 		Plant: f.Plant, Source: f.Source, Rule: f.Rule, OccurredAt: stamp(f.OccurredAt), RecordedAt: stamp(f.RecordedAt),
 		TimeZone: f.TimeZone, Equipment: f.Equipment, Position: f.Position, ClockSuspect: f.ClockSuspect,
+		Shift: f.Shift, ShiftDate: f.ShiftDate, PostingDate: f.PostingDate,
 	}}
 	if !f.Reverses.IsZero() {
 		m.Header.Reverses = f.Reverses[:]
@@ -397,6 +408,7 @@ func confirmationToProto(c *object.Confirmation) *pb.ProductionConfirmation {
 		OrderNo: c.OrderNo, Operation: c.Operation, Item: c.Item, Yield: nonZero(c.Yield), Scrap: nonZero(c.Scrap),
 		Rework: nonZero(c.Rework), Unit: c.Unit, ScrapReason: c.ScrapReason, Final: c.Final, StartedAt: stamp(c.StartedAt),
 		FinishedAt: stamp(c.FinishedAt), Lot: c.Lot, Person: c.Person, Shift: c.Shift,
+		Serial: c.Serial, ScrapReasonText: c.ScrapReasonText,
 	}
 	m.CounterRange = counterRangeToProto(c.CounterRange)
 	return m

@@ -35,7 +35,9 @@ var facts = map[string]object.Fact{
 		f.Confirmation = &object.Confirmation{
 			OrderNo: "WO-1", Operation: "0010", Item: "P", Yield: d("12.345"), Scrap: d("1"), Unit: "C62", ScrapReason: "7", Final: true,
 			StartedAt: f.OccurredAt.Add(-time.Hour), FinishedAt: f.OccurredAt, Lot: "L", Person: "p1", Shift: "early",
+			Serial: "0042", ScrapReasonText: "burr",
 		}
+		f.Shift, f.ShiftDate, f.PostingDate = "night", "2026-10-24", "2026-10-24"
 	}),
 	"counter": fact(func(f *object.Fact) {
 		f.Kind = object.KindConfirmation

@@ -310,7 +310,13 @@ type Header struct {
 	// What the key was made from, readable, for the audit trail: "counter|ulm|press1|good|e1|1250".
 	Position string `protobuf:"bytes,9,opt,name=position,proto3" json:"position,omitempty"`
 	// The agent's clock was known to be wrong when it took recorded_at: the sequence tells the order, the times do not.
-	ClockSuspect  bool `protobuf:"varint,10,opt,name=clock_suspect,json=clockSuspect,proto3" json:"clock_suspect,omitempty"`
+	ClockSuspect bool `protobuf:"varint,10,opt,name=clock_suspect,json=clockSuspect,proto3" json:"clock_suspect,omitempty"`
+	// The shift of the plant's calendar in which it happened, and the calendar date (2026-03-01) that the plant gives that shift: a
+	// night shift has one date. Empty where no calendar has a shift at that time.
+	Shift     string `protobuf:"bytes,11,opt,name=shift,proto3" json:"shift,omitempty"`
+	ShiftDate string `protobuf:"bytes,12,opt,name=shift_date,json=shiftDate,proto3" json:"shift_date,omitempty"`
+	// The date for the books (2026-03-01) where the plant's calendar says that it is the shift's. Empty: the local date of occurred_at.
+	PostingDate   string `protobuf:"bytes,13,opt,name=posting_date,json=postingDate,proto3" json:"posting_date,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -413,6 +419,27 @@ func (x *Header) GetClockSuspect() bool {
 		return x.ClockSuspect
 	}
 	return false
+}
+
+func (x *Header) GetShift() string {
+	if x != nil {
+		return x.Shift
+	}
+	return ""
+}
+
+func (x *Header) GetShiftDate() string {
+	if x != nil {
+		return x.ShiftDate
+	}
+	return ""
+}
+
+func (x *Header) GetPostingDate() string {
+	if x != nil {
+		return x.PostingDate
+	}
+	return ""
 }
 
 // Quantity is decimal text with its unit; equality is numeric.
@@ -549,15 +576,19 @@ type ProductionConfirmation struct {
 	Unit        string `protobuf:"bytes,7,opt,name=unit,proto3" json:"unit,omitempty"`
 	ScrapReason string `protobuf:"bytes,8,opt,name=scrap_reason,json=scrapReason,proto3" json:"scrap_reason,omitempty"`
 	// The last confirmation of this operation.
-	Final         bool                   `protobuf:"varint,9,opt,name=final,proto3" json:"final,omitempty"`
-	StartedAt     *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=started_at,json=startedAt,proto3" json:"started_at,omitempty"`
-	FinishedAt    *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=finished_at,json=finishedAt,proto3" json:"finished_at,omitempty"`
-	CounterRange  *CounterRange          `protobuf:"bytes,12,opt,name=counter_range,json=counterRange,proto3" json:"counter_range,omitempty"`
-	Lot           string                 `protobuf:"bytes,13,opt,name=lot,proto3" json:"lot,omitempty"`
-	Person        string                 `protobuf:"bytes,14,opt,name=person,proto3" json:"person,omitempty"`
-	Shift         string                 `protobuf:"bytes,15,opt,name=shift,proto3" json:"shift,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Final        bool                   `protobuf:"varint,9,opt,name=final,proto3" json:"final,omitempty"`
+	StartedAt    *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=started_at,json=startedAt,proto3" json:"started_at,omitempty"`
+	FinishedAt   *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=finished_at,json=finishedAt,proto3" json:"finished_at,omitempty"`
+	CounterRange *CounterRange          `protobuf:"bytes,12,opt,name=counter_range,json=counterRange,proto3" json:"counter_range,omitempty"`
+	Lot          string                 `protobuf:"bytes,13,opt,name=lot,proto3" json:"lot,omitempty"`
+	Person       string                 `protobuf:"bytes,14,opt,name=person,proto3" json:"person,omitempty"`
+	Shift        string                 `protobuf:"bytes,15,opt,name=shift,proto3" json:"shift,omitempty"`
+	// Set when the confirmation is of one piece that has a number of its own.
+	Serial string `protobuf:"bytes,16,opt,name=serial,proto3" json:"serial,omitempty"`
+	// What scrap_reason means, in the plant's words, where the plant's table has it.
+	ScrapReasonText string `protobuf:"bytes,17,opt,name=scrap_reason_text,json=scrapReasonText,proto3" json:"scrap_reason_text,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *ProductionConfirmation) Reset() {
@@ -691,6 +722,20 @@ func (x *ProductionConfirmation) GetPerson() string {
 func (x *ProductionConfirmation) GetShift() string {
 	if x != nil {
 		return x.Shift
+	}
+	return ""
+}
+
+func (x *ProductionConfirmation) GetSerial() string {
+	if x != nil {
+		return x.Serial
+	}
+	return ""
+}
+
+func (x *ProductionConfirmation) GetScrapReasonText() string {
+	if x != nil {
+		return x.ScrapReasonText
 	}
 	return ""
 }
@@ -1073,7 +1118,7 @@ const file_linekeeper_v1_fact_proto_rawDesc = "" +
 	"\vorder_state\x18\x06 \x01(\v2\x19.linekeeper.v1.OrderStateH\x00R\n" +
 	"orderState\x12K\n" +
 	"\x10source_exception\x18\a \x01(\v2\x1e.linekeeper.v1.SourceExceptionH\x00R\x0fsourceExceptionB\t\n" +
-	"\acontent\"\xdc\x02\n" +
+	"\acontent\"\xb4\x03\n" +
 	"\x06Header\x12\x14\n" +
 	"\x05plant\x18\x01 \x01(\tR\x05plant\x12\x16\n" +
 	"\x06source\x18\x02 \x01(\tR\x06source\x12\x12\n" +
@@ -1087,7 +1132,11 @@ const file_linekeeper_v1_fact_proto_rawDesc = "" +
 	"\breverses\x18\b \x01(\fR\breverses\x12\x1a\n" +
 	"\bposition\x18\t \x01(\tR\bposition\x12#\n" +
 	"\rclock_suspect\x18\n" +
-	" \x01(\bR\fclockSuspect\"4\n" +
+	" \x01(\bR\fclockSuspect\x12\x14\n" +
+	"\x05shift\x18\v \x01(\tR\x05shift\x12\x1d\n" +
+	"\n" +
+	"shift_date\x18\f \x01(\tR\tshiftDate\x12!\n" +
+	"\fposting_date\x18\r \x01(\tR\vpostingDate\"4\n" +
 	"\bQuantity\x12\x14\n" +
 	"\x05value\x18\x01 \x01(\tR\x05value\x12\x12\n" +
 	"\x04unit\x18\x02 \x01(\tR\x04unit\"Z\n" +
@@ -1095,7 +1144,7 @@ const file_linekeeper_v1_fact_proto_rawDesc = "" +
 	"\x03tag\x18\x01 \x01(\tR\x03tag\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\tR\x05epoch\x12\x12\n" +
 	"\x04from\x18\x03 \x01(\tR\x04from\x12\x0e\n" +
-	"\x02to\x18\x04 \x01(\tR\x02to\"\xf0\x03\n" +
+	"\x02to\x18\x04 \x01(\tR\x02to\"\xb4\x04\n" +
 	"\x16ProductionConfirmation\x12\x19\n" +
 	"\border_no\x18\x01 \x01(\tR\aorderNo\x12\x1c\n" +
 	"\toperation\x18\x02 \x01(\tR\toperation\x12\x12\n" +
@@ -1114,7 +1163,9 @@ const file_linekeeper_v1_fact_proto_rawDesc = "" +
 	"\rcounter_range\x18\f \x01(\v2\x1b.linekeeper.v1.CounterRangeR\fcounterRange\x12\x10\n" +
 	"\x03lot\x18\r \x01(\tR\x03lot\x12\x16\n" +
 	"\x06person\x18\x0e \x01(\tR\x06person\x12\x14\n" +
-	"\x05shift\x18\x0f \x01(\tR\x05shift\"\xa5\x03\n" +
+	"\x05shift\x18\x0f \x01(\tR\x05shift\x12\x16\n" +
+	"\x06serial\x18\x10 \x01(\tR\x06serial\x12*\n" +
+	"\x11scrap_reason_text\x18\x11 \x01(\tR\x0fscrapReasonText\"\xa5\x03\n" +
 	"\x13MaterialConsumption\x12\x19\n" +
 	"\border_no\x18\x01 \x01(\tR\aorderNo\x12\x1c\n" +
 	"\toperation\x18\x02 \x01(\tR\toperation\x12\x12\n" +
