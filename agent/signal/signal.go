@@ -46,6 +46,9 @@ type Signal struct {
 	// SourceTime is the source's clock, zero when it gave none. ReceivedTime is the agent's.
 	SourceTime   time.Time
 	ReceivedTime time.Time
+	// ServerTime is the clock of what stands between the source and the agent and stamped the value itself (an OPC UA server);
+	// zero where there is none.
+	ServerTime time.Time
 	Quality      Quality
 	// Status is the source's own word for the quality, such as "BadSensorFailure".
 	Status string
