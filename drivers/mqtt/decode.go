@@ -6,33 +6,34 @@ import (
 	"unicode/utf8"
 
 	"github.com/linekeeper/linekeeper/agent/signal"
+	"github.com/linekeeper/linekeeper/drivers/mqttlink"
 	"github.com/linekeeper/linekeeper/drivers/payload"
 )
 
 // decode makes a signal of a message. t is nil when no subscription of the configuration covers the topic.
-func decode(m *message, t *Topic) signal.Signal {
-	s := signal.Signal{Topic: m.topic, Payload: m.payload, ReceivedTime: m.received}
-	if m.retained {
+func decode(m *mqttlink.Message, t *Topic) signal.Signal {
+	s := signal.Signal{Topic: m.Topic, Payload: m.Payload, ReceivedTime: m.Received}
+	if m.Retained {
 		s.Status = "retained"
 	}
 	if t == nil {
-		s.Tag = m.topic
-		s.Problem = &signal.Problem{Code: "unexpected_topic", Item: m.topic,
+		s.Tag = m.Topic
+		s.Problem = &signal.Problem{Code: "unexpected_topic", Item: m.Topic,
 			Reason:   "the broker delivered a message of a topic that the configuration does not name",
 			NextStep: "add the topic to the source, or discard the entry when the topic was removed on purpose"}
 		return s
 	}
 	s.Tag = t.Tag
-	if len(m.payload) > t.MaxSize {
-		s.Payload = bytes.Clone(m.payload[:t.MaxSize]) // lets go of the rest
-		s.Problem = &signal.Problem{Code: "too_large", Item: m.topic,
-			Reason:   fmt.Sprintf("the message has %d bytes, more than max_size %d; only the beginning is kept", len(m.payload), t.MaxSize),
+	if len(m.Payload) > t.MaxSize {
+		s.Payload = bytes.Clone(m.Payload[:t.MaxSize]) // lets go of the rest
+		s.Problem = &signal.Problem{Code: "too_large", Item: m.Topic,
+			Reason:   fmt.Sprintf("the message has %d bytes, more than max_size %d; only the beginning is kept", len(m.Payload), t.MaxSize),
 			NextStep: fmt.Sprintf("raise max_size of topic rule %q, or make the sender write smaller messages", t.Tag)}
 		return s
 	}
 	switch t.Format {
 	case "bytes":
-		s.Value = m.payload
+		s.Value = m.Payload
 	case "text":
 		s.Value, s.Problem = decodeText(m)
 	default:
@@ -41,18 +42,18 @@ func decode(m *message, t *Topic) signal.Signal {
 	return s
 }
 
-func decodeText(m *message) (any, *signal.Problem) {
-	if !utf8.Valid(m.payload) {
-		return nil, &signal.Problem{Code: "bad_text", Item: m.topic, Reason: "the message is not valid UTF-8 text",
+func decodeText(m *mqttlink.Message) (any, *signal.Problem) {
+	if !utf8.Valid(m.Payload) {
+		return nil, &signal.Problem{Code: "bad_text", Item: m.Topic, Reason: "the message is not valid UTF-8 text",
 			NextStep: "make the sender write UTF-8, or set format: bytes"}
 	}
-	return string(m.payload), nil
+	return string(m.Payload), nil
 }
 
-func decodeJSON(m *message) (any, *signal.Problem) {
-	v, err := payload.JSON(m.payload)
+func decodeJSON(m *mqttlink.Message) (any, *signal.Problem) {
+	v, err := payload.JSON(m.Payload)
 	if err != nil {
-		return nil, &signal.Problem{Code: "bad_json", Item: m.topic, Reason: err.Error(),
+		return nil, &signal.Problem{Code: "bad_json", Item: m.Topic, Reason: err.Error(),
 			NextStep: "correct the sender, then replay or discard the entry; or set format: text or bytes for this topic"}
 	}
 	return v, nil

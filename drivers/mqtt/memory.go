@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+
+	"github.com/linekeeper/linekeeper/drivers/mqttlink"
 )
 
 // memory is what the driver must know after a restart; it is the cursor that becomes durable with each batch.
@@ -103,8 +105,8 @@ func (l *ledger) connected(sessionPresent bool) {
 }
 
 // repeats reports whether a message of QoS 1 is durable already. It must be called for every such message, in order.
-func (l *ledger) repeats(m *message, hash uint64) bool {
-	if !m.dup {
+func (l *ledger) repeats(m *mqttlink.Message, hash uint64) bool {
+	if !m.Dup {
 		l.endRepetitions()
 		l.observe(m)
 		return false
@@ -113,7 +115,7 @@ func (l *ledger) repeats(m *message, hash uint64) bool {
 		return false
 	}
 	for i := range l.deliveries {
-		if d := &l.deliveries[i]; d.id == m.id && d.hash == hash && d.acked == 0 && !d.repeated {
+		if d := &l.deliveries[i]; d.id == m.ID && d.hash == hash && d.acked == 0 && !d.repeated {
 			d.repeated = true
 			l.dropBefore(i)
 			return true
@@ -141,15 +143,15 @@ func (l *ledger) endRepetitions() {
 
 // observe learns from the number of a new message. A broker that goes on counting although lower numbers are free again
 // is one that counts upward.
-func (l *ledger) observe(m *message) {
+func (l *ledger) observe(m *mqttlink.Message) {
 	if l.last != 0 {
 		next := l.last + 1
 		if next == 0 {
 			next = 1 // 0 is no number
 		}
-		l.cycles = m.id == next && (l.cycles || m.freed)
+		l.cycles = m.ID == next && (l.cycles || m.Freed)
 	}
-	l.last = m.id
+	l.last = m.ID
 }
 
 // add notes messages that are durable now and not acknowledged yet.
@@ -192,13 +194,13 @@ func (l *ledger) forget(confirmed uint64) {
 }
 
 // hash is FNV-1a over topic and payload.
-func (m *message) hash() uint64 {
+func hash(m *mqttlink.Message) uint64 {
 	h := uint64(14695981039346656037)
-	for i := range len(m.topic) {
-		h = (h ^ uint64(m.topic[i])) * 1099511628211
+	for i := range len(m.Topic) {
+		h = (h ^ uint64(m.Topic[i])) * 1099511628211
 	}
 	h *= 1099511628211
-	for _, c := range m.payload {
+	for _, c := range m.Payload {
 		h = (h ^ uint64(c)) * 1099511628211
 	}
 	return h

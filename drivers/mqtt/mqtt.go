@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/linekeeper/linekeeper/agent/signal"
+	"github.com/linekeeper/linekeeper/drivers/mqttlink"
 )
 
 //go:embed sample.yaml
@@ -27,18 +28,22 @@ var Kind = signal.Kind{Name: "mqtt", Sample: sample, New: newDriver}
 
 // Config is a source's section. Zero values mean the defaults that the sample names.
 type Config struct {
-	Broker       string        `yaml:"broker"`
-	ClientID     string        `yaml:"client_id"`
-	Username     string        `yaml:"username"`
-	PasswordFile string        `yaml:"password_file"`
-	CA           string        `yaml:"ca"`
-	Cert         string        `yaml:"cert"`
-	Key          string        `yaml:"key"`
-	ServerName   string        `yaml:"server_name"`
-	KeepAlive    time.Duration `yaml:"keep_alive"` // default 20s
-	Window       int           `yaml:"window"`     // messages; default 1500, or the window where that is less0
-	Batch        int           `yaml:"batch"`      // messages; default 1500, or the window where that is less
-	Topics       []Topic       `yaml:"topics"`
+	Broker       string `yaml:"broker"`
+	ClientID     string `yaml:"client_id"`
+	Username     string `yaml:"username"`
+	PasswordFile string `yaml:"password_file"`
+	CA           string `yaml:"ca"`
+	Cert         string `yaml:"cert"`
+	Key          string `yaml:"key"`
+	ServerName   string `yaml:"server_name"`
+	// Version is auto (default), 3.1.1 or 5.
+	Version   mqttlink.Version `yaml:"version"`
+	KeepAlive time.Duration    `yaml:"keep_alive"` // default 20s
+	// SessionExpiry is how long a version 5 broker keeps the session without a connection; default for ever.
+	SessionExpiry time.Duration `yaml:"session_expiry"`
+	Window        int           `yaml:"window"` // messages; default 5000
+	Batch         int           `yaml:"batch"`  // messages; default 1500, or the window where that is less
+	Topics        []Topic       `yaml:"topics"`
 }
 
 // Topic is one subscription and what becomes of its messages.
@@ -49,9 +54,6 @@ type Topic struct {
 	MaxSize  int    `yaml:"max_size"` // bytes; default 262144
 	Retained string `yaml:"retained"` // "skip" (default), "use"
 }
-
-// windowBytes bounds the payloads in the window, whatever their number.
-const windowBytes = 64 << 20
 
 func newDriver(env signal.Env, decode func(into any) error) (signal.Driver, error) {
 	var c Config
@@ -72,6 +74,12 @@ func (c *Config) fill(env signal.Env) {
 	}
 	if c.KeepAlive == 0 {
 		c.KeepAlive = 20 * time.Second
+	}
+	if c.Version == "" {
+		c.Version = mqttlink.Auto
+	}
+	if c.SessionExpiry == 0 {
+		c.SessionExpiry = mqttlink.Forever
 	}
 	if c.Window == 0 {
 		c.Window = 5000
@@ -99,7 +107,7 @@ func (c *Config) fill(env signal.Env) {
 }
 
 func (c *Config) validate() (*url.URL, error) {
-	u, err := brokerURL(c.Broker)
+	u, err := mqttlink.ParseBroker(c.Broker)
 	if err != nil {
 		return nil, err
 	}
@@ -113,38 +121,16 @@ func (c *Config) validate() (*url.URL, error) {
 		return nil, errors.New("use password_file: it needs a username")
 	case c.KeepAlive < time.Second || c.KeepAlive > time.Hour:
 		return nil, fmt.Errorf("keep_alive %s is not between 1s and 1h", c.KeepAlive)
+	case c.Version != mqttlink.Auto && c.Version != mqttlink.V311 && c.Version != mqttlink.V5:
+		return nil, fmt.Errorf("version %q is none of auto, 3.1.1, 5", c.Version)
+	case c.SessionExpiry < time.Hour:
+		return nil, fmt.Errorf("session_expiry %s is below 1h: what waits at the broker for the agent would soon be thrown away", c.SessionExpiry)
 	case c.Window < 1 || c.Batch < 1 || c.Batch > c.Window:
 		return nil, fmt.Errorf("batch %d and window %d: both must be above 0 and batch not above window", c.Batch, c.Window)
 	case len(c.Topics) == 0:
 		return nil, errors.New("the list of topics is empty: name at least one")
 	}
 	return u, validateTopics(c.Topics)
-}
-
-func brokerURL(s string) (*url.URL, error) {
-	u, err := url.Parse(s)
-	if err != nil { // the cause would repeat the text, which may hold a password
-		return nil, errors.New("broker cannot be read as an address: write tcp://host:1883 or tls://host:8883")
-	}
-	if u.User != nil {
-		return nil, errors.New("broker holds a user or password: use username and password_file instead")
-	}
-	port := ""
-	switch u.Scheme {
-	case "tcp", "mqtt":
-		u.Scheme, port = "tcp", "1883"
-	case "tls", "ssl", "mqtts":
-		u.Scheme, port = "tls", "8883"
-	default:
-		return nil, fmt.Errorf("broker %q: write tcp://host:1883 or tls://host:8883", s)
-	}
-	if u.Hostname() == "" || strings.Trim(u.Path, "/") != "" {
-		return nil, fmt.Errorf("broker %q: write a host and a port, such as tcp://host:1883", s)
-	}
-	if u.Port() == "" {
-		u.Host += ":" + port
-	}
-	return u, nil
 }
 
 // password reads the first line of the password file.

@@ -3,7 +3,6 @@ package mqtt
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net/url"
@@ -12,6 +11,7 @@ import (
 	"time"
 
 	"github.com/linekeeper/linekeeper/agent/signal"
+	"github.com/linekeeper/linekeeper/drivers/mqttlink"
 )
 
 type driver struct {
@@ -31,7 +31,7 @@ const (
 	flappingSpan = 2 * time.Minute
 )
 
-var errSilent = errors.New("nothing was heard from the broker for three keep-alive intervals")
+var errNoAnswer = fmt.Errorf("subscribe: the broker gave no answer within %s", setupPatience)
 
 // run is the state of one Run; one goroutine owns it.
 type run struct {
@@ -39,7 +39,8 @@ type run struct {
 	emit     signal.Emit
 	memory   memory
 	ledger   ledger
-	batch    []message
+	batch    []mqttlink.Message
+	spoken   mqttlink.Version // of the last connection
 	lostAt   []time.Time
 	attempts int
 }
@@ -80,7 +81,7 @@ func (r *run) once(ctx context.Context) {
 	started := time.Now()
 	if err == nil {
 		err = r.serve(ctx, s)
-		s.close()
+		s.Close()
 		if ctx.Err() == nil {
 			r.drain(ctx, s)
 		}
@@ -109,7 +110,7 @@ func jitter(attempt int) time.Duration {
 
 // report tells the operator why there is no connection.
 func (r *run) report(err error, wasConnected bool) {
-	p := explain(err, &r.config)
+	p := r.explain(err)
 	r.env.Logger.Warn("connection to the broker is gone", "source", r.env.Source, "broker", r.broker.Host, "err", err)
 	r.env.Reporter.State(signal.StateFailed, p.Reason)
 	if !wasConnected {
@@ -134,37 +135,34 @@ func (r *run) watchForTwins() {
 
 // serve works until the connection ends or ctx does. Messages are taken from the beginning: the answer to the
 // subscription may come behind a whole night's queue.
-func (r *run) serve(ctx context.Context, s *session) error {
-	watch := time.NewTicker(r.config.KeepAlive / 2)
+func (r *run) serve(ctx context.Context, s *mqttlink.Session) error {
+	watch := time.NewTicker(setupPatience / 10)
 	defer watch.Stop()
 	calm := time.NewTimer(flappingSpan)
 	defer calm.Stop()
-	setup := r.subscribe(s)
+	setup := r.subscribe(ctx, s)
+	defer setup.stop()
+	answered := setup.answered
 	progress := time.Now()
 	for {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case err := <-s.lost:
-			return err
-		case <-setup.done():
-			if err := setup.next(ctx); err != nil {
+		case <-s.Done():
+			return s.Err()
+		case <-answered:
+			answered = nil
+			if err := r.finish(ctx, setup); err != nil {
 				return err
 			}
-		case <-s.window.ready:
+		case <-s.Ready():
 			if err := r.work(ctx, s); err != nil {
 				return err
 			}
 			progress = time.Now()
 		case <-watch.C:
-			if s.window.holds() {
-				continue
-			}
-			if s.link.silence() > 3*r.config.KeepAlive {
-				return errSilent
-			}
-			if setup.done() != nil && time.Since(progress) > setupPatience {
-				return fmt.Errorf("subscribe: the broker gave no answer within %s", setupPatience)
+			if answered != nil && !s.Full() && time.Since(progress) > setupPatience {
+				return errNoAnswer
 			}
 		case <-calm.C:
 			r.lostAt = nil
@@ -174,9 +172,9 @@ func (r *run) serve(ctx context.Context, s *session) error {
 }
 
 // work makes one batch durable, then acknowledges it.
-func (r *run) work(ctx context.Context, s *session) error {
-	r.batch = s.window.take(r.batch, r.config.Batch)
-	_, confirmed := s.link.progress()
+func (r *run) work(ctx context.Context, s *mqttlink.Session) error {
+	r.batch = s.Take(r.batch, r.config.Batch)
+	_, confirmed := s.Progress()
 	r.ledger.forget(confirmed)
 	if !r.store(ctx, r.batch) {
 		return ctx.Err()
@@ -187,45 +185,43 @@ func (r *run) work(ctx context.Context, s *session) error {
 	return nil
 }
 
-func (r *run) acknowledge(s *session) error {
-	ids := make([]uint16, 0, len(r.batch))
+func (r *run) acknowledge(s *mqttlink.Session) error {
+	before, _ := s.Progress()
+	written, err := s.Acknowledge(r.batch)
+	ids := make([]uint16, 0, written)
 	for i := range r.batch {
-		if r.batch[i].qos > 0 {
-			ids = append(ids, r.batch[i].id)
+		if r.batch[i].QoS > 0 && len(ids) < written {
+			ids = append(ids, r.batch[i].ID)
 		}
 	}
-	if len(ids) == 0 {
-		return nil
-	}
-	before, _ := s.link.progress()
-	written, err := s.link.acknowledge(ids)
-	r.ledger.acknowledged(ids[:written], before)
+	r.ledger.acknowledged(ids, before)
 	return err
 }
 
 // drain stores what a lost connection had brought. It cannot be acknowledged there; the ledger recognises it when it
 // comes again, and if the broker has lost the session as well, it is saved.
-func (r *run) drain(ctx context.Context, s *session) {
+func (r *run) drain(ctx context.Context, s *mqttlink.Session) {
 	for {
-		r.batch = s.window.take(r.batch, r.config.Batch)
+		r.batch = s.Take(r.batch, r.config.Batch)
 		if len(r.batch) == 0 || !r.store(ctx, r.batch) {
 			return
 		}
 	}
 }
 
-// store makes messages and the memory durable, for as long as it takes; without messages (nil) the memory alone. It returns false only when ctx ended before.
-func (r *run) store(ctx context.Context, batch []message) bool {
+// store makes messages and the memory durable, for as long as it takes; without messages (nil) the memory alone. It returns
+// false only when ctx ended before.
+func (r *run) store(ctx context.Context, batch []mqttlink.Message) bool {
 	signals := make([]signal.Signal, 0, len(batch)) // the receiver may keep it
 	deliveries := make([]delivery, 0, len(batch))
 	for i := range batch {
 		m := &batch[i]
-		if m.qos > 0 {
-			h := m.hash()
+		if m.QoS > 0 {
+			h := hash(m)
 			if r.ledger.repeats(m, h) {
 				continue
 			}
-			deliveries = append(deliveries, delivery{id: m.id, hash: h})
+			deliveries = append(deliveries, delivery{id: m.ID, hash: h})
 		}
 		if s, wanted := r.signal(m); wanted {
 			signals = append(signals, s)
@@ -244,14 +240,14 @@ func (r *run) store(ctx context.Context, batch []message) bool {
 }
 
 // signal decodes a message; it reports false for one that the configuration does not want.
-func (r *run) signal(m *message) (signal.Signal, bool) {
-	t := r.rules.find(m.topic)
-	if m.retained && t != nil && t.Retained == "skip" {
+func (r *run) signal(m *mqttlink.Message) (signal.Signal, bool) {
+	t := r.rules.find(m.Topic)
+	if m.Retained && t != nil && t.Retained == "skip" {
 		return signal.Signal{}, false
 	}
-	if m.qos == 0 && t != nil && !m.retained && !r.rules.warned[t.Tag] {
+	if m.QoS == 0 && t != nil && !m.Retained && !r.rules.warned[t.Tag] {
 		r.rules.warned[t.Tag] = true
-		r.env.Reporter.Problem("qos:"+t.Tag, &signal.Problem{Code: "qos_0", Item: m.topic,
+		r.env.Reporter.Problem("qos:"+t.Tag, &signal.Problem{Code: "qos_0", Item: m.Topic,
 			Reason:   "the sender publishes with QoS 0: a message is lost whenever the connection or the agent is down",
 			NextStep: "make the sender publish with QoS 1"})
 	}

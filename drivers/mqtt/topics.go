@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/linekeeper/linekeeper/drivers/mqttlink"
 )
 
 // rules finds the subscription that a message belongs to. It is used by one goroutine only.
@@ -43,6 +45,17 @@ func (r *rules) find(topic string) *Topic {
 	}
 	r.known[topic] = found
 	return found
+}
+
+func (r *rules) subscriptions() []mqttlink.Subscription {
+	out := make([]mqttlink.Subscription, len(r.topics))
+	for i, t := range r.topics {
+		out[i] = mqttlink.Subscription{Filter: t.Filter, QoS: 1}
+		if t.Retained == "skip" {
+			out[i].Retained = mqttlink.RetainedNotSent
+		}
+	}
+	return out
 }
 
 func (r *rules) filters() []string {

@@ -1,11 +1,8 @@
 package mqtt
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
-	"io"
-	"net"
 	"regexp"
 	"strings"
 	"testing"
@@ -14,6 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/linekeeper/linekeeper/agent/signal"
+	"github.com/linekeeper/linekeeper/drivers/mqttlink"
 )
 
 func TestSampleIsAValidConfiguration(t *testing.T) {
@@ -75,18 +73,18 @@ func TestFiltersOverlapWhenSomeTopicMatchesBoth(t *testing.T) {
 }
 
 func TestRepetitionsAreToldFromNews(t *testing.T) {
-	msg := func(id uint16, dup bool, payload string) message {
-		return message{id: id, dup: dup, qos: 1, payload: []byte(payload)}
+	msg := func(id uint16, dup bool, payload string) mqttlink.Message {
+		return mqttlink.Message{ID: id, Dup: dup, QoS: 1, Payload: []byte(payload)}
 	}
 	// take stores messages like run does and returns the payloads that are news.
-	take := func(l *ledger, messages ...message) string {
+	take := func(l *ledger, messages ...mqttlink.Message) string {
 		var news []string
 		var added []delivery
 		for i := range messages {
 			m := &messages[i]
-			if !l.repeats(m, m.hash()) {
-				news = append(news, string(m.payload))
-				added = append(added, delivery{id: m.id, hash: m.hash()})
+			if !l.repeats(m, hash(m)) {
+				news = append(news, string(m.Payload))
+				added = append(added, delivery{id: m.ID, hash: hash(m)})
 			}
 		}
 		l.add(added)
@@ -128,52 +126,12 @@ func TestRepetitionsAreToldFromNews(t *testing.T) {
 	}
 }
 
-func TestPingAnswersAreFoundHoweverTheStreamIsCut(t *testing.T) {
-	var stream []byte
-	publish := append([]byte{0x32, 0xAC, 0x02}, bytes.Repeat([]byte{pingrespPacket, 0}, 150)...) // a payload that looks like answers
-	for range 3 {
-		stream = append(stream, publish...)
-		stream = append(stream, pingrespPacket, 0)
-	}
-	for size := 1; size <= len(stream); size += 7 {
-		var s packetScan
-		found := 0
-		for rest := stream; len(rest) > 0; rest = rest[min(size, len(rest)):] {
-			found += s.pingresps(rest[:min(size, len(rest))])
-		}
-		if found != 3 {
-			t.Fatalf("pieces of %d bytes: %d answers", size, found)
-		}
-	}
-}
-
-func TestAcknowledgementsAreOneWriteAndCountAsReadAfterThePing(t *testing.T) {
-	here, there := net.Pipe()
-	defer there.Close()
-	l := newLink(here, time.Minute)
-	defer l.Close()
-	go func() {
-		buffer := make([]byte, 10)
-		io.ReadFull(there, buffer)
-		there.Write(append(buffer[:0], 0x32, 0, pingrespPacket, 0))
-	}()
-	if n, err := l.acknowledge([]uint16{1, 0x1234}); n != 2 || err != nil {
-		t.Fatal(n, err)
-	}
-	if _, err := io.ReadFull(l, make([]byte, 4)); err != nil {
-		t.Fatal(err)
-	}
-	if acked, confirmed := l.progress(); acked != 2 || confirmed != 2 {
-		t.Errorf("acknowledged %d, read %d", acked, confirmed)
-	}
-}
-
 func FuzzDecodeJSON(f *testing.F) {
 	for _, s := range []string{`{"a":1.50}`, `[1,2`, `nul`, ``, `"\ud800"`, `{"a":1}{"b":2}`, `1e400`} {
 		f.Add([]byte(s))
 	}
 	f.Fuzz(func(t *testing.T, payload []byte) {
-		v, problem := decodeJSON(&message{topic: "t", payload: payload})
+		v, problem := decodeJSON(&mqttlink.Message{Topic: "t", Payload: payload})
 		if json.Valid(payload) != (problem == nil) {
 			t.Fatalf("valid JSON: %v, problem: %+v", json.Valid(payload), problem)
 		}
@@ -184,7 +142,7 @@ func FuzzDecodeJSON(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		back, problem := decodeJSON(&message{payload: again})
+		back, problem := decodeJSON(&mqttlink.Message{Payload: again})
 		if diff := cmp.Diff(fmt.Sprint(v), fmt.Sprint(back)); problem != nil || diff != "" {
 			t.Fatalf("problem %+v, difference %s", problem, diff)
 		}

@@ -1,21 +1,6 @@
-package mqtt
+package mqttlink
 
-import (
-	"sync"
-	"time"
-)
-
-// message is one PUBLISH as it came.
-type message struct {
-	topic    string
-	payload  []byte
-	received time.Time
-	id       uint16
-	qos      byte
-	dup      bool
-	retained bool
-	freed    bool // when it came, the broker had certainly read some acknowledgement of this connection
-}
+import "sync"
 
 // window holds what was received on one connection and is not yet taken. While it is full the connection is not read: not
 // every broker heeds its own limit of unacknowledged messages (mosquitto 2.0 sends its whole queue after the first
@@ -26,7 +11,7 @@ type window struct {
 
 	mu      sync.Mutex
 	room    sync.Cond
-	waiting []message
+	waiting []Message
 	bytes   int
 	closed  bool
 }
@@ -37,23 +22,28 @@ func newWindow(maxCount, maxBytes int) *window {
 	return w
 }
 
-// put blocks while the window is full and reports whether it had to. After close it keeps nothing.
-func (w *window) put(m message) (blocked bool) {
+// put never blocks: what is read was let through by wait. After close it keeps nothing.
+func (w *window) put(m Message) {
 	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.closed {
+		return
+	}
+	w.waiting = append(w.waiting, m)
+	w.bytes += len(m.Payload)
+	if len(w.waiting) == 1 {
+		w.wake()
+	}
+}
+
+// wait blocks while the window is full and not closed, and reports whether it had to.
+func (w *window) wait() (blocked bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	for w.full() && !w.closed {
 		blocked = true
 		w.room.Wait()
 	}
-	if w.closed {
-		w.mu.Unlock()
-		return blocked
-	}
-	w.waiting = append(w.waiting, m)
-	w.bytes += len(m.payload)
-	if len(w.waiting) == 1 {
-		w.wake()
-	}
-	w.mu.Unlock()
 	return blocked
 }
 
@@ -74,7 +64,7 @@ func (w *window) holds() bool {
 }
 
 // take moves up to max of the oldest messages into batch, which is emptied first.
-func (w *window) take(batch []message, max int) []message {
+func (w *window) take(batch []Message, max int) []Message {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	n := min(max, len(w.waiting))
@@ -83,7 +73,7 @@ func (w *window) take(batch []message, max int) []message {
 	clear(w.waiting[rest:])
 	w.waiting = w.waiting[:rest]
 	for i := range batch {
-		w.bytes -= len(batch[i].payload)
+		w.bytes -= len(batch[i].Payload)
 	}
 	if rest > 0 {
 		w.wake()
@@ -92,7 +82,7 @@ func (w *window) take(batch []message, max int) []message {
 	return batch
 }
 
-// close lets nothing more in and frees whoever waits in put. What waits can still be taken.
+// close lets nothing more in and frees whoever waits. What waits can still be taken.
 func (w *window) close() {
 	w.mu.Lock()
 	defer w.mu.Unlock()

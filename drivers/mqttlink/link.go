@@ -1,7 +1,8 @@
-package mqtt
+package mqttlink
 
 import (
 	"bufio"
+	"math"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -17,6 +18,8 @@ type link struct {
 	patience time.Duration // for one write
 	heard    atomic.Int64  // nanoseconds of the clock at the last byte that came in
 	scan     packetScan    // used by the reading goroutine only
+	gate     func() bool   // waits until more may be read, and reports whether it had to
+	opening  []byte        // the first bytes that came in: the broker's answer to the connect
 
 	writing sync.Mutex
 	out     []byte
@@ -25,23 +28,33 @@ type link struct {
 	acked     uint64        // acknowledgements written
 	pings     []uint64      // acked at each ping that is not answered yet
 	confirmed atomic.Uint64 // acknowledgements that the broker has certainly read
+	// freedAfter is how many PUBLISH packets came before the first of those was certain.
+	freedAfter atomic.Uint64
 }
 
 const (
 	pubackPacket   = 0x40
 	pingreqPacket  = 0xC0
 	pingrespPacket = 0xD0
+	publishKind    = 3 // the upper half of the first byte
+	openingBytes   = 4
 )
 
-func newLink(c net.Conn, patience time.Duration) *link {
-	l := &link{Conn: c, patience: patience}
+func newLink(c net.Conn, patience time.Duration, gate func() bool) *link {
+	l := &link{Conn: c, patience: patience, gate: gate}
 	l.touch()
+	l.freedAfter.Store(math.MaxUint64)
 	l.buffered = bufio.NewReaderSize(inbound{l}, 64<<10)
 	return l
 }
 
-// Read serves the small reads of the client library from a buffer.
-func (l *link) Read(p []byte) (int, error) { return l.buffered.Read(p) }
+// Read serves the small reads of the client library from a buffer, and nothing while the window is full.
+func (l *link) Read(p []byte) (int, error) {
+	if l.gate() {
+		l.touch() // nothing was heard because nobody listened
+	}
+	return l.buffered.Read(p)
+}
 
 // Write is called with one whole packet.
 func (l *link) Write(p []byte) (int, error) {
@@ -75,6 +88,12 @@ func (l *link) acknowledge(ids []uint16) (int, error) {
 	return min((n+3)/4, len(ids)), err
 }
 
+// ping writes a ping.
+func (l *link) ping() error {
+	_, err := l.Write([]byte{pingreqPacket, 0})
+	return err
+}
+
 // note counts acknowledgements and the ping that is written behind them.
 func (l *link) note(acks int) {
 	l.mu.Lock()
@@ -87,10 +106,14 @@ func (l *link) note(acks int) {
 func (l *link) pong() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if len(l.pings) > 0 {
-		l.confirmed.Store(l.pings[0])
-		l.pings = l.pings[1:]
+	if len(l.pings) == 0 {
+		return
 	}
+	if l.confirmed.Load() == 0 && l.pings[0] > 0 {
+		l.freedAfter.Store(l.scan.publishes)
+	}
+	l.confirmed.Store(l.pings[0])
+	l.pings = l.pings[1:]
 }
 
 // progress returns how many acknowledgements were written, and how many of those the broker has certainly read.
@@ -113,31 +136,32 @@ func (r inbound) Read(p []byte) (int, error) {
 	n, err := r.l.Conn.Read(p)
 	if n > 0 {
 		r.l.touch()
-		for range r.l.scan.pingresps(p[:n]) {
-			r.l.pong()
+		if missing := openingBytes - len(r.l.opening); missing > 0 {
+			r.l.opening = append(r.l.opening, p[:min(n, missing)]...)
 		}
+		r.l.scan.read(p[:n], r.l.pong)
 	}
 	return n, err
 }
 
 // packetScan finds the borders of packets in a stream.
 type packetScan struct {
-	inHeader bool // the first byte was seen, the length is not complete
-	kind     byte
-	shift    uint
-	rest     uint64 // bytes of the packet still to come
+	inHeader  bool // the first byte was seen, the length is not complete
+	kind      byte
+	shift     uint
+	rest      uint64 // bytes of the packet still to come
+	publishes uint64 // PUBLISH packets that have begun
 }
 
-// pingresps returns how many PINGRESP packets end in this piece of the stream.
-func (s *packetScan) pingresps(p []byte) int {
-	found := 0
+// read goes through a piece of the stream and calls pong at the end of each PINGRESP in it.
+func (s *packetScan) read(p []byte, pong func()) {
 	for len(p) > 0 {
 		if s.inHeader {
 			s.rest |= uint64(p[0]&0x7F) << s.shift
 			s.shift += 7
 			s.inHeader = p[0]&0x80 != 0
 			if !s.inHeader && s.kind == pingrespPacket {
-				found++
+				pong()
 			}
 			p = p[1:]
 			continue
@@ -148,8 +172,37 @@ func (s *packetScan) pingresps(p []byte) int {
 			p = p[n:]
 			continue
 		}
-		*s = packetScan{inHeader: true, kind: p[0]}
+		s.inHeader, s.kind, s.shift = true, p[0], 0
+		if s.kind>>4 == publishKind {
+			s.publishes++
+		}
 		p = p[1:]
 	}
-	return found
+}
+
+// wholePackets is a link for a library that locks its connection and then writes a packet in pieces: they leave in one write
+// when it unlocks.
+type wholePackets struct {
+	*link
+	pieces []byte
+}
+
+func (w *wholePackets) Lock() { w.writing.Lock() }
+
+// Unlock sends what was written since Lock. An error closes the connection, which the reading side reports.
+func (w *wholePackets) Unlock() {
+	defer w.writing.Unlock()
+	if len(w.pieces) == 0 {
+		return
+	}
+	if _, err := w.write(w.pieces); err != nil {
+		w.Close()
+	}
+	w.pieces = w.pieces[:0]
+}
+
+// Write needs the lock.
+func (w *wholePackets) Write(p []byte) (int, error) {
+	w.pieces = append(w.pieces, p...)
+	return len(p), nil
 }

@@ -1,0 +1,114 @@
+package mqttlink
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/url"
+
+	paho "github.com/eclipse/paho.mqtt.golang"
+	"github.com/eclipse/paho.mqtt.golang/packets"
+)
+
+// v311 is the client library for version 3.1.1. It is made anew for each connection, so nothing of a dead one is carried on.
+type v311 struct {
+	client  paho.Client
+	session *Session
+}
+
+func connect311(ctx context.Context, o *Options, s *Session, password string) error {
+	v := &v311{session: s}
+	v.client = paho.NewClient(v.options(o, password))
+	shaken := context.AfterFunc(ctx, func() { s.link.Close() })
+	token := v.client.Connect().(*paho.ConnectToken)
+	<-token.Done() // ends with ctx too: that closes the connection beneath
+	shaken()
+	if err := token.Error(); err != nil {
+		if code := token.ReturnCode(); code >= 1 && code <= 5 {
+			return &Refused{Code: codes311[code], Words: words[codes311[code]]}
+		}
+		return err
+	}
+	s.library, s.Present, s.Version = v, token.SessionPresent(), V311
+	if !o.Clean {
+		s.Limits.SessionExpiry = Forever
+	}
+	return nil
+}
+
+// codes311 turns the answers of 3.1.1 to a connect into those of 5.
+var codes311 = [...]byte{0, 0x84, 0x85, 0x88, 0x86, 0x87}
+
+func (v *v311) options(o *Options, password string) *paho.ClientOptions {
+	c := paho.NewClientOptions().AddBroker(o.Broker.String()).SetClientID(o.ClientID)
+	c.SetUsername(o.Username).SetPassword(password)
+	c.SetProtocolVersion(4).SetCleanSession(o.Clean).SetStore(nowhere{})
+	c.SetAutoReconnect(false).SetConnectRetry(false).SetConnectTimeout(connectPatience)
+	// The library would take a full window for a dead broker: it waits for answers to its pings. We watch by ourselves.
+	c.SetKeepAlive(o.KeepAlive).SetPingTimeout(forever)
+	c.SetOrderMatters(true).SetAutoAckDisabled(true)
+	if w := o.Will; w != nil {
+		c.SetBinaryWill(w.Topic, w.Payload, w.QoS, w.Retain)
+	}
+	c.SetCustomOpenConnectionFn(func(*url.URL, paho.ClientOptions) (net.Conn, error) { return v.session.link, nil })
+	c.SetDefaultPublishHandler(func(_ paho.Client, m paho.Message) {
+		v.session.received(Message{Topic: m.Topic(), Payload: m.Payload(), ID: m.MessageID(), QoS: m.Qos(), Dup: m.Duplicate(), Retained: m.Retained()})
+	})
+	c.SetConnectionLostHandler(func(_ paho.Client, err error) { v.session.end(err) })
+	return c
+}
+
+// wait ends with the token, the connection or ctx.
+func (v *v311) wait(ctx context.Context, token paho.Token) error {
+	select {
+	case <-token.Done():
+		return token.Error()
+	case <-v.session.ended:
+		return fmt.Errorf("connection lost: %w", v.session.lost())
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (v *v311) subscribe(ctx context.Context, subscriptions []Subscription) ([]Grant, error) {
+	filters := make(map[string]byte, len(subscriptions))
+	for _, s := range subscriptions {
+		filters[s.Filter] = s.QoS
+	}
+	token := v.client.SubscribeMultiple(filters, nil).(*paho.SubscribeToken)
+	if err := v.wait(ctx, token); err != nil {
+		return nil, err
+	}
+	answers := token.Result()
+	grants := make([]Grant, len(subscriptions))
+	for i, s := range subscriptions {
+		grants[i] = grant(s.Filter, answers[s.Filter])
+	}
+	return grants, nil
+}
+
+func (v *v311) unsubscribe(ctx context.Context, filters []string) error {
+	return v.wait(ctx, v.client.Unsubscribe(filters...))
+}
+
+func (v *v311) publish(ctx context.Context, p Publication) error {
+	return v.wait(ctx, v.client.Publish(p.Topic, p.QoS, p.Retain, p.Payload))
+}
+
+func (v *v311) close(farewell bool) {
+	if !farewell {
+		v.session.link.Close()
+	}
+	v.client.Disconnect(1000)
+}
+
+// nowhere is the library's store of unfinished work. There is none: the broker has it.
+type nowhere struct{}
+
+func (nowhere) Open()                             {}
+func (nowhere) Put(string, packets.ControlPacket) {}
+func (nowhere) Get(string) packets.ControlPacket  { return nil }
+func (nowhere) All() []string                     { return nil }
+func (nowhere) Del(string)                        {}
+func (nowhere) Close()                            {}
+func (nowhere) Reset()                            {}
