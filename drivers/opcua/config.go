@@ -27,8 +27,11 @@ type Config struct {
 	// Endpoint is the server's address, such as opc.tcp://host:4840/path. The agent never connects to another one, even if
 	// the server names it.
 	Endpoint string `yaml:"endpoint"`
-	// SecurityPolicy is Basic256Sha256 (default), Aes128_Sha256_RsaOaep, Aes256_Sha256_RsaPss or None.
+	// SecurityPolicy is Basic256Sha256 (default), Aes128_Sha256_RsaOaep, Aes256_Sha256_RsaPss or None; with AllowDeprecated
+	// also Basic128Rsa15 or Basic256. Policies with elliptic curves are not possible.
 	SecurityPolicy string `yaml:"security_policy"`
+	// AllowDeprecated allows policies that are not safe any more.
+	AllowDeprecated bool `yaml:"allow_deprecated"`
 	// SecurityMode is SignAndEncrypt (default) or Sign.
 	SecurityMode string `yaml:"security_mode"`
 	// User is whom the agent logs in as; Anonymous true instead of it logs in as nobody.
@@ -36,8 +39,13 @@ type Config struct {
 	Anonymous bool  `yaml:"anonymous"`
 	// AllowInsecurePassword lets a password out where it is not protected by an encrypted, verified channel.
 	AllowInsecurePassword bool `yaml:"allow_insecure_password"`
-	// ApplicationURI names the agent in its certificate; urn:linekeeper:<plant>:<agent> when empty.
+	// ApplicationURI names the agent in its certificate; when empty it is the one in Certificate, or else
+	// urn:linekeeper:<plant>:<agent>.
 	ApplicationURI string `yaml:"application_uri"`
+	// Certificate and Key are the agent's own when an authority of the plant issued them (RSA, PEM or DER, file names relative to
+	// the configuration's folder). Empty, the agent makes a pair of its own and renews it.
+	Certificate string `yaml:"certificate"`
+	Key         string `yaml:"key"`
 	// Tolerate lists faults of a trusted certificate that are accepted: "expired", "application_uri".
 	Tolerate []string `yaml:"tolerate"`
 	// PublishingInterval is how often the server sends changes; 250 ms when zero.
@@ -67,6 +75,9 @@ type Node struct {
 	Tag string `yaml:"tag"`
 	// Node is the node's id: "ns=2;s=Press1.Good" or "nsu=urn:maker:press;s=Press1.Good".
 	Node string `yaml:"node"`
+	// Path is the node's browse path, such as "Objects/<urn:maker:press>Press1/Good": it is looked up at each connect and when
+	// the id is unknown, so that it survives ids that change. With Node as well, the path counts where the server knows it.
+	Path string `yaml:"path"`
 	// Sampling is how often the server looks at the value: 100 ms when nil, 0 where it notices each change by itself.
 	Sampling *time.Duration `yaml:"sampling"`
 	// Queue is how many values the server keeps for the node; 1000 when zero.
@@ -92,11 +103,13 @@ func newDriver(env signal.Env, decode func(into any) error) (signal.Driver, erro
 	if err := c.Validate(); err != nil {
 		return nil, err
 	}
+	files := []*string{&c.Certificate, &c.Key}
 	if c.User != nil {
-		for _, f := range []*string{&c.User.PasswordFile, &c.User.Certificate, &c.User.Key} {
-			if *f != "" && !filepath.IsAbs(*f) {
-				*f = filepath.Join(env.ConfigDir, *f)
-			}
+		files = append(files, &c.User.PasswordFile, &c.User.Certificate, &c.User.Key)
+	}
+	for _, f := range files {
+		if *f != "" && !filepath.IsAbs(*f) {
+			*f = filepath.Join(env.ConfigDir, *f)
 		}
 	}
 	return &driver{env: env, config: c, pace: defaultPace}, nil
@@ -109,7 +122,7 @@ func (c *Config) setDefaults(env signal.Env) {
 	if c.SecurityPolicy != "None" && c.SecurityMode == "" {
 		c.SecurityMode = "SignAndEncrypt"
 	}
-	if c.ApplicationURI == "" {
+	if c.ApplicationURI == "" && c.Certificate == "" {
 		c.ApplicationURI = "urn:linekeeper:" + url.PathEscape(env.Plant) + ":" + url.PathEscape(env.Agent)
 	}
 	setDefault(&c.PublishingInterval, defaultPublishing)
@@ -169,7 +182,19 @@ func (c *Config) validateSecurity() error {
 		if c.SecurityMode != "Sign" && c.SecurityMode != "SignAndEncrypt" {
 			return fmt.Errorf("security_mode %q is unknown: write Sign or SignAndEncrypt", c.SecurityMode)
 		}
+	case "Basic128Rsa15", "Basic256":
+		if !c.AllowDeprecated {
+			return fmt.Errorf("security_policy %s is not safe any more: choose Basic256Sha256 or better in the server, or write "+
+				"`allow_deprecated: true`", c.SecurityPolicy)
+		}
+		if c.SecurityMode != "Sign" && c.SecurityMode != "SignAndEncrypt" {
+			return fmt.Errorf("security_mode %q is unknown: write Sign or SignAndEncrypt", c.SecurityMode)
+		}
 	default:
+		if strings.HasPrefix(c.SecurityPolicy, "ECC_") {
+			return fmt.Errorf("security_policy %q is not possible: this agent has no elliptic curves; enable Basic256Sha256, "+
+				"Aes128_Sha256_RsaOaep or Aes256_Sha256_RsaPss in the server", c.SecurityPolicy)
+		}
 		return fmt.Errorf("security_policy %q is unknown: write Basic256Sha256, Aes128_Sha256_RsaOaep, Aes256_Sha256_RsaPss "+
 			"or None", c.SecurityPolicy)
 	}
@@ -178,7 +203,10 @@ func (c *Config) validateSecurity() error {
 			return fmt.Errorf("tolerate %q is unknown: write expired or application_uri", t)
 		}
 	}
-	if u, err := url.Parse(c.ApplicationURI); err != nil || u.Scheme == "" {
+	if (c.Certificate == "") != (c.Key == "") {
+		return errors.New("certificate and key belong together: name both files, or none and the agent makes its own")
+	}
+	if u, err := url.Parse(c.ApplicationURI); c.ApplicationURI != "" && (err != nil || u.Scheme == "") {
 		return fmt.Errorf("application_uri %q is not a URI: write it as urn:company:plant:agent", c.ApplicationURI)
 	}
 	return nil
@@ -246,7 +274,7 @@ func (c *Config) validateNodes() error {
 			return fmt.Errorf("tag %q is used twice: tags are unique in a source", n.Tag)
 		}
 		seen[n.Tag] = true
-		if _, err := parseNode(n.Node); err != nil {
+		if err := n.validateName(); err != nil {
 			return fmt.Errorf("tag %q: %w", n.Tag, err)
 		}
 		if *n.Sampling < 0 || *n.Sampling > time.Hour {
@@ -254,6 +282,24 @@ func (c *Config) validateNodes() error {
 		}
 		if n.Deadband < 0 || math.IsNaN(n.Deadband) || math.IsInf(n.Deadband, 0) {
 			return fmt.Errorf("tag %q: deadband %g is not a change of a number", n.Tag, n.Deadband)
+		}
+	}
+	return nil
+}
+
+// validateName checks what the node is found by: its id, its path, or both.
+func (n *Node) validateName() error {
+	if n.Node == "" && n.Path == "" {
+		return errors.New("it has neither node nor path: name the node's id, or its browse path")
+	}
+	if n.Path != "" {
+		if _, err := parsePath(n.Path); err != nil {
+			return err
+		}
+	}
+	if n.Node != "" {
+		if _, err := parseNode(n.Node); err != nil {
+			return err
 		}
 	}
 	return nil

@@ -54,8 +54,11 @@ endpoint: opc.tcp://host:4840
 user: {name: u, password_file: p}
 nodes: [{tag: a, node: "ns=2;s=A"}]
 `
-	if _, err := load(t, good); err != nil {
-		t.Fatal(err)
+	for _, also := range []string{good, good + "security_policy: Basic256\nallow_deprecated: true\n", good + "certificate: a\nkey: b\n",
+		strings.Replace(good, "node: \"ns=2;s=A\"", "path: Objects/2:A", 1)} {
+		if _, err := load(t, also); err != nil {
+			t.Fatal(err)
+		}
 	}
 	for _, tt := range []struct{ name, from, to, want string }{
 		{"unknown key", "user:", "speed: 3\nuser:", "speed"},
@@ -66,6 +69,11 @@ nodes: [{tag: a, node: "ns=2;s=A"}]
 		{"no password", ", password_file: p", "", "password_file"},
 		{"certificate without key", "{name: u, password_file: p}", "{certificate: c}", "certificate and key"},
 		{"unknown policy", "user:", "security_policy: Basic256\nuser:", "Basic256Sha256"},
+		{"elliptic curves", "user:", "security_policy: ECC_nistP256\nuser:", "elliptic curves"},
+		{"deprecated policy", "user:", "security_policy: Basic128Rsa15\nuser:", "allow_deprecated: true"},
+		{"own certificate without key", "user:", "certificate: own.pem\nuser:", "belong together"},
+		{"neither node nor path", "node: \"ns=2;s=A\"", "queue: 7", "browse path"},
+		{"bad path", "node: \"ns=2;s=A\"", "path: \"<urn:a\"", "namespace"},
 		{"unknown mode", "user:", "security_mode: Encrypt\nuser:", "SignAndEncrypt"},
 		{"password without encryption", "user:", "security_policy: None\nuser:", "allow_insecure_password"},
 		{"mode without policy", "user: {name: u, password_file: p}", "anonymous: true\nsecurity_policy: None\nsecurity_mode: Sign", "leave it out"},

@@ -53,17 +53,33 @@ func badNode(s string) error {
 func (n nodeName) resolve(namespaces []string) (*ua.NodeID, error) {
 	index := int(n.index)
 	if n.uri != "" {
-		index = -1
-		for i, ns := range namespaces {
-			if ns == n.uri {
-				index = i
-			}
-		}
-		if index < 0 {
-			return nil, fmt.Errorf("the server has no namespace %q: it has %q", n.uri, namespaces)
+		var err error
+		if index, err = namespaceIndex(n.uri, namespaces); err != nil {
+			return nil, err
 		}
 	}
 	return ua.ParseNodeID("ns=" + strconv.Itoa(index) + ";" + n.id)
+}
+
+// namespaceIndex finds a namespace in the server's table.
+func namespaceIndex(uri string, namespaces []string) (int, error) {
+	for i, ns := range namespaces {
+		if ns == uri {
+			return i, nil
+		}
+	}
+	return 0, fmt.Errorf("the server has no namespace %q: it has %q", uri, namespaces)
+}
+
+// nodeText writes an id with its namespace's name, as a configuration should: indexes may change.
+func nodeText(n *ua.NodeID, namespaces []string) string {
+	text := n.String()
+	index := int(n.Namespace())
+	if index == 0 || index >= len(namespaces) {
+		return text
+	}
+	_, rest, _ := strings.Cut(text, ";")
+	return "nsu=" + strings.NewReplacer("%", "%25", ";", "%3B").Replace(namespaces[index]) + ";" + rest
 }
 
 // pinned is the name with its namespace written out, so that it keeps its meaning when the server's table changes.
