@@ -243,7 +243,8 @@ func (p *Proxy) pump(l *link, dst, src net.Conn) {
 	}
 	reader.Wait()
 	// A side that ended its writing must be able to read what is still under way.
-	if c, ok := dst.(*net.TCPConn); ok {
+	// The end of a stream travels like its bytes: it may be held, or never arrive.
+	if c, ok := dst.(*net.TCPConn); ok && p.pass(l, time.Now(), dst == l.client) {
 		c.CloseWrite()
 	}
 	io.Copy(io.Discard, src)
