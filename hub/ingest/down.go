@@ -159,7 +159,7 @@ func delivery(d store.Delivery) (*pb.Delivery, error) {
 func (ss *session) delivered(a *pb.DownAck) {
 	now := time.Now()
 	ss.mu.Lock()
-	ss.downAck, ss.freed = max(ss.downAck, a.GetSeq()), true
+	ss.downAck = max(ss.downAck, a.GetSeq())
 	ss.under = slices.DeleteFunc(ss.under, func(s sentDown) bool {
 		if s.seq > a.GetSeq() {
 			return false
@@ -177,5 +177,5 @@ func (ss *session) delivered(a *pb.DownAck) {
 	})
 	ss.mu.Unlock()
 	ss.fileSoon()
-	kick(ss.wake)
+	ss.sendSoon(true) // there may be room for others
 }

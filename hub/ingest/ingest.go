@@ -80,12 +80,13 @@ type Server struct {
 	o    Options
 	door *admission
 	jobs chan *job
-	stop chan struct{}
 
 	mu      sync.Mutex
 	live    map[string]*session // by "plant/agent"
 	stopped bool
 	wg      sync.WaitGroup // all goroutines of all sessions
+
+	sessions atomic.Int64 // since the start
 
 	counts struct{ accepted, duplicates, conflicts, unreadable, commits atomic.Uint64 }
 }
@@ -93,7 +94,7 @@ type Server struct {
 // New returns a server that accepts streams and commits nothing until Run runs.
 func New(o Options) *Server {
 	o.setDefaults()
-	return &Server{o: o, door: newAdmission(o.HellosPerSecond), jobs: make(chan *job, 64), stop: make(chan struct{}), live: map[string]*session{}}
+	return &Server{o: o, door: newAdmission(o.HellosPerSecond), jobs: make(chan *job, 64), live: map[string]*session{}}
 }
 
 // ServerOptions are the options that the grpc.Server needs beside its credentials: keepalive that finds a dead line within
@@ -113,13 +114,39 @@ func ServerOptions() []grpc.ServerOption {
 // Run commits what the streams bring until ctx ends, then ends all streams and waits for them. It is called once. What the
 // store still says of connections of a hub before this one is cleared by its owner, before anybody is served.
 func (s *Server) Run(ctx context.Context) error {
+	s.wg.Go(func() { s.pollLoop(ctx) })
 	s.commitLoop(ctx)
 	s.mu.Lock()
 	s.stopped = true
-	close(s.stop)
+	for _, ss := range s.live {
+		ss.cancel(errStopped)
+	}
 	s.mu.Unlock()
 	s.wg.Wait()
 	return nil
+}
+
+// pollTurns is into how many turns a round of pollLoop is divided: agents that came together are not looked after together.
+const pollTurns = 8
+
+// pollLoop lets each stream look for deliveries that nobody announced, and send what it kept for a full line.
+func (s *Server) pollLoop(ctx context.Context) {
+	tick := time.NewTicker(s.o.Poll / pollTurns)
+	defer tick.Stop()
+	for turn := int64(0); ; turn = (turn + 1) % pollTurns {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		s.mu.Lock()
+		for _, ss := range s.live {
+			if ss.turn == turn {
+				ss.sendSoon(true)
+			}
+		}
+		s.mu.Unlock()
+	}
 }
 
 // Counts are totals since the start.
@@ -140,7 +167,10 @@ func (s *Server) Connect(stream grpc.BidiStreamingServer[pb.Up, pb.Down]) error 
 		return status.Error(codes.Unavailable, "the hub stops")
 	}
 	defer s.wg.Done()
-	ss, refusal, err := s.greet(stream)
+	var ss *session
+	var refusal *pb.Refusal
+	var err error
+	apart(func() { ss, refusal, err = s.greet(stream) })
 	if err != nil {
 		return err
 	}
@@ -154,6 +184,17 @@ func (s *Server) Connect(stream grpc.BidiStreamingServer[pb.Up, pb.Down]) error 
 	}
 	defer s.leave(ss)
 	return ss.serve()
+}
+
+// apart runs f in a goroutine of its own and waits for it. A transaction takes a deep stack once; in the stream's own goroutine,
+// half of that would be kept as long as the agent is connected.
+func apart(f func()) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		f()
+	}()
+	<-done
 }
 
 // enter counts a goroutine of a stream, unless the server stops.
@@ -172,6 +213,10 @@ func (s *Server) claim(ss *session) error {
 	for {
 		s.mu.Lock()
 		old := s.live[ss.name]
+		if s.stopped {
+			s.mu.Unlock()
+			return status.Error(codes.Unavailable, errStopped.Error())
+		}
 		if old == nil {
 			s.live[ss.name] = ss
 			s.mu.Unlock()

@@ -44,6 +44,7 @@ type hub struct {
 	server  *grpc.Server
 	address string
 	stop    func()
+	options []grpc.ServerOption
 }
 
 // clock is real time that can be set forward.
@@ -95,7 +96,7 @@ func (h *hub) start() {
 	h.ingest = ingest.New(ingest.Options{
 		Store: h.store, Directory: directory{"ulm/edge1": true, "ulm/edge2": true}, Version: "test", Now: h.clock.Now, Poll: 200 * time.Millisecond,
 	})
-	h.server = grpc.NewServer(append(ingest.ServerOptions(), grpc.Creds(credentials.NewTLS(h.tls)))...)
+	h.server = grpc.NewServer(append(ingest.ServerOptions(), append(h.options, grpc.Creds(credentials.NewTLS(h.tls)))...)...)
 	pb.RegisterUplinkServer(h.server, h.ingest)
 	var wg sync.WaitGroup
 	wg.Go(func() { h.server.Serve(l) })

@@ -2,6 +2,7 @@ package ingest
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -16,8 +17,9 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// session is one stream of an agent that was admitted. Two goroutines serve it, receive (checks and hands on) and serve
-// itself (sends); a third one, file, is there while something is written that is no fact.
+// session is one stream of an agent that was admitted. The stream's own goroutine receives, checks and hands on. Two more are
+// there only while they have work: send, and file, which writes what is no fact. An agent is silent most of the time, and a
+// hub has hundreds of them.
 type session struct {
 	server   *Server
 	stream   grpc.BidiStreamingServer[pb.Up, pb.Down]
@@ -33,25 +35,29 @@ type session struct {
 	started map[string]bool   // receive: generations that this stream has sent of
 	room    chan struct{}     // a token for each batch that is not yet answered
 
-	wake      chan struct{} // serve: there is something to send
 	fileWake  chan struct{} // file: there is news to write
 	telemetry chan *pb.Batch
-	sent      int64 // serve: last delivery put on the stream in its turn
-	looked    int64 // serve: up to where work orders that may go ahead were looked for
-	all       bool  // serve: receipts that were stored once are needed, too
+	sent      int64 // send: last delivery put on the stream in its turn
+	looked    int64 // send: up to where work orders that may go ahead were looked for
+	all       bool  // send: receipts that were stored once are needed, too
 
 	takesAhead bool // the agent takes work orders ahead of their turn
 
-	filing sync.WaitGroup // the goroutine that files, while there is something to file
+	work sync.WaitGroup // the goroutines that send and file
+
+	turn int64 // of pollLoop
 
 	mu        sync.Mutex
-	files     bool       // that goroutine runs
-	ends      bool       // and is not started any more
+	greeted   bool       // the hello was answered: others may send
+	sends     bool       // the one that sends runs
+	files     bool       // the one that files runs
+	ends      bool       // and neither is started any more
+	due       bool       // there may be something to send
+	look      bool       // deliveries among it
 	pace      *pace.Pace // of what goes down
 	under     []sentDown // sent in their turn and not acknowledged
 	early     []sentDown // sent ahead of their turn and not acknowledged
 	earlyAcks []int64    // of those that were, to be filed
-	freed     bool       // some were acknowledged: there may be room for others
 	lastHeard time.Time
 	contested string
 	acks      []*pb.BatchAck
@@ -67,8 +73,8 @@ func newSession(s *Server, stream grpc.BidiStreamingServer[pb.Up, pb.Down], h *p
 		server: s, stream: stream, ctx: ctx, cancel: cancel, done: make(chan struct{}),
 		name: h.GetPlant() + "/" + h.GetAgent(), plant: h.GetPlant(), instance: h.GetInstance(),
 		next: map[string]uint64{}, started: map[string]bool{}, room: make(chan struct{}, 2*s.o.Window),
-		wake: make(chan struct{}, 1), fileWake: make(chan struct{}, 1), telemetry: make(chan *pb.Batch, 4), lastHeard: s.o.Now(),
-		pace: pace.New(downPace), takesAhead: h.GetTakesAhead(),
+		fileWake: make(chan struct{}, 1), telemetry: make(chan *pb.Batch, 4), lastHeard: s.o.Now(),
+		pace: pace.New(downPace), takesAhead: h.GetTakesAhead(), turn: s.sessions.Add(1) % pollTurns,
 	}
 }
 
@@ -92,58 +98,67 @@ func kick(c chan struct{}) {
 	}
 }
 
-// serve sends acknowledgements and deliveries until the stream ends, and returns when the session's other goroutines have
-// ended or cannot but end.
+// finisher is what gRPC's server streams can do beside what grpc.ServerTransportStream names: end a stream with a status, from
+// any goroutine, which also interrupts a Recv.
+type finisher interface {
+	WriteStatus(*status.Status) error
+}
+
+// serve runs the session until the stream ends, and returns when its other goroutines have ended.
 func (ss *session) serve() error {
-	changed, unwatch := ss.server.o.Store.Watch(store.DeliveriesTo(ss.agentID))
+	unwatch := ss.server.o.Store.WatchFunc(func() { ss.sendSoon(true) }, store.DeliveriesTo(ss.agentID))
 	defer unwatch()
-	if !ss.server.enter() {
-		return status.Error(codes.Unavailable, errStopped.Error())
+	stream, _ := grpc.ServerTransportStreamFromContext(ss.stream.Context()).(finisher)
+	ended := make(chan error, 1)
+	context.AfterFunc(ss.ctx, func() { ended <- ss.end(stream) })
+	ss.mu.Lock()
+	ss.greeted = true
+	ss.mu.Unlock()
+	ss.sendSoon(true)
+	if stream != nil {
+		ss.cancel(ss.receive())
+		return <-ended
 	}
-	go func() { // ends when this handler has returned: Recv heeds the stream's context
+	// A gRPC that cannot interrupt a Recv: it ends when this handler has returned.
+	if !ss.server.enter() {
+		ss.cancel(errStopped)
+		return <-ended
+	}
+	go func() {
 		defer ss.server.wg.Done()
 		ss.cancel(ss.receive())
 	}()
-	defer ss.filed()
-	defer ss.cancel(nil)
+	return <-ended
+}
 
-	poll := time.NewTicker(ss.server.o.Poll)
-	defer poll.Stop()
-	for look := true; ; {
-		if err := ss.sendAcks(); err != nil {
-			return err
-		}
-		if look {
-			if err := ss.sendDeliveries(); err != nil {
-				return err
-			}
-		}
-		select {
-		case <-ss.wake:
-			look = ss.takeFreed()
-		case <-changed:
-			look = true
-		case <-poll.C:
-			look = true
-		case <-ss.server.stop:
+// end says what is still to be said, ends the stream and returns how it ended.
+func (ss *session) end(stream finisher) error {
+	how := func() error {
+		switch cause := context.Cause(ss.ctx); cause {
+		case errReplaced: // the line may be dead: nothing more can be said on it
+			return status.Error(codes.Aborted, errReplaced.Error())
+		case errStopped:
 			return status.Error(codes.Unavailable, errStopped.Error())
-		case <-ss.ctx.Done():
-			return ss.ended()
+		default:
+			ss.rest()
+			return ss.lastWords(cause)
+		}
+	}()
+	if stream != nil {
+		st := status.New(codes.OK, "")
+		if how != nil {
+			st = status.Convert(how)
+		}
+		if err := stream.WriteStatus(st); err != nil {
+			ss.server.o.Logger.Debug("end a stream", "agent", ss.name, "error", err)
 		}
 	}
+	ss.rest()
+	return how
 }
 
-// takeFreed reports whether the agent has stored deliveries, so that others may follow.
-func (ss *session) takeFreed() bool {
-	ss.mu.Lock()
-	defer ss.mu.Unlock()
-	freed := ss.freed
-	ss.freed = false
-	return freed
-}
-
-// ended sends what is still to be said and returns how the stream ends.
-func (ss *session) ended() error {
+// lastWords sends what is left to say after the end of the session and returns the stream's status.
+func (ss *session) lastWords(cause error) error {
 	if err := ss.sendAcks(); err != nil {
 		return err
 	}
@@ -153,10 +168,46 @@ func (ss *session) ended() error {
 	if r != nil {
 		return ss.stream.Send(&pb.Down{Kind: &pb.Down_Refusal{Refusal: r}})
 	}
-	if context.Cause(ss.ctx) == errReplaced {
-		return status.Error(codes.Aborted, errReplaced.Error())
+	if failed, ok := errors.AsType[sendError](cause); ok {
+		return failed.error
 	}
 	return nil
+}
+
+// sendError is why something could not be sent; the stream ends with it.
+type sendError struct{ error }
+
+// sendSoon lets what is new be sent, deliveries too when look is true. It never blocks.
+func (ss *session) sendSoon(look bool) {
+	ss.mu.Lock()
+	defer ss.mu.Unlock()
+	ss.due, ss.look = true, ss.look || look
+	if ss.greeted && !ss.sends && !ss.ends {
+		ss.sends = true
+		ss.work.Go(ss.send)
+	}
+}
+
+// send sends acknowledgements and deliveries until there is nothing more to send.
+func (ss *session) send() {
+	for {
+		ss.mu.Lock()
+		if !ss.due || ss.ctx.Err() != nil {
+			ss.sends = false
+			ss.mu.Unlock()
+			return
+		}
+		look := ss.look
+		ss.due, ss.look = false, false
+		ss.mu.Unlock()
+		err := ss.sendAcks()
+		if err == nil && look {
+			err = ss.sendDeliveries()
+		}
+		if err != nil {
+			ss.cancel(sendError{err})
+		}
+	}
 }
 
 // refuse ends the session with a refusal; the first one counts.
@@ -328,7 +379,7 @@ func (ss *session) acknowledge(ack *pb.BatchAck) {
 	ss.mu.Lock()
 	ss.acks = append(ss.acks, ack)
 	ss.mu.Unlock()
-	kick(ss.wake)
+	ss.sendSoon(false)
 }
 
 // fileSoon lets what is news be written.
@@ -344,16 +395,16 @@ func (ss *session) startFiling() {
 	defer ss.mu.Unlock()
 	if !ss.files && !ss.ends {
 		ss.files = true
-		ss.filing.Go(ss.file)
+		ss.work.Go(ss.file)
 	}
 }
 
-// filed waits until nothing is filed any more.
-func (ss *session) filed() {
+// rest waits until nothing is sent or filed any more, and lets nothing new begin.
+func (ss *session) rest() {
 	ss.mu.Lock()
 	ss.ends = true
 	ss.mu.Unlock()
-	ss.filing.Wait()
+	ss.work.Wait()
 }
 
 // file writes what is no fact (telemetry, the agent's status, what it has stored) until nothing of it is left.

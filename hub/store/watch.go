@@ -23,18 +23,30 @@ func DeliveriesTo(agentID int64) Topic {
 }
 
 type watcher struct {
-	c      chan struct{}
+	tell   func()
 	topics []Topic
 }
 
 // Watch returns a channel that receives after a commit changed one of the topics (any, when none is named), and a function
 // that ends it. Bursts are merged: whoever receives must look at everything. The store never waits for a watcher.
 func (s *Store) Watch(topics ...Topic) (<-chan struct{}, func()) {
-	w := &watcher{c: make(chan struct{}, 1), topics: topics}
+	c := make(chan struct{}, 1)
+	return c, s.WatchFunc(func() {
+		select {
+		case c <- struct{}{}:
+		default:
+		}
+	}, topics...)
+}
+
+// WatchFunc calls tell after each such commit until the function that it returns was called: for those who are too many to wait
+// each in a goroutine. tell must return at once and may not use the store.
+func (s *Store) WatchFunc(tell func(), topics ...Topic) (end func()) {
+	w := &watcher{tell: tell, topics: topics}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.watchers[w] = struct{}{}
-	return w.c, func() {
+	return func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		delete(s.watchers, w)
@@ -51,10 +63,7 @@ func (s *Store) announce(touched map[Topic]struct{}) {
 		if len(w.topics) > 0 && !slices.ContainsFunc(w.topics, func(t Topic) bool { _, ok := touched[t]; return ok }) {
 			continue
 		}
-		select {
-		case w.c <- struct{}{}:
-		default:
-		}
+		w.tell()
 	}
 }
 
