@@ -97,19 +97,19 @@ class Machine {
         this.folder = own.addObject({ componentOf: folder, browseName: name, nodeId: "s=" + name });
         const receiverType = space.findObjectType("ISA95JobOrderReceiverObjectType", control);
         this.receiver = receiverType.instantiate({
-            componentOf: this.folder, browseName: { name: "JobOrderReceiver", namespaceIndex: own.index }, nodeId: `ns=${own.index};s=${name}.JobOrderReceiver`,
+            namespace: own, componentOf: this.folder, browseName: "JobOrderReceiver", nodeId: `s=${name}.JobOrderReceiver`,
             optionals: ["Store", "StoreAndStart", "Start", "Update", "Cancel", "Abort", "Stop", "Pause", "Resume", "Clear", "RevokeStart", "JobOrderList",
                 "MaxDownloadableJobOrders"]
         });
         this.list = this.receiver.getComponentByName("JobOrderList", control);
         const providerType = space.findObjectType("ISA95JobResponseProviderObjectType", control);
         this.provider = providerType.instantiate({
-            componentOf: this.folder, browseName: { name: "JobResponses", namespaceIndex: own.index }, nodeId: `ns=${own.index};s=${name}.JobResponses`
+            namespace: own, componentOf: this.folder, browseName: "JobResponses", nodeId: `s=${name}.JobResponses`
         });
         for (const [method, act] of Object.entries(methods)) {
             this.receiver.getMethodByName(method, control).bindMethod((args, context) => this.call(method, act, args, context));
         }
-        this.provider.getMethodByName("RequestJobResponseByJobOrderID", control)?.bindMethod(async (args) => {
+        this.provider.getMethodByName("RequestJobResponseByJobOrderID", control)?.bindMethod(async (args, context) => {
             const job = this.find(args[0].value);
             return {
                 statusCode: StatusCodes.Good,

@@ -58,6 +58,8 @@ type Config struct {
 	Lifetime       time.Duration `yaml:"lifetime"`
 	// Nodes are what is read.
 	Nodes []Node `yaml:"nodes"`
+	// WorkOrders is how the server's machines take work orders; nil when they take none.
+	WorkOrders *OrdersConfig `yaml:"work_orders"`
 }
 
 // User is an identity at the server: Name with PasswordFile, or Certificate with Key. File names are relative to the
@@ -112,7 +114,11 @@ func newDriver(env signal.Env, decode func(into any) error) (signal.Driver, erro
 			*f = filepath.Join(env.ConfigDir, *f)
 		}
 	}
-	return &driver{env: env, config: c, pace: defaultPace}, nil
+	d := &driver{env: env, config: c, pace: defaultPace}
+	if c.WorkOrders != nil {
+		return &orderDriver{driver: d, orders: newOrders(env, c.WorkOrders, &d.lobby)}, nil
+	}
+	return d, nil
 }
 
 func (c *Config) setDefaults(env signal.Env) {
@@ -124,6 +130,9 @@ func (c *Config) setDefaults(env signal.Env) {
 	}
 	if c.ApplicationURI == "" && c.Certificate == "" {
 		c.ApplicationURI = "urn:linekeeper:" + url.PathEscape(env.Plant) + ":" + url.PathEscape(env.Agent)
+	}
+	if c.WorkOrders != nil {
+		c.WorkOrders.setDefaults()
 	}
 	setDefault(&c.PublishingInterval, defaultPublishing)
 	setDefault(&c.KeepAlive, defaultKeepAlive)
@@ -160,6 +169,11 @@ func (c *Config) Validate() error {
 	}
 	if err := c.validateTimes(); err != nil {
 		return err
+	}
+	if c.WorkOrders != nil {
+		if err := c.WorkOrders.Validate(); err != nil {
+			return err
+		}
 	}
 	return c.validateNodes()
 }
@@ -262,7 +276,7 @@ func (c *Config) validateTimes() error {
 }
 
 func (c *Config) validateNodes() error {
-	if len(c.Nodes) == 0 {
+	if len(c.Nodes) == 0 && c.WorkOrders == nil {
 		return errors.New("nodes is empty: name at least one tag and node")
 	}
 	seen := map[string]bool{}

@@ -1,0 +1,272 @@
+package opcua
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/gopcua/opcua/ua"
+
+	"github.com/linekeeper/linekeeper/agent/signal"
+	"github.com/linekeeper/linekeeper/drivers/opcua/jobcontrol"
+)
+
+// follower tells what becomes of one machine's jobs. The list is the truth: what happened while nobody looked is told when it
+// is read again.
+type follower struct {
+	*jobMachine
+	emit signal.Emit
+	// gone says since when a job is missing in the list.
+	gone map[string]time.Time
+}
+
+func (m *jobMachine) follow(ctx context.Context, emit signal.Emit) {
+	f := &follower{jobMachine: m, emit: emit, gone: map[string]time.Time{}}
+	tick := time.NewTicker(m.config.JobControl.Poll)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-m.wake:
+		case <-tick.C:
+		}
+		if m.lobby.present() == nil {
+			clear(f.gone)
+			continue // the source's own state tells that
+		}
+		err := f.round(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		m.show(err)
+	}
+}
+
+// show tells on the page why jobs are not followed.
+func (m *jobMachine) show(err error) {
+	key := "work_orders/" + m.name()
+	if err == nil {
+		m.env.Reporter.Problem(key, nil)
+		return
+	}
+	p := &signal.Problem{Code: "jobs_not_followed", Item: m.name(), Reason: err.Error(), NextStep: "nothing for now: the agent tries again by itself"}
+	var u *unusable
+	if errors.As(err, &u) {
+		p.Code, p.Reason, p.NextStep = "no_job_control", u.reason, u.nextStep
+	}
+	m.env.Reporter.Problem(key, p)
+}
+
+// round looks once at all jobs that were handed over.
+func (f *follower) round(ctx context.Context) error {
+	release, err := turn(ctx, f.turn)
+	if err != nil {
+		return err
+	}
+	defer release()
+	entries := f.journal.of(f.name())
+	list, err := f.list(ctx)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for i := range entries {
+		if err := f.one(ctx, &entries[i], list[entries[i].Order]); err != nil {
+			errs = append(errs, err)
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (f *follower) one(ctx context.Context, e *entry, job *jobcontrol.Job) error {
+	if err := f.tell(ctx, e); err != nil { // what a crash interrupted
+		return err
+	}
+	if err := f.compare(ctx, e, job); err != nil {
+		return err
+	}
+	if len(e.Telling) > 0 {
+		if err := f.journal.put(*e); err != nil {
+			return err
+		}
+		if err := f.tell(ctx, e); err != nil {
+			return err
+		}
+	}
+	if job != nil && f.config.JobControl.Clear && e.Phase.Over() && jobcontrol.PhaseOf(job.States).Over() {
+		return f.clear(ctx, e)
+	}
+	return nil
+}
+
+// compare finds what is new about a job and prepares the answers.
+func (f *follower) compare(ctx context.Context, e *entry, job *jobcontrol.Job) error {
+	phase := jobcontrol.Gone
+	revision := max(e.Done, 0)
+	if job != nil {
+		delete(f.gone, e.Order)
+		if phase = jobcontrol.PhaseOf(job.States); phase == jobcontrol.UnknownPhase {
+			return &unusable{fmt.Sprintf("job %q has a state that ISA-95 Job Control does not know: %v", e.Order, job.States), "ask the machine's maker"}
+		}
+		if r := revisionOf(&job.Order); r != none {
+			revision = r
+		}
+	}
+	switch {
+	case phase == jobcontrol.Gone:
+		return f.missing(ctx, e)
+	case phase == e.Phase && (revision <= e.Revision || e.Phase.Started() || e.Phase.Over()):
+		return nil
+	}
+	response := f.ask(ctx, e, phase)
+	f.advance(e, phase, revision, response)
+	return nil
+}
+
+// advance adds the answers for the way from the phase that was told to the present one.
+func (f *follower) advance(e *entry, phase jobcontrol.Phase, revision int64, r *jobcontrol.Response) {
+	now := time.Now().UTC().Truncate(time.Millisecond)
+	begun, ended := now, now
+	if r != nil && !r.Start.IsZero() {
+		begun = r.Start
+	}
+	if r != nil && !r.End.IsZero() {
+		ended = r.End
+	}
+	wasStarted := e.Phase.Started()
+	switch {
+	case !phase.Started() && !phase.Over():
+		e.say(revision, signal.AnswerAccepted, "", now)
+	case phase == jobcontrol.Running && wasStarted:
+		e.say(revision, signal.AnswerStarted, "resumed at the machine", now)
+	case phase == jobcontrol.Running:
+		e.say(revision, signal.AnswerStarted, "", begun)
+	case phase == jobcontrol.Interrupted:
+		if !wasStarted {
+			e.say(revision, signal.AnswerStarted, "", begun)
+		}
+		e.say(revision, signal.AnswerHeld, "interrupted at the machine", now)
+	case phase == jobcontrol.Ended && e.Stop && e.Cancelling > none:
+		e.say(e.Cancelling, signal.AnswerCancelled, "the job ran and was stopped", ended)
+	case phase == jobcontrol.Ended:
+		if !wasStarted {
+			e.say(revision, signal.AnswerStarted, "", begun)
+		}
+		e.say(revision, signal.AnswerFinished, "", ended)
+	case phase == jobcontrol.Aborted:
+		reason := "aborted at the machine"
+		if e.Cancelling > none {
+			revision, reason = max(revision, e.Cancelling), ""
+		}
+		e.say(revision, signal.AnswerCancelled, reason, ended)
+	}
+	e.Phase, e.Revision = phase, max(revision, e.Revision)
+}
+
+// say adds an answer. Its position counts the answers of its kind, so that a second start of a job is another one.
+func (e *entry) say(revision int64, status, reason string, at time.Time) {
+	if e.Times == nil {
+		e.Times = map[string]int{}
+	}
+	e.Times[status]++
+	position := strings.Join([]string{"job", e.Machine, e.Order, strconv.FormatInt(revision, 10), status, strconv.Itoa(e.Times[status])}, "|")
+	e.Telling = append(e.Telling, answer{Position: position, Revision: revision, Status: status, Reason: reason, At: at})
+}
+
+// missing decides what it means that a job is not in the list.
+func (f *follower) missing(ctx context.Context, e *entry) error {
+	switch {
+	case e.Phase.Over():
+		return nil // removed after its end
+	case e.Cancelling > none && e.Done >= e.Cancelling:
+		if e.Revision < e.Cancelling {
+			e.say(e.Cancelling, signal.AnswerCancelled, "", time.Now().UTC().Truncate(time.Millisecond))
+			e.Phase, e.Revision = jobcontrol.Gone, e.Cancelling
+		}
+		return nil
+	case e.Phase == jobcontrol.Gone, e.Cancelling > none:
+		return nil // it was never seen, or whoever cancels it is about to find out
+	}
+	since, ok := f.gone[e.Order]
+	if !ok {
+		f.gone[e.Order] = time.Now()
+		return nil
+	}
+	if time.Since(since) < f.pace.settle {
+		return nil // a server that has just started may not have its list yet
+	}
+	if r := f.ask(ctx, e, jobcontrol.Ended); r != nil {
+		if phase := jobcontrol.PhaseOf(r.States); phase.Over() {
+			f.advance(e, phase, e.Revision, r)
+			return nil
+		}
+	}
+	if e.Phase.Started() {
+		return &unusable{fmt.Sprintf("job %q ran and has disappeared from the machine's list: whether it has ended is not known", e.Order),
+			"look at the machine, and book the order's end by hand"}
+	}
+	e.say(max(e.Revision, 0), signal.AnswerCancelled, "removed from the machine's list before it started", time.Now().UTC().Truncate(time.Millisecond))
+	e.Phase, e.Done = jobcontrol.Gone, none
+	return nil
+}
+
+// ask gets the response of a job that has started, for its times; nil where there is none.
+func (f *follower) ask(ctx context.Context, e *entry, phase jobcontrol.Phase) *jobcontrol.Response {
+	if f.spot.response == nil || !phase.Started() && !phase.Over() {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, f.pace.call)
+	defer cancel()
+	res, err := f.session.method(ctx, f.spot.provider, f.spot.response, []*ua.Variant{ua.MustVariant(e.Order)})
+	if err != nil || len(res.OutputArguments) == 0 {
+		return nil
+	}
+	x, _ := res.OutputArguments[0].Value().(*ua.ExtensionObject)
+	var r jobcontrol.Response
+	if x == nil || decodeObject(x, r.Decode) != nil || r.OrderID != e.Order {
+		return nil
+	}
+	return &r
+}
+
+// tell hands the prepared answers on; after a crash the same again.
+func (f *follower) tell(ctx context.Context, e *entry) error {
+	if len(e.Telling) == 0 {
+		return nil
+	}
+	b := signal.Batch{Source: f.env.Source}
+	for _, a := range e.Telling {
+		b.Signals = append(b.Signals, signal.Signal{
+			Tag: signal.AnswerTag, Position: a.Position, SourceTime: a.At, ReceivedTime: time.Now(), Status: "Good",
+			Value: map[string]any{"order_no": e.Order, "revision": signal.Number(strconv.FormatInt(a.Revision, 10)), "status": a.Status,
+				"reason": a.Reason, "changed_at": a.At, "machine": e.Machine},
+		})
+	}
+	if err := f.emit(ctx, b); err != nil {
+		return fmt.Errorf("store what became of work order %q: %w", e.Order, err)
+	}
+	e.Telling = nil
+	return f.journal.put(*e)
+}
+
+// clear removes a job whose end is told from the machine's list. It does no harm when it comes twice.
+func (f *follower) clear(ctx context.Context, e *entry) error {
+	method := f.spot.methods["Clear"]
+	if method == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, f.pace.call)
+	defer cancel()
+	comment := ua.MustVariant([]*ua.LocalizedText{ua.NewLocalizedText(f.config.JobControl.Comment)})
+	if _, err := f.session.method(ctx, f.spot.object, method, []*ua.Variant{ua.MustVariant(e.Order), comment}); err != nil {
+		return fmt.Errorf("clear job %q: %w", e.Order, err)
+	}
+	return nil
+}

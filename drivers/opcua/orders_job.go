@@ -1,0 +1,476 @@
+package opcua
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/gopcua/opcua/ua"
+
+	"github.com/linekeeper/linekeeper/agent/signal"
+	"github.com/linekeeper/linekeeper/drivers/opcua/jobcontrol"
+)
+
+// jobMachine is one receiver of ISA-95 Job Control.
+type jobMachine struct {
+	*orders
+	receiver Receiver
+	// turn is held by whoever talks to the machine; wake asks the follower to look now.
+	turn, wake chan struct{}
+
+	// session and spot are where the receiver was found; they belong to whoever has the turn.
+	session *live
+	spot    *spot
+}
+
+func (m *jobMachine) name() string   { return m.receiver.Node }
+func (m *jobMachine) center() string { return m.receiver.WorkCenter }
+
+// jobs are what the machine lists, by order number.
+type jobs map[string]*jobcontrol.Job
+
+// rounds bounds how often one delivery looks at the list anew because the machine changed it meanwhile.
+const rounds = 4
+
+// errAgain says that the machine's list has to be looked at before it goes on.
+var errAgain = errors.New("the machine changed the job meanwhile")
+
+// deliver brings one revision of an order, or its cancellation, to the machine. The machine's list is read first, always:
+// it alone knows what earlier calls did.
+func (m *jobMachine) deliver(ctx context.Context, o signal.WorkOrder) error {
+	release, err := turn(ctx, m.turn)
+	if err != nil {
+		return err
+	}
+	defer release()
+	defer m.look()
+	e := m.journal.get(m.name(), o.OrderNo)
+	for range rounds {
+		list, err := m.list(ctx)
+		if err != nil {
+			return err
+		}
+		switch job := list[o.OrderNo]; {
+		case o.Cancelled:
+			err = m.cancel(ctx, o, &e, job)
+		case job == nil:
+			err = m.store(ctx, o, &e, list)
+		default:
+			err = m.revise(ctx, o, &e, job)
+		}
+		if !errors.Is(err, errAgain) && !isLost(err) {
+			return err
+		}
+		if isLost(err) && ctx.Err() != nil {
+			return err
+		}
+	}
+	return fmt.Errorf("%w, %d times in a row; it is tried again", errAgain, rounds)
+}
+
+// look lets the follower look at once.
+func (m *jobMachine) look() {
+	select {
+	case m.wake <- struct{}{}:
+	default:
+	}
+}
+
+// here finds the receiver in the present session.
+func (m *jobMachine) here(ctx context.Context) error {
+	l, err := m.orders.session(ctx)
+	if err != nil {
+		return err
+	}
+	if l == m.session && m.spot != nil {
+		return nil
+	}
+	s, err := l.locate(ctx, m.receiver.Node)
+	if err != nil {
+		return err
+	}
+	m.session, m.spot = l, s
+	return nil
+}
+
+// list reads the machine's jobs.
+func (m *jobMachine) list(ctx context.Context) (jobs, error) {
+	if err := m.here(ctx); err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, m.pace.call)
+	defer cancel()
+	values, err := m.session.read(ctx, []*ua.ReadValueID{{NodeID: m.spot.list, AttributeID: ua.AttributeIDValue, DataEncoding: &ua.QualifiedName{}}}, 0)
+	if err != nil {
+		return nil, fmt.Errorf("read the machine's list of jobs: %w", err)
+	}
+	v := values[0]
+	if quality(v.Status) == signal.Bad {
+		return nil, fmt.Errorf("read the machine's list of jobs: %s", statusName(v.Status))
+	}
+	list := jobs{}
+	objects, _ := content(v).([]*ua.ExtensionObject)
+	for _, x := range objects {
+		var job jobcontrol.Job
+		if err := decodeObject(x, job.Decode); err != nil {
+			return nil, fmt.Errorf("read the machine's list of jobs: %w", err)
+		}
+		if old := list[job.Order.ID]; old == nil || jobcontrol.PhaseOf(old.States).Over() {
+			list[job.Order.ID] = &job
+		}
+	}
+	return list, nil
+}
+
+// decodeObject reads a structure whose bytes were kept.
+func decodeObject(x *ua.ExtensionObject, decode func([]byte) (int, error)) error {
+	if x == nil {
+		return errors.New("an element is null")
+	}
+	e, ok := x.Value.(*encoded)
+	if !ok {
+		return fmt.Errorf("structure %v is not the expected one", x.TypeID)
+	}
+	_, err := decode(e.bytes)
+	return err
+}
+
+// object wraps a structure for sending.
+func object(encoding *ua.NodeID, v interface{ Encode() ([]byte, error) }) *ua.Variant {
+	return ua.MustVariant(&ua.ExtensionObject{TypeID: &ua.ExpandedNodeID{NodeID: encoding}, EncodingMask: ua.ExtensionObjectBinary, Value: v})
+}
+
+// call carries out a method of the receiver. Before, the intent is durable; after an answer the caller notes what it means.
+// Its error is a *lostCall, a *jobcontrol.Answer, or the server's Bad status, which is no effect.
+func (m *jobMachine) call(ctx context.Context, e *entry, name string, first *ua.Variant) error {
+	method := m.spot.methods[name]
+	if method == nil {
+		return refuse("the machine has no method %s", name)
+	}
+	e.Open = time.Now().UTC()
+	if err := m.journal.put(*e); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, m.pace.call)
+	defer cancel()
+	comment := ua.MustVariant([]*ua.LocalizedText{ua.NewLocalizedText(m.config.JobControl.Comment)})
+	res, err := m.session.method(ctx, m.spot.object, method, []*ua.Variant{first, comment})
+	if err != nil {
+		return &lostCall{name, err}
+	}
+	e.Open = time.Time{}
+	if quality(res.StatusCode) == signal.Bad {
+		return fmt.Errorf("%s: the server answers %s", name, statusName(res.StatusCode))
+	}
+	var status uint64
+	if len(res.OutputArguments) > 0 {
+		status, _ = res.OutputArguments[0].Value().(uint64)
+	}
+	return jobcontrol.Check(name, status)
+}
+
+// done notes that the machine has a revision.
+func (m *jobMachine) done(o signal.WorkOrder, e *entry) error {
+	if e.Done >= o.Revision && e.Open.IsZero() {
+		return nil
+	}
+	e.Done, e.Tried, e.Open = max(e.Done, o.Revision), max(e.Tried, o.Revision), time.Time{}
+	e.Cancelling, e.Stop = none, false
+	return m.journal.put(*e)
+}
+
+// settled reports whether a call whose answer was lost can no longer have an effect.
+func (m *jobMachine) settled(e *entry) error {
+	if e.Open.IsZero() {
+		return nil
+	}
+	if left := m.pace.settle - time.Since(e.Open); left > 0 {
+		return fmt.Errorf("a call got no answer and the job is not in the machine's list: it is sent again in %s, should it not appear until then",
+			left.Round(time.Second))
+	}
+	return nil
+}
+
+// store hands a job over that the machine does not have.
+func (m *jobMachine) store(ctx context.Context, o signal.WorkOrder, e *entry, list jobs) error {
+	if err := m.settled(e); err != nil {
+		return err
+	}
+	if e.Done > none && (e.Phase.Over() || e.Phase.Started()) {
+		return refuse("the machine has had job %q already and it is %s: a new revision would make it twice", o.OrderNo, e.Phase)
+	}
+	name := "Store"
+	if m.config.JobControl.Start == storeAndStart && m.spot.methods["StoreAndStart"] != nil || m.spot.methods["Store"] == nil {
+		name = "StoreAndStart"
+	}
+	job := jobOrder(o)
+	e.Tried, e.Phase, e.Cancelling, e.Stop = o.Revision, jobcontrol.Gone, none, false
+	err := m.call(ctx, e, name, object(m.spot.order, job))
+	switch {
+	case err == nil:
+		return m.done(o, e)
+	case isLost(err):
+		return m.afterLoss(ctx, err)
+	case jobcontrol.Says(err, jobcontrol.UnableToAccept):
+		now, again := m.list(ctx)
+		if again != nil {
+			return again
+		}
+		if now[o.OrderNo] != nil {
+			return errors.Join(m.journal.put(*e), errAgain) // an earlier call came through after all
+		}
+		if limit := m.limit(ctx); limit > 0 && len(now) >= limit {
+			return errors.Join(fmt.Errorf("the machine's list is full: it has %d jobs and takes %d", len(now), limit), m.journal.put(*e))
+		}
+		return m.refused(e, err)
+	}
+	return m.refused(e, err)
+}
+
+// refused turns the machine's answer into a refusal; a Bad status of the server is tried again.
+func (m *jobMachine) refused(e *entry, err error) error {
+	if err2 := m.journal.put(*e); err2 != nil {
+		return err2
+	}
+	var a *jobcontrol.Answer
+	if errors.As(err, &a) {
+		return refuse("%v", err)
+	}
+	return err
+}
+
+// afterLoss gives an answer that was lost the chance to be seen in the list at once, while the session lives.
+func (m *jobMachine) afterLoss(ctx context.Context, err error) error {
+	if l := m.lobby.present(); l == nil || l != m.session {
+		return fmt.Errorf("%w", errors.Join(errAfterLoss, errors.Unwrap(err)))
+	}
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	return err
+}
+
+var errAfterLoss = errors.New("the connection broke before the machine answered: what it did is looked up first")
+
+// limit is how many jobs the machine takes; 0 when it does not say.
+func (m *jobMachine) limit(ctx context.Context) int {
+	refs, err := m.session.children(ctx, m.spot.object, hasProperty, ua.NodeClassVariable)
+	if err != nil {
+		return 0
+	}
+	for _, r := range refs {
+		if r.BrowseName == nil || r.BrowseName.Name != "MaxDownloadableJobOrders" {
+			continue
+		}
+		values, err := m.session.read(ctx, []*ua.ReadValueID{{NodeID: r.NodeID.NodeID, AttributeID: ua.AttributeIDValue, DataEncoding: &ua.QualifiedName{}}}, 0)
+		if err == nil {
+			n, _ := content(values[0]).(uint16)
+			return int(n)
+		}
+	}
+	return 0
+}
+
+const hasProperty = 46
+
+// revise brings a job that the machine lists to the order's revision.
+func (m *jobMachine) revise(ctx context.Context, o signal.WorkOrder, e *entry, job *jobcontrol.Job) error {
+	want, has := jobOrder(o), revisionOf(&job.Order)
+	phase := jobcontrol.PhaseOf(job.States)
+	same := sameJob(want, &job.Order)
+	switch {
+	case has == o.Revision, has == none && same && (e.Tried == none || e.Tried >= o.Revision):
+		return m.allow(ctx, o, e, phase)
+	case has > o.Revision:
+		return refuse("the machine has revision %d of job %q already", has, o.OrderNo)
+	case phase.Over():
+		return refuse("job %q is %s at the machine: revision %d comes too late", o.OrderNo, phase, o.Revision)
+	case phase.Started() && same:
+		return m.done(o, e) // nothing of it concerns the machine
+	case phase.Started():
+		return refuse("job %q is %s at the machine, which does not change jobs that run: finish it there, or stop it and send a new order", o.OrderNo, phase)
+	}
+	e.Tried = o.Revision
+	err := m.call(ctx, e, "Update", object(m.spot.order, want))
+	switch {
+	case err == nil:
+		return m.done(o, e)
+	case isLost(err):
+		return m.afterLoss(ctx, err)
+	case jobcontrol.Says(err, jobcontrol.InvalidStatus|jobcontrol.UnknownOrder):
+		return errors.Join(m.journal.put(*e), errAgain)
+	}
+	return m.refused(e, err)
+}
+
+// allow lets a job that is only stored start, where that is wanted and a lost answer had left it undone.
+func (m *jobMachine) allow(ctx context.Context, o signal.WorkOrder, e *entry, phase jobcontrol.Phase) error {
+	missing := m.config.JobControl.Start == storeAndStart && m.spot.methods["StoreAndStart"] == nil
+	if phase != jobcontrol.NotAllowed || !missing {
+		return m.done(o, e)
+	}
+	err := m.call(ctx, e, "Start", ua.MustVariant(o.OrderNo))
+	switch {
+	case err == nil:
+		return m.done(o, e)
+	case isLost(err):
+		return m.afterLoss(ctx, err)
+	case jobcontrol.Says(err, jobcontrol.InvalidStatus|jobcontrol.UnknownOrder):
+		return errors.Join(m.journal.put(*e), errAgain)
+	}
+	return m.refused(e, err)
+}
+
+// cancel takes a job back. What runs already is left, stopped or aborted, as the configuration says; nothing is cancelled
+// that a machine has begun without its being told so.
+func (m *jobMachine) cancel(ctx context.Context, o signal.WorkOrder, e *entry, job *jobcontrol.Job) error {
+	if job == nil {
+		if err := m.settled(e); err != nil {
+			return err // it may still appear
+		}
+		if e.Phase.Over() && e.Cancelling == none {
+			return refuse("job %q was %s at the machine before", o.OrderNo, e.Phase)
+		}
+		e.Cancelling = o.Revision
+		return m.cancelled(o, e)
+	}
+	phase, method := jobcontrol.PhaseOf(job.States), "Cancel"
+	switch {
+	case phase == jobcontrol.Ended && (e.Cancelling == none || !e.Stop):
+		return m.tooLate(e, "job %q has ended at the machine: the cancellation comes too late", o.OrderNo)
+	case phase.Over():
+		e.Cancelling = max(e.Cancelling, o.Revision)
+		return m.cancelled(o, e)
+	case phase.Started():
+		switch m.config.JobControl.CancelRunning {
+		case refuseCancel:
+			return m.tooLate(e, "job %q is %s at the machine: the cancellation comes too late; stop it there, or let it end", o.OrderNo, phase)
+		case stopCancel:
+			method = "Stop"
+		default:
+			method = "Abort"
+		}
+	}
+	e.Cancelling, e.Stop = o.Revision, method == "Stop"
+	err := m.call(ctx, e, method, ua.MustVariant(o.OrderNo))
+	switch {
+	case err == nil:
+		return m.cancelled(o, e)
+	case isLost(err):
+		return m.afterLoss(ctx, err)
+	case jobcontrol.Says(err, jobcontrol.InvalidStatus|jobcontrol.UnknownOrder):
+		return errors.Join(m.journal.put(*e), errAgain) // it has started, or gone, in this moment
+	}
+	e.Cancelling, e.Stop = none, false
+	return m.refused(e, err)
+}
+
+// cancelled notes that the machine does not make the order any more.
+func (m *jobMachine) cancelled(o signal.WorkOrder, e *entry) error {
+	e.Done, e.Tried, e.Open = max(e.Done, o.Revision), max(e.Tried, o.Revision), time.Time{}
+	return m.journal.put(*e)
+}
+
+// tooLate refuses a cancellation: the job goes its way and is followed as before.
+func (m *jobMachine) tooLate(e *entry, format string, args ...any) error {
+	e.Cancelling, e.Stop, e.Open = none, false, time.Time{}
+	if err := m.journal.put(*e); err != nil {
+		return err
+	}
+	return refuse(format, args...)
+}
+
+// jobOrder is a work order in the words of job control.
+func jobOrder(o signal.WorkOrder) *jobcontrol.Order {
+	priority := int16(max(-1<<15, min(int64(o.Priority), 1<<15-1)))
+	j := &jobcontrol.Order{ID: o.OrderNo, Description: texts(o.Description), Start: o.PlannedStart, End: o.PlannedEnd}
+	if o.Priority != 0 {
+		j.Priority = &priority
+	}
+	if o.Item != "" {
+		j.WorkMasters = []jobcontrol.WorkMaster{{ID: o.Item, Description: jobcontrol.Text{Text: o.Description}}}
+		j.Materials = append(j.Materials, jobcontrol.Material{Definition: o.Item, Lot: o.Lot, Description: texts(o.Description), Use: "Produced",
+			Quantity: string(o.Quantity), Unit: jobcontrol.UnitOf(o.Unit)})
+	}
+	add := func(id, value string) {
+		if value != "" {
+			j.Parameters = append(j.Parameters, jobcontrol.Parameter{ID: id, Value: ua.MustVariant(value)})
+		}
+	}
+	j.Parameters = []jobcontrol.Parameter{{ID: revisionParameter, Value: ua.MustVariant(o.Revision)}}
+	add("Quantity", string(o.Quantity))
+	add("Unit", o.Unit)
+	add("Lot", o.Lot)
+	add("WorkCenter", o.WorkCenter)
+	for _, op := range o.Operations {
+		p := jobcontrol.Parameter{ID: "Operation", Value: ua.MustVariant(op.Operation), Description: texts(op.Description)}
+		for _, part := range [][2]string{{"WorkCenter", op.WorkCenter}, {"Quantity", string(op.Quantity)}, {"Unit", op.Unit}} {
+			if part[1] != "" {
+				p.Parts = append(p.Parts, jobcontrol.Parameter{ID: part[0], Value: ua.MustVariant(part[1])})
+			}
+		}
+		j.Parameters = append(j.Parameters, p)
+	}
+	for _, c := range o.Components {
+		p := jobcontrol.Material{Definition: c.Item, Description: texts(c.Description), Use: "Consumed", Quantity: string(c.Required), Unit: jobcontrol.UnitOf(c.Unit)}
+		for _, property := range [][2]string{{"Operation", c.Operation}, {"Reservation", c.Reservation}} {
+			if property[1] != "" {
+				p.Properties = append(p.Properties, jobcontrol.Parameter{ID: property[0], Value: ua.MustVariant(property[1])})
+			}
+		}
+		j.Materials = append(j.Materials, p)
+	}
+	return j
+}
+
+// revisionParameter carries the order's revision, by which a job is recognised.
+const revisionParameter = "Revision"
+
+func texts(s string) []jobcontrol.Text {
+	if s == "" {
+		return nil
+	}
+	return []jobcontrol.Text{{Text: s}}
+}
+
+// revisionOf reads the revision that a job carries; none when the machine does not keep it.
+func revisionOf(o *jobcontrol.Order) int64 {
+	p := o.Parameter(revisionParameter)
+	if p == nil || p.Value == nil {
+		return none
+	}
+	n, err := strconv.ParseInt(fmt.Sprint(p.Value.Value()), 10, 64)
+	if err != nil {
+		return none
+	}
+	return n
+}
+
+// sameJob compares what two orders ask of a machine, but for their revision. What the machine does not keep is not compared.
+func sameJob(want, has *jobcontrol.Order) bool {
+	same := func(a, b time.Time) bool { return a.Sub(b).Abs() < time.Millisecond } // as fine as machines keep it
+	if !same(want.Start, has.Start) || !same(want.End, has.End) || len(want.WorkMasters) != len(has.WorkMasters) {
+		return false
+	}
+	for i := range want.WorkMasters {
+		if want.WorkMasters[i].ID != has.WorkMasters[i].ID {
+			return false
+		}
+	}
+	material := func(a, b jobcontrol.Material) bool {
+		return a.Definition == b.Definition && a.Quantity == b.Quantity && a.Lot == b.Lot && a.Use == b.Use
+	}
+	if !slices.EqualFunc(want.Materials, has.Materials, material) {
+		return false
+	}
+	if len(has.Parameters) == 0 {
+		return true
+	}
+	parameter := func(a, b jobcontrol.Parameter) bool {
+		return a.ID == b.ID && (a.ID == revisionParameter || b.Value != nil && fmt.Sprint(a.Value.Value()) == fmt.Sprint(b.Value.Value()))
+	}
+	return slices.EqualFunc(want.Parameters, has.Parameters, parameter)
+}
