@@ -49,7 +49,7 @@ type Signal struct {
 	// ServerTime is the clock of what stands between the source and the agent and stamped the value itself (an OPC UA server);
 	// zero where there is none.
 	ServerTime time.Time
-	Quality      Quality
+	Quality    Quality
 	// Status is the source's own word for the quality, such as "BadSensorFailure".
 	Status string
 	// Problem is set when the driver could not decode the value (bad JSON, wrong encoding): the signal then carries the
@@ -178,6 +178,10 @@ type Kind struct {
 	// Discover finds the ways to reach a source of this kind at an address that a person typed (a host, host:port or a whole
 	// address, a path), best and safest first. It may be nil.
 	Discover func(ctx context.Context, env Env, address string) ([]Offer, error)
+	// Explore is New for a section that has no tags yet: the driver is good for Probe, Browse and Find, and is never run. It may
+	// be nil. Tags is the key of the list in the section that an Entry's Tag is an element of ("nodes", "topics", "queries").
+	Explore func(env Env, decode func(into any) error) (Driver, error)
+	Tags    string
 }
 
 // Env is what a driver is given.
