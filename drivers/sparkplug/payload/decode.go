@@ -56,9 +56,9 @@ func (d *decoder) metricOrFault(f field) (Metric, error) {
 	}
 	m, err := d.metric(whole, 0)
 	if err != nil && !errors.Is(err, errParts) {
-		m.Fault, m.Bytes = err, whole
-		err = nil
+		m.Fault, err = err, nil
 	}
+	m.Bytes = whole
 	return m, err
 }
 

@@ -87,8 +87,9 @@ type Metric struct {
 	Meta       *Meta
 	Properties []Property
 	Value      Raw
-	// Fault says why this metric cannot be read; everything else may then be missing. Bytes are those of the metric.
+	// Fault says why this metric cannot be read; everything else may then be missing.
 	Fault error
+	// Bytes are the metric as it was received.
 	Bytes []byte
 }
 

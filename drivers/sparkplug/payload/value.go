@@ -169,7 +169,11 @@ func (c *converter) float(f float64, bits int) any {
 		c.notNumber = "-Infinity"
 		return nil
 	}
-	return signal.Number(strconv.FormatFloat(f, 'g', -1, bits))
+	format := byte('f')
+	if a := math.Abs(f); a != 0 && (a < 1e-6 || a >= 1e21) {
+		format = 'e'
+	}
+	return signal.Number(strconv.FormatFloat(f, format, -1, bits))
 }
 
 func checkedText(b []byte) (any, error) {

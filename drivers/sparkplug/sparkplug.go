@@ -1,0 +1,2 @@
+// Package sparkplug reads Sparkplug B edge nodes.
+package sparkplug
