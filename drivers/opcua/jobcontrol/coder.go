@@ -169,6 +169,14 @@ func decodeVariant(v **ua.Variant, b []byte) (n int, err error) {
 			err = fmt.Errorf("%v", p)
 		}
 	}()
+	const array, diagnostics, nested = 0x80, 25, 23 // DataValue, Variant, DiagnosticInfo
+	if len(b) >= 5 && b[0]&array != 0 {
+		// The library believes a length, again in each value within.
+		n := int32(binary.LittleEndian.Uint32(b[1:]))
+		if kind := b[0] & 0x3f; int64(n) > int64(len(b)-5) || n < -1 || kind >= nested && kind <= diagnostics {
+			return 0, fmt.Errorf("an array of %d elements of type %d cannot be in %d bytes", n, kind, len(b)-5)
+		}
+	}
 	*v = &ua.Variant{}
 	return (*v).Decode(b)
 }
