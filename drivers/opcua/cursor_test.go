@@ -89,19 +89,35 @@ func TestValuesThatFewServersSendAreKeptAsWell(t *testing.T) {
 		{"variants", one([]*ua.Variant{one("a"), one(uint64(1<<64 - 1))}), []any{"a", signal.Number("18446744073709551615")}},
 		{"qualified name", one(&ua.QualifiedName{NamespaceIndex: 2, Name: "x"}), "2:x"},
 		{"node id", one(ua.NewStringNodeID(2, "x")), "ns=2;s=x"},
-		{"data value", one(&ua.DataValue{Value: one(true), Status: ua.StatusBadNodeIDUnknown}), map[string]any{"value": true, "status": "BadNodeIdUnknown"}},
-		{"known structure", one(ua.NewExtensionObject(&ua.AnonymousIdentityToken{PolicyID: "ab"})), []byte{2, 0, 0, 0, 'a', 'b'}},
+		{"data value", one(&ua.DataValue{EncodingMask: 3, Value: one(true), Status: ua.StatusUncertainSubNormal}), map[string]any{"value": true, "status": "UncertainSubNormal"}},
+		{"bad data value", one(&ua.DataValue{EncodingMask: 3, Value: one(true), Status: ua.StatusBadNodeIDUnknown}), map[string]any{"value": nil, "status": "BadNodeIdUnknown"}},
+		{"structure that nobody explains", one(ua.NewExtensionObject(&ua.AnonymousIdentityToken{PolicyID: "ab"})),
+			map[string]any{"structure": "i=321", "bytes": []byte{2, 0, 0, 0, 'a', 'b'}}},
+		{"no structure", one(&ua.ExtensionObject{TypeID: ua.NewTwoByteExpandedNodeID(0)}), nil},
 		{"tiny", one(1e-7), signal.Number("1e-07")},
 		{"large", one(1.5e21), signal.Number("1.5e+21")},
 		{"float in its own precision", one(float32(16777216.0)), signal.Number("16777216")},
 		{"nothing", nil, nil},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			if d := cmp.Diff(tt.want, convert(tt.in).value); d != "" {
+			if d := cmp.Diff(tt.want, explained(t, tt.in)); d != "" {
 				t.Error(d)
 			}
 		})
 	}
+}
+
+// explained is a value after its way through the encoding, at a server that explains nothing.
+func explained(t *testing.T, v *ua.Variant) any {
+	t.Helper()
+	d := &ua.DataValue{Value: v}
+	d.UpdateMask()
+	got := sent(t, d)
+	r := fakeReader(newBench(t), 1)
+	if err := r.explainValue(t.Context(), newFakeServer(t, 1, 1), "tag", &got); err != nil {
+		t.Fatal(err)
+	}
+	return got.value
 }
 
 func TestStatusAndTimesTravelWithTheValue(t *testing.T) {
@@ -112,9 +128,9 @@ func TestStatusAndTimesTravelWithTheValue(t *testing.T) {
 		want signal.Signal
 	}{
 		{"source time", ua.DataValue{Value: ua.MustVariant(int8(-1)), SourceTimestamp: source, ServerTimestamp: server},
-			signal.Signal{Value: signal.Number("-1"), Status: "Good", SourceTime: source}},
+			signal.Signal{Value: signal.Number("-1"), Status: "Good", SourceTime: source, ServerTime: server}},
 		{"server time where there is no other", ua.DataValue{Value: ua.MustVariant("x"), ServerTimestamp: server},
-			signal.Signal{Value: "x", Status: "Good", SourceTime: server}},
+			signal.Signal{Value: "x", Status: "Good", SourceTime: server, ServerTime: server}},
 		{"overflow", ua.DataValue{Value: ua.MustVariant("x"), Status: 0x480},
 			signal.Signal{Value: "x", Status: "Good (overflow)"}},
 		{"a code that has no name", ua.DataValue{Value: ua.MustVariant("x"), Status: 0x8FFF0000},
@@ -124,7 +140,9 @@ func TestStatusAndTimesTravelWithTheValue(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			var got signal.Signal
-			fill(&got, &tt.in)
+			tt.in.UpdateMask()
+			d := sent(t, &tt.in)
+			fill(&got, &d)
 			if d := cmp.Diff(tt.want, got); d != "" {
 				t.Error(d)
 			}

@@ -29,7 +29,7 @@ func (l *link) leave(ctx context.Context) {
 	l.close(ctx)
 }
 
-// call sends a request and waits for its answer for at most d.
+// call sends a request and waits for its answer for at most d. Answers with values come as *late too, undecoded.
 func call[T ua.Response](ctx context.Context, c *gopcua.Client, d time.Duration, req ua.Request) (T, error) {
 	if d > 0 {
 		var cancel context.CancelFunc
@@ -38,27 +38,36 @@ func call[T ua.Response](ctx context.Context, c *gopcua.Client, d time.Duration,
 	}
 	var answer T
 	err := c.Send(ctx, req, func(v ua.Response) error {
-		a, ok := v.(T)
+		if a, ok := v.(T); ok {
+			answer = a
+			return nil
+		}
+		a, ok := v.(*late)
 		if !ok {
 			return fmt.Errorf("decode the answer to %T: it is a %T", req, v)
 		}
-		answer = a
-		return nil
+		var err error
+		answer, err = typed[T](a)
+		return err
 	})
 	return answer, err
 }
 
-func (l *link) publish(ctx context.Context, acks []*ua.SubscriptionAcknowledgement) (*ua.PublishResponse, error) {
-	return call[*ua.PublishResponse](ctx, l.client, 0, &ua.PublishRequest{SubscriptionAcknowledgements: acks})
+func (l *link) publish(ctx context.Context, acks []*ua.SubscriptionAcknowledgement) (*publishAnswer, error) {
+	res, err := call[*late](ctx, l.client, 0, &ua.PublishRequest{SubscriptionAcknowledgements: acks})
+	if err != nil {
+		return nil, err
+	}
+	return decodePublish(res.body)
 }
 
-func (l *link) republish(ctx context.Context, subscription, seq uint32) (*ua.NotificationMessage, error) {
-	res, err := call[*ua.RepublishResponse](ctx, l.client, callTimeout,
+func (l *link) republish(ctx context.Context, subscription, seq uint32) (*message, error) {
+	res, err := call[*late](ctx, l.client, callTimeout,
 		&ua.RepublishRequest{SubscriptionID: subscription, RetransmitSequenceNumber: seq})
 	if err != nil {
 		return nil, err
 	}
-	return res.NotificationMessage, nil
+	return decodeRepublish(res.body)
 }
 
 // touch is a call that names the subscription: it starts the server's lifetime counters anew.

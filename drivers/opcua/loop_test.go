@@ -22,13 +22,14 @@ import (
 // fakeServer behaves as a server's publish engine: messages wait for requests, sent ones wait for acknowledgements, and
 // the way back loses, delays and swaps answers.
 type fakeServer struct {
+	t       testing.TB
 	mu      sync.Mutex
 	rand    *rand.Rand
 	sub     uint32
 	next    uint32 // sequence number of the next message
 	value   uint32
-	ready   []*ua.NotificationMessage
-	sent    map[uint32]*ua.NotificationMessage
+	ready   []*message
+	sent    map[uint32]*message
 	asked   chan struct{} // a token for each message or sign of life
 	acked   map[uint32]int
 	refuse  map[uint32]error // republish of a number fails
@@ -40,32 +41,46 @@ type fakeServer struct {
 	capacity   int // publish requests that the server takes
 }
 
-func newFakeServer(seed uint64, first uint32) *fakeServer {
-	return &fakeServer{rand: rand.New(rand.NewPCG(seed, 1)), sub: 9, next: first, sent: map[uint32]*ua.NotificationMessage{},
+func newFakeServer(t testing.TB, seed uint64, first uint32) *fakeServer {
+	return &fakeServer{t: t, rand: rand.New(rand.NewPCG(seed, 1)), sub: 9, next: first, sent: map[uint32]*message{},
 		acked: map[uint32]int{}, refuse: map[uint32]error{}, asked: make(chan struct{}, 10000),
 		capacity: 100}
+}
+
+// sent is a value after its way through the encoding.
+func sent(t testing.TB, d *ua.DataValue) (v dataValue) {
+	t.Helper()
+	b, err := d.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := &wire{b: b}
+	w.dataValue(&v)
+	if w.err != nil || w.at != len(b) {
+		t.Fatalf("decode %x: %v", b, w.err)
+	}
+	return v
 }
 
 // produce makes one message with n values of one item.
 func (f *fakeServer) produce(n int) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	d := &ua.DataChangeNotification{}
+	m := &message{seq: f.next}
 	for range n {
 		f.value++
-		d.MonitoredItems = append(d.MonitoredItems, &ua.MonitoredItemNotification{ClientHandle: 1, Value: &ua.DataValue{
+		m.changes = append(m.changes, change{1, sent(f.t, &ua.DataValue{
 			EncodingMask: ua.DataValueValue | ua.DataValueSourceTimestamp, Value: ua.MustVariant(f.value),
-			SourceTimestamp: time.Unix(int64(f.value), 0)}})
+			SourceTimestamp: time.Unix(int64(f.value), 0)})})
 	}
-	f.ready = append(f.ready, &ua.NotificationMessage{SequenceNumber: f.next,
-		NotificationData: []*ua.ExtensionObject{{EncodingMask: 1, Value: d}}})
+	f.ready = append(f.ready, m)
 	f.next = after(f.next)
 	f.asked <- struct{}{}
 }
 
 func (f *fakeServer) life() { f.asked <- struct{}{} }
 
-func (f *fakeServer) publish(ctx context.Context, acks []*ua.SubscriptionAcknowledgement) (*ua.PublishResponse, error) {
+func (f *fakeServer) publish(ctx context.Context, acks []*ua.SubscriptionAcknowledgement) (*publishAnswer, error) {
 	f.mu.Lock()
 	for _, a := range acks {
 		f.acked[a.SequenceNumber]++
@@ -85,10 +100,10 @@ func (f *fakeServer) publish(ctx context.Context, acks []*ua.SubscriptionAcknowl
 	case <-f.asked:
 	}
 	f.mu.Lock()
-	m := &ua.NotificationMessage{SequenceNumber: f.next}
+	m := &message{seq: f.next, empty: true}
 	if len(f.ready) > 0 {
 		m, f.ready = f.ready[0], f.ready[1:]
-		f.sent[m.SequenceNumber] = m
+		f.sent[m.seq] = m
 	}
 	lost := f.rand.IntN(100) < f.lose
 	wait := time.Duration(0)
@@ -102,10 +117,10 @@ func (f *fakeServer) publish(ctx context.Context, acks []*ua.SubscriptionAcknowl
 	if !pause(ctx, wait) {
 		return nil, ctx.Err()
 	}
-	return &ua.PublishResponse{SubscriptionID: f.sub, NotificationMessage: m}, nil
+	return &publishAnswer{subscription: f.sub, message: m}, nil
 }
 
-func (f *fakeServer) republish(_ context.Context, _, seq uint32) (*ua.NotificationMessage, error) {
+func (f *fakeServer) republish(_ context.Context, _, seq uint32) (*message, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if err := f.refuse[seq]; err != nil {
@@ -130,6 +145,14 @@ func (f *fakeServer) createItems(context.Context, uint32, []*ua.MonitoredItemCre
 
 func (f *fakeServer) deleteItems(context.Context, uint32, []uint32) error { return nil }
 
+func (f *fakeServer) dataTypeOf(context.Context, *ua.NodeID) (*ua.NodeID, error) { return nil, nil }
+
+func (f *fakeServer) definition(context.Context, *ua.NodeID) (string, any, error) {
+	return "", nil, nil
+}
+
+func (f *fakeServer) supertypeOf(context.Context, *ua.NodeID) (*ua.NodeID, error) { return nil, nil }
+
 // read runs the publish loop over and over, as reconnects do, until ctx ends.
 func readFake(ctx context.Context, r *reader, f *fakeServer) {
 	for ctx.Err() == nil {
@@ -149,6 +172,7 @@ func fakeReader(b *bench, first uint32) *reader {
 	r.sub.order = newOrder(first, first == 1)
 	r.sub.add(&item{tableItem: tableItem{Handle: 1, Tag: "c0"}})
 	r.sub.changed()
+	r.types = newTypes(nil)
 	return r
 }
 
@@ -178,7 +202,7 @@ func TestNothingIsLostOrDoubledWhenAnswersGetLostAndSwapped(t *testing.T) {
 
 func loseAndSwap(t *testing.T, seed uint64, first uint32) {
 	b := newBench(t)
-	f := newFakeServer(seed, first)
+	f := newFakeServer(t, seed, first)
 	f.lose, f.swap = f.rand.IntN(20), f.rand.IntN(100)
 	ctx, cancel := context.WithCancel(t.Context())
 	r := fakeReader(b, first)
@@ -227,7 +251,7 @@ func TestNothingIsAcknowledgedBeforeItIsDurable(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t)
 		b.gate = make(chan struct{})
-		f := newFakeServer(1, 1)
+		f := newFakeServer(t, 1, 1)
 		ctx, cancel := context.WithCancel(t.Context())
 		r := fakeReader(b, 1)
 		var wg sync.WaitGroup
@@ -270,7 +294,7 @@ func TestNothingIsAcknowledgedBeforeItIsDurable(t *testing.T) {
 func TestAMessageTheServerDroppedIsReportedAndPassed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t)
-		f := newFakeServer(1, 1)
+		f := newFakeServer(t, 1, 1)
 		ctx, cancel := context.WithCancel(t.Context())
 		r := fakeReader(b, 1)
 		f.produce(1)
@@ -297,7 +321,7 @@ func TestAMessageTheServerDroppedIsReportedAndPassed(t *testing.T) {
 func TestAMessageThatCannotBeDecodedDoesNotBlockTheNext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t)
-		f := newFakeServer(1, 1)
+		f := newFakeServer(t, 1, 1)
 		ctx, cancel := context.WithCancel(t.Context())
 		r := fakeReader(b, 1)
 		r.sub.draining = true
@@ -305,7 +329,7 @@ func TestAMessageThatCannotBeDecodedDoesNotBlockTheNext(t *testing.T) {
 			f.produce(1)
 		}
 		for _, m := range f.ready {
-			f.sent[m.SequenceNumber] = m
+			f.sent[m.seq] = m
 		}
 		f.ready = nil
 		f.refuse[2] = errors.New("invalid type id: 61")
@@ -328,7 +352,7 @@ func TestAMessageThatCannotBeDecodedDoesNotBlockTheNext(t *testing.T) {
 func TestAServerThatTakesFewRequestsGetsFewer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t)
-		f := newFakeServer(1, 1)
+		f := newFakeServer(t, 1, 1)
 		f.capacity = 1
 		ctx, cancel := context.WithCancel(t.Context())
 		r := fakeReader(b, 1)
@@ -354,7 +378,7 @@ func TestAServerThatTakesFewRequestsGetsFewer(t *testing.T) {
 func TestASilentServerIsLeft(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t)
-		f := newFakeServer(1, 1)
+		f := newFakeServer(t, 1, 1)
 		r := fakeReader(b, 1)
 		began := time.Now()
 		err := r.read(t.Context(), f, serverFacts{})

@@ -1,10 +1,6 @@
 package opcua
 
-import (
-	"time"
-
-	"github.com/gopcua/opcua/ua"
-)
+import "time"
 
 // order puts notification messages into the order of their sequence numbers and knows which are missing. It is a value of
 // one goroutine and does no work of its own.
@@ -14,7 +10,7 @@ type order struct {
 	// fresh is true until the first message of the subscription has come.
 	fresh bool
 	// early are messages that came before their turn.
-	early map[uint32]*ua.NotificationMessage
+	early map[uint32]*message
 	// horizon is the number that the server will use next, as far as is known: never behind next.
 	horizon uint32
 	// since is when the present gap was first seen; zero when there is none.
@@ -24,7 +20,7 @@ type order struct {
 }
 
 func newOrder(next uint32, fresh bool) *order {
-	return &order{next: next, fresh: fresh, early: map[uint32]*ua.NotificationMessage{}, horizon: next}
+	return &order{next: next, fresh: fresh, early: map[uint32]*message{}, horizon: next}
 }
 
 // after is the number that follows: there is no 0.
@@ -50,8 +46,8 @@ func ahead(a, b uint32) bool {
 }
 
 // take accepts a message and returns those whose turn it is now.
-func (o *order) take(m *ua.NotificationMessage, now time.Time) []*ua.NotificationMessage {
-	seq := m.SequenceNumber
+func (o *order) take(m *message, now time.Time) []*message {
+	seq := m.seq
 	if o.fresh && seq != o.next && !ahead(o.next, seq) {
 		// A server that begins with another number than 1 is wrong, and still has values.
 		o.next, o.horizon = seq, seq
@@ -67,7 +63,7 @@ func (o *order) take(m *ua.NotificationMessage, now time.Time) []*ua.Notificatio
 	return o.release()
 }
 
-func (o *order) release() (ready []*ua.NotificationMessage) {
+func (o *order) release() (ready []*message) {
 	for {
 		m, ok := o.early[o.next]
 		if !ok {
@@ -114,7 +110,7 @@ func (o *order) overdue(now time.Time, patience time.Duration) bool {
 }
 
 // skip gives the missing messages up and returns how many they are and those whose turn it is now.
-func (o *order) skip() (lost uint32, ready []*ua.NotificationMessage) {
+func (o *order) skip() (lost uint32, ready []*message) {
 	to := o.horizon
 	for seq := range o.early {
 		if distance(o.next, seq) < distance(o.next, to) {

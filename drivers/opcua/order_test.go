@@ -2,20 +2,18 @@ package opcua
 
 import (
 	"fmt"
-	"github.com/linekeeper/linekeeper/agent/signal"
 	"slices"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/gopcua/opcua/ua"
 )
 
-func note(seq uint32) *ua.NotificationMessage { return &ua.NotificationMessage{SequenceNumber: seq} }
+func note(seq uint32) *message { return &message{seq: seq} }
 
-func numbers(list []*ua.NotificationMessage) (seqs []uint32) {
+func numbers(list []*message) (seqs []uint32) {
 	for _, m := range list {
-		seqs = append(seqs, m.SequenceNumber)
+		seqs = append(seqs, m.seq)
 	}
 	return seqs
 }
@@ -128,15 +126,17 @@ func TestDistanceHasNoZero(t *testing.T) {
 
 // Servers list a message's values item by item; counts must not move to another order because of that.
 func TestValuesOfOneMessageComeInTheOrderOfTime(t *testing.T) {
-	good, order := &item{tableItem: tableItem{Tag: "good"}}, &item{tableItem: tableItem{Tag: "order"}}
-	at := func(it *item, second int, v any) value {
-		return value{item: it, signal: signal.Signal{Tag: it.Tag, Value: v, SourceTime: time.Unix(int64(second), 0)}}
+	l := &loop{reader: &reader{sub: newSubscription(table{})}}
+	good, order := &item{tableItem: tableItem{Handle: 1, Tag: "good"}}, &item{tableItem: tableItem{Handle: 2, Tag: "order"}}
+	l.sub.add(good)
+	l.sub.add(order)
+	at := func(it *item, second int, v any) change {
+		return change{it.Handle, dataValue{value: v, source: time.Unix(int64(second), 0), print: uint64(second)}}
 	}
-	list := []value{at(good, 10, 1), at(good, 20, 2), at(good, 15, 3), at(good, 40, 4), at(order, 5, "A"), at(order, 30, "B")}
-	inTimeOrder(list)
+	m := &message{changes: []change{at(good, 10, 1), at(good, 20, 2), at(good, 15, 3), at(good, 40, 4), at(order, 5, "A"), at(order, 30, "B")}}
 	var got []any
-	for _, v := range list {
-		got = append(got, v.signal.Value)
+	for _, s := range l.signals(m, time.Unix(100, 0)) {
+		got = append(got, s.Value)
 	}
 	// 3 was stamped by a clock that went back: it stays behind 2.
 	if want := []any{"A", 1, 2, 3, "B", 4}; !slices.Equal(got, want) {

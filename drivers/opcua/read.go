@@ -1,6 +1,7 @@
 package opcua
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -15,20 +16,21 @@ import (
 // session is what the publish loop needs of a connection.
 type session interface {
 	// publish waits for the next message of any subscription and carries acknowledgements.
-	publish(ctx context.Context, acks []*ua.SubscriptionAcknowledgement) (*ua.PublishResponse, error)
+	publish(ctx context.Context, acks []*ua.SubscriptionAcknowledgement) (*publishAnswer, error)
 	// republish fetches one message again.
-	republish(ctx context.Context, subscription, seq uint32) (*ua.NotificationMessage, error)
+	republish(ctx context.Context, subscription, seq uint32) (*message, error)
 	// touch keeps a subscription alive while nothing is fetched.
 	touch(ctx context.Context, subscription uint32) error
 	createItems(ctx context.Context, subscription uint32, items []*ua.MonitoredItemCreateRequest) ([]*ua.MonitoredItemCreateResult, error)
 	deleteItems(ctx context.Context, subscription uint32, ids []uint32) error
+	explainer
 }
 
 // result is the answer to a publish request, or to a republish request when seq is not 0.
 type result struct {
 	acks     []*ua.SubscriptionAcknowledgement
-	response *ua.PublishResponse
-	message  *ua.NotificationMessage
+	response *publishAnswer
+	message  *message
 	seq      uint32
 	err      error
 }
@@ -44,6 +46,8 @@ type loop struct {
 	publishing, fetching int
 	// heard is when the server last answered, or when waiting for it began.
 	heard time.Time
+	// round counts messages.
+	round uint64
 }
 
 // read publishes until the connection fails or ctx ends.
@@ -115,18 +119,15 @@ func (l *loop) handle(ctx context.Context, res result) error {
 	}
 	now := time.Now()
 	l.alive(now)
-	m := res.response.NotificationMessage
-	if res.response.SubscriptionID != l.sub.table.Subscription {
-		l.log.Debug("message of another subscription", "source", l.env.Source, "subscription", res.response.SubscriptionID)
+	if res.response.subscription != l.sub.table.Subscription {
+		l.log.Debug("message of another subscription", "source", l.env.Source, "subscription", res.response.subscription)
 		return nil
 	}
-	if m == nil || len(m.NotificationData) == 0 {
-		if m != nil {
-			l.sub.order.expect(m.SequenceNumber, now) // a sign of life tells the number that comes next
-		}
-		return nil
+	if m := res.response.message; !m.empty {
+		return l.accept(ctx, m, now)
 	}
-	return l.accept(ctx, m, now)
+	l.sub.order.expect(res.response.message.seq, now) // a sign of life tells the number that comes next
+	return nil
 }
 
 // alive notes that the server answered.
@@ -199,6 +200,9 @@ func (l *loop) fetched(ctx context.Context, res result) error {
 
 // isDecoding reports whether an answer came and made no sense.
 func isDecoding(err error) bool {
+	if isBadBytes(err) {
+		return true
+	}
 	if !connectionFault(err) {
 		return true
 	}
@@ -213,8 +217,12 @@ func (l *loop) giveUp(ctx context.Context, why string) error {
 	return l.handOn(ctx, ready, time.Now())
 }
 
-// accept puts a message in its place.
-func (l *loop) accept(ctx context.Context, m *ua.NotificationMessage, now time.Time) error {
+// accept puts a message in its place. It asks for the types of structures first: should the connection break over that, the
+// message was not taken and is fetched again.
+func (l *loop) accept(ctx context.Context, m *message, now time.Time) error {
+	if err := l.explain(ctx, m); err != nil {
+		return err
+	}
 	ready := l.sub.order.take(m, now)
 	if l.sub.order.behind > 2*window {
 		l.endSubscription("the server numbers its notifications anew")
@@ -223,22 +231,35 @@ func (l *loop) accept(ctx context.Context, m *ua.NotificationMessage, now time.T
 	return l.handOn(ctx, ready, now)
 }
 
-// handOn turns messages, which are in order, into deliveries.
-func (l *loop) handOn(ctx context.Context, ready []*ua.NotificationMessage, now time.Time) error {
-	for _, m := range ready {
-		values, ended := l.values(m, now)
-		if l.keepUnknown(values) {
-			// The bytes were thrown away by the decoder; the server still has the message.
-			if again, err := l.session.republish(ctx, l.sub.table.Subscription, m.SequenceNumber); err == nil {
-				values, ended = l.values(again, now)
+// explain turns structures into their fields.
+func (l *loop) explain(ctx context.Context, m *message) error {
+	for i := range m.changes {
+		if v := &m.changes[i].value; v.structures {
+			it := l.sub.items[m.changes[i].handle]
+			if it == nil {
+				continue
+			}
+			if err := l.explainValue(ctx, l.session, it.Tag, v); err != nil {
+				return err
 			}
 		}
+	}
+	return nil
+}
+
+// handOn turns messages, which are in order, into deliveries.
+func (l *loop) handOn(ctx context.Context, ready []*message, now time.Time) error {
+	for _, m := range ready {
+		signals := l.signals(m, now)
+		before := l.sub.heard
 		l.sub.heard = now
-		signals := l.signals(values)
-		l.hand(&delivery{sub: l.sub, seq: m.SequenceNumber, at: now, batch: signal.Batch{Source: l.env.Source, Signals: signals,
-			Cursor: l.sub.cursor(after(m.SequenceNumber))}})
-		if ended != nil {
-			if err := l.statusChanged(*ended); err != nil {
+		l.hand(&delivery{sub: l.sub, seq: m.seq, at: now, batch: signal.Batch{Source: l.env.Source, Signals: signals,
+			Cursor: l.sub.cursor(after(m.seq))}})
+		if m.broken != nil {
+			l.reportGap(before, fmt.Sprintf("notification %d is broken after %d values: %v", m.seq, len(m.changes), m.broken))
+		}
+		if m.ended != nil {
+			if err := l.statusChanged(*m.ended); err != nil {
 				return err
 			}
 		}
@@ -264,64 +285,79 @@ func (l *loop) durable(d *delivery) {
 	}
 }
 
-// value is one item's value on its way to a signal.
-type value struct {
-	item      *item
-	signal    signal.Signal
-	unknown   []*ua.NodeID
-	status    ua.StatusCode
-	hasSource bool
-}
-
-// values decodes a message. ended is set when the message says that the subscription is over.
-func (l *loop) values(m *ua.NotificationMessage, now time.Time) (list []value, ended *ua.StatusCode) {
-	for _, data := range m.NotificationData {
-		switch n := data.Value.(type) {
-		case *ua.DataChangeNotification:
-			for _, mi := range n.MonitoredItems {
-				if it := l.sub.items[mi.ClientHandle]; it == nil || mi.Value == nil {
-					l.stranger(mi.ClientHandle)
-				} else {
-					list = append(list, newValue(it, mi.Value, now))
-				}
-			}
-		case *ua.StatusChangeNotification:
-			ended = &n.Status
+// signals gives the values of a message in the order in which they came to be, without those that the server only repeated, and
+// notes what they say about their items.
+func (l *loop) signals(m *message, now time.Time) []signal.Signal {
+	list := make([]signal.Signal, 0, len(m.changes))
+	for _, i := range l.inTimeOrder(m.changes) {
+		c := &m.changes[i]
+		it := l.sub.items[c.handle]
+		if it == nil {
+			l.stranger(c.handle)
+			continue
+		}
+		if s := (signal.Signal{Tag: it.Tag, ReceivedTime: now}); l.note(it, &c.value, &s) {
+			list = append(list, s)
 		}
 	}
-	inTimeOrder(list)
-	return list, ended
+	return list
 }
 
-// inTimeOrder puts the values of a message into the order in which they came to be. Servers list them item by item: after an
+// inTimeOrder gives the places of a message's values in the order of their times. Servers list them item by item: after an
 // outage all values of a counter would stand before, or behind, the change of the order that they belong to. Within an item
 // the server's order stays, also when its clock was set back.
-func inTimeOrder(list []value) {
-	type timed struct {
-		value
-		at time.Time
-	}
-	latest := map[*item]time.Time{}
-	sorted := make([]timed, len(list))
-	for i, v := range list {
-		at := v.signal.SourceTime
-		if before := latest[v.item]; at.Before(before) {
-			at = before
+func (l *loop) inTimeOrder(changes []change) []int32 {
+	sorted := true
+	places := make([]int32, len(changes))
+	times := make([]int64, len(changes))
+	l.round++
+	for i := range changes {
+		places[i] = int32(i)
+		at := changes[i].value.clock()
+		if it := l.sub.items[changes[i].handle]; it != nil {
+			if it.round == l.round {
+				at = max(at, it.latest)
+			}
+			it.round, it.latest = l.round, at
 		}
-		latest[v.item] = at
-		sorted[i] = timed{v, at}
+		times[i] = at
+		sorted = sorted && (i == 0 || times[i-1] <= at)
 	}
-	slices.SortStableFunc(sorted, func(a, b timed) int { return a.at.Compare(b.at) })
-	for i, v := range sorted {
-		list[i] = v.value
+	if !sorted {
+		slices.SortStableFunc(places, func(a, b int32) int { return cmp.Compare(times[a], times[b]) })
 	}
+	return places
 }
 
-func newValue(it *item, d *ua.DataValue, now time.Time) value {
-	v := value{item: it, signal: signal.Signal{Tag: it.Tag, ReceivedTime: now}, status: d.Status,
-		hasSource: !d.SourceTimestamp.IsZero()}
-	v.unknown = fill(&v.signal, d).unknown
-	return v
+// clock is when the value came to be, as far as anybody said, in steps of 100 ns.
+func (d *dataValue) clock() int64 {
+	t := d.source
+	if t.IsZero() {
+		t = d.server
+	}
+	return t.Unix()*1e7 + int64(t.Nanosecond())/100
+}
+
+// note makes a value a signal, and reports whether it is news.
+func (l *loop) note(it *item, d *dataValue, s *signal.Signal) bool {
+	// One time, one value: it is the same one. Without a time it is so only where servers repeat, after a reconnect.
+	same := it.last(d.print) && (!d.source.IsZero() || it.repeated)
+	it.print, it.half, it.repeated = d.print, false, false
+	if same {
+		return false
+	}
+	fill(s, d)
+	if uint32(d.status)&overflow == overflow {
+		l.overflows.total++
+		l.overflows.tag, l.overflows.at = it.Tag, s.ReceivedTime
+	}
+	if c := ua.StatusCode(uint32(d.status) & nameMask); c == ua.StatusBadNodeIDUnknown || c == ua.StatusBadNodeIDInvalid {
+		it.gone = true
+		if n, ok := l.node(it.Tag); ok {
+			l.refuse(n, statusName(c))
+		}
+	}
+	return true
 }
 
 // stranger counts values of items that are not in the table: they were removed, or come from an item made just before the
@@ -329,42 +365,6 @@ func newValue(it *item, d *ua.DataValue, now time.Time) value {
 func (l *loop) stranger(handle uint32) {
 	l.strangers++
 	l.log.Debug("value of an unknown item", "source", l.env.Source, "handle", handle, "so_far", l.strangers)
-}
-
-func (l *loop) keepUnknown(values []value) (added bool) {
-	for _, v := range values {
-		for _, id := range v.unknown {
-			added = keepBytesOf(id) || added
-		}
-	}
-	return added
-}
-
-// signals drops what the server only repeated, and notes what the values say about their items.
-func (l *loop) signals(values []value) []signal.Signal {
-	var list []signal.Signal
-	for _, v := range values {
-		it := v.item
-		p := printOf(&v.signal)
-		// One time, one value: it is the same one. Without a time it is so only where servers repeat, after a reconnect.
-		same := it.last(p) && (v.hasSource || it.repeated)
-		it.print, it.half, it.repeated = p, false, false
-		if same {
-			continue
-		}
-		if uint32(v.status)&overflow == overflow {
-			l.overflows.total++
-			l.overflows.tag, l.overflows.at = it.Tag, v.signal.ReceivedTime
-		}
-		if c := ua.StatusCode(uint32(v.status) & nameMask); c == ua.StatusBadNodeIDUnknown || c == ua.StatusBadNodeIDInvalid {
-			it.gone = true
-			if n, ok := l.node(it.Tag); ok {
-				l.refuse(n, statusName(c))
-			}
-		}
-		list = append(list, v.signal)
-	}
-	return list
 }
 
 // statusChanged handles the server's word about the subscription itself.

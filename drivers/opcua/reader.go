@@ -93,6 +93,8 @@ type reader struct {
 	waiting map[string]*waitingNode
 	// publishLimit is how many publish requests the server takes.
 	publishLimit int
+	// types are the structures of the present session's server.
+	types *types
 
 	failures, refusals int
 	state              signal.State
@@ -171,6 +173,9 @@ func (r *reader) deliver(ctx context.Context, l *link) error {
 	facts, err := l.facts(ctx)
 	if err != nil {
 		return err
+	}
+	if r.types == nil || !l.resumed {
+		r.types = newTypes(facts.namespaces)
 	}
 	r.lobby.open(&live{link: l, facts: facts})
 	defer r.lobby.close()

@@ -53,6 +53,9 @@ type item struct {
 	repeated bool
 	// gone is true when the server said that the node does not exist any more.
 	gone bool
+	// latest is the item's last time within the message that has this round.
+	latest int64
+	round  uint64
 }
 
 // waitingNode is a node that has no item because the server refused it.
@@ -473,7 +476,7 @@ func (r *reader) checkLimits() {
 
 // connectionFault reports whether an error is about the way to the server, not about what was asked.
 func connectionFault(err error) bool {
-	if err == nil {
+	if err == nil || isBadBytes(err) {
 		return false
 	}
 	var status ua.StatusCode
