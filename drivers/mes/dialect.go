@@ -35,6 +35,7 @@ type dialect struct {
 	// placeholder of the message), and a clause at the end.
 	onceCondition, onceClause string
 	create                    string // makes the staging table lk_work_order
+	outbox                    outboxDialect
 	fault                     func(error) (fault, string)
 }
 
@@ -57,8 +58,10 @@ const (
 	faultLogin
 	faultDatabase
 	faultRight
-	faultValue // the database refuses a value: it will never take it
+	faultValue  // the database refuses a value: it will never take it
+	faultRaised // a procedure of the MES raised it: its own words
 	faultConnection
+	faultProcedure // it does not exist, or not with these arguments
 )
 
 var (
@@ -89,7 +92,7 @@ var dialects = map[string]*dialect{
 		},
 		casts:      map[string]string{"text": "%s::text", "number": "%s::numeric", "integer": "%s::bigint", "time": "%s::timestamptz"},
 		onceClause: " ON CONFLICT (message_id) DO NOTHING",
-		create:     createPostgres, fault: faultOfPostgres,
+		create:     createPostgres, outbox: outboxes["postgres"], fault: faultOfPostgres,
 	},
 	"mysql": {
 		name: "mysql", quotes: [2]string{"`", "`"},
@@ -99,7 +102,7 @@ var dialects = map[string]*dialect{
 		text:        "CAST(%s AS CHAR)",
 		from:        " FROM DUAL",
 		onceClause:  " ON DUPLICATE KEY UPDATE message_id = VALUES(message_id)",
-		create:      createMySQL, fault: faultOfMySQL,
+		create:      createMySQL, outbox: outboxes["mysql"], fault: faultOfMySQL,
 	},
 	"sqlserver": {
 		name: "sqlserver", quotes: [2]string{"[", "]"},
@@ -115,7 +118,7 @@ var dialects = map[string]*dialect{
 		// The locks keep a second insert of the same message out until this one has ended.
 		onceCondition: " AND NOT EXISTS (SELECT 1 FROM %s WITH (UPDLOCK, HOLDLOCK) WHERE message_id = %s)",
 		casts:         map[string]string{"number": "CAST(%s AS decimal(28, 9))", "time": "CAST(%s AS datetimeoffset)"},
-		create:        createSQLServer, fault: faultOfSQLServer,
+		create:        createSQLServer, outbox: outboxes["sqlserver"], fault: faultOfSQLServer,
 	},
 	"sqlite": {
 		name: "sqlite", quotes: [2]string{`"`, `"`},
@@ -124,7 +127,7 @@ var dialects = map[string]*dialect{
 		now:         "SELECT strftime('%Y-%m-%d %H:%M:%f', 'now')",
 		text:        "CAST(%s AS TEXT)",
 		onceClause:  " ON CONFLICT (message_id) DO NOTHING",
-		create:      createSQLite, fault: faultOfSQLite,
+		create:      createSQLite, outbox: outboxes["sqlite"], fault: faultOfSQLite,
 	},
 }
 
@@ -185,6 +188,10 @@ func faultOfPostgres(err error) (fault, string) {
 		return faultDatabase, p.Message
 	case p.Code == "42501":
 		return faultRight, p.Message
+	case p.Code == "P0001":
+		return faultRaised, p.Message
+	case p.Code == "42883":
+		return faultProcedure, p.Message
 	case strings.HasPrefix(p.Code, "22"), strings.HasPrefix(p.Code, "23"):
 		return faultValue, p.Message
 	case strings.HasPrefix(p.Code, "08"), strings.HasPrefix(p.Code, "57P"), strings.HasPrefix(p.Code, "53"):
@@ -201,6 +208,12 @@ func faultOfMySQL(err error) (fault, string) {
 	switch m.Number {
 	case 1146:
 		return faultTable, m.Message
+	case 1644:
+		return faultRaised, m.Message
+	case 1305, 1318:
+		return faultProcedure, m.Message
+	case 1370:
+		return faultRight, m.Message
 	case 1054:
 		return faultColumn, m.Message
 	case 1045, 1698, 1251:
@@ -222,7 +235,12 @@ func faultOfSQLServer(err error) (fault, string) {
 	if !errors.As(err, &m) {
 		return faultConnection, ""
 	}
+	if m.Number >= 50000 {
+		return faultRaised, m.Message
+	}
 	switch m.Number {
+	case 2812, 8144, 201:
+		return faultProcedure, m.Message
 	case 208:
 		return faultTable, m.Message
 	case 207:

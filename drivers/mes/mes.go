@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/linekeeper/linekeeper/agent/signal"
@@ -41,7 +42,7 @@ type Query struct {
 	Table       string        `yaml:"table"`
 	Key         []string      `yaml:"key"`
 	Columns     []string      `yaml:"columns"`      // default: all
-	Change      string        `yaml:"change"`       // "id" (default), "version", "xid8", "xmin", "rowversion", "mark"
+	Change      string        `yaml:"change"`       // "id" (default), "version", "xid8", "xmin", "rowversion", "mark", "outbox", "call"
 	Version     string        `yaml:"version"`      // the column of the change
 	TimeColumn  string        `yaml:"time_column"`  // becomes the signal's source time
 	Poll        time.Duration `yaml:"poll"`         // default 1s
@@ -51,6 +52,11 @@ type Query struct {
 	Overlap     time.Duration `yaml:"overlap"`      // default 10m
 	OverlapRows int64         `yaml:"overlap_rows"` // for a version that is a number; default 10000
 	Mark        *Mark         `yaml:"mark"`
+	Outbox      *Outbox       `yaml:"outbox"`
+	Call        string        `yaml:"call"`      // a procedure that returns rows, instead of a table
+	Arguments   []string      `yaml:"arguments"` // of call; default {cursor}, {limit}
+	First       string        `yaml:"first"`     // what {cursor} is at the very first call; default NULL
+	Done        string        `yaml:"done"`      // a procedure that is told the cursor when its rows are durable
 }
 
 // Mark is what is written back into a row after it is durable.
@@ -60,17 +66,27 @@ type Mark struct {
 	Pending string `yaml:"pending"` // what the column holds before; needed by change: mark
 }
 
-// WorkOrders is the staging table.
+// WorkOrders is the staging table, or the procedure that takes orders.
 type WorkOrders struct {
-	Table   string  `yaml:"table"` // default lk_work_order
-	Create  bool    `yaml:"create"`
-	Answers Answers `yaml:"answers"`
+	Table     string   `yaml:"table"` // default lk_work_order; with a procedure: where it lays orders, for the answers
+	Create    bool     `yaml:"create"`
+	Procedure string   `yaml:"procedure"`
+	Arguments []string `yaml:"arguments"` // of the procedure; default: all of orderArguments
+	Returns   string   `yaml:"returns"`   // "row" (default), "out", "code"
+	Again     []int64  `yaml:"again"`     // codes that mean: later
+	Answers   Answers  `yaml:"answers"`
 }
 
 // Answers says how the MES's answers are read.
 type Answers struct {
 	Poll time.Duration `yaml:"poll"` // default 1s
-	Tag  string        `yaml:"tag"`  // default work_order_answer
+	Tag  string        `yaml:"tag"`  // default signal.AnswerTag
+	// Words translates the MES's words for a status.
+	Words map[string]string `yaml:"words"`
+	// Call is a procedure that returns answers, instead of the staging table; see Query.
+	Call      string   `yaml:"call"`
+	Arguments []string `yaml:"arguments"`
+	Version   string   `yaml:"version"` // the column of the cursor; default seq
 }
 
 func newDriver(env signal.Env, decode func(into any) error) (signal.Driver, error) {
@@ -103,14 +119,42 @@ func (c *Config) fill(env signal.Env) {
 		c.Queries[i].fill()
 	}
 	if w := c.WorkOrders; w != nil {
-		setDefault(&w.Table, "lk_work_order")
-		setDefault(&w.Answers.Poll, time.Second)
-		setDefault(&w.Answers.Tag, "work_order_answer")
+		w.fill()
 	}
 }
 
+func (w *WorkOrders) fill() {
+	if w.Procedure == "" {
+		setDefault(&w.Table, "lk_work_order")
+	} else {
+		setDefault(&w.Returns, "row")
+		if len(w.Arguments) == 0 {
+			w.Arguments = slices.Clone(orderArguments)
+		}
+	}
+	setDefault(&w.Answers.Poll, time.Second)
+	setDefault(&w.Answers.Tag, signal.AnswerTag)
+	setDefault(&w.Answers.Version, "seq")
+}
+
 func (q *Query) fill() {
+	if q.Call != "" {
+		setDefault(&q.Change, "call")
+		if len(q.Arguments) == 0 {
+			q.Arguments = []string{"{cursor}", "{limit}"}
+		}
+	}
 	setDefault(&q.Change, "id")
+	if q.Change == "outbox" {
+		if q.Outbox == nil {
+			q.Outbox = &Outbox{}
+		}
+		setDefault(&q.Outbox.Table, "lk_outbox")
+		setDefault(&q.Outbox.Taken, "delete")
+		if len(q.Outbox.Operations) == 0 {
+			q.Outbox.Operations = []string{"insert", "update"}
+		}
+	}
 	setDefault(&q.Poll, time.Second)
 	setDefault(&q.Start, "beginning")
 	setDefault(&q.Batch, 500)
@@ -148,12 +192,46 @@ func (c *Config) validate() error {
 		}
 	}
 	if w := c.WorkOrders; w != nil {
-		switch {
-		case !tableName.MatchString(w.Table):
-			return fmt.Errorf("work_orders: table %q is not a plain name", w.Table)
-		case w.Answers.Poll < 0 || tags[w.Answers.Tag]:
-			return fmt.Errorf("work_orders: answers: poll %s is negative or tag %q is used by a query", w.Answers.Poll, w.Answers.Tag)
+		if tags[w.Answers.Tag] {
+			return fmt.Errorf("work_orders: answers: tag %q is used by a query", w.Answers.Tag)
 		}
+		if err := w.validate(c.Driver); err != nil {
+			return fmt.Errorf("work_orders: %w", err)
+		}
+	}
+	return nil
+}
+
+func (w *WorkOrders) validate(driver string) error {
+	switch {
+	case w.Table != "" && !tableName.MatchString(w.Table):
+		return fmt.Errorf("table %q is not a plain name", w.Table)
+	case w.Answers.Poll < 10*time.Millisecond:
+		return fmt.Errorf("answers: poll is %s, the least is 10ms", w.Answers.Poll)
+	case w.Answers.Call != "" && (!tableName.MatchString(w.Answers.Call) || driver == "sqlite"):
+		return fmt.Errorf("answers: call %q is not a plain name, or %s has no procedures", w.Answers.Call, driver)
+	case w.Answers.badWord() != "":
+		return fmt.Errorf("answers: words: %q is none of accepted, rejected, started, held, finished, cancelled", w.Answers.badWord())
+	case w.Procedure == "" && (len(w.Arguments) > 0 || w.Returns != "" || len(w.Again) > 0):
+		return errors.New("arguments, returns and again belong to a procedure: name it")
+	case w.Procedure == "":
+		return nil
+	case !tableName.MatchString(w.Procedure):
+		return fmt.Errorf("procedure %q is not a name such as mes.take_order", w.Procedure)
+	case driver == "sqlite":
+		return errors.New("sqlite has no procedures: use table")
+	case w.Create:
+		return errors.New("create has no use with a procedure: it makes the staging table")
+	case w.Returns != "row" && w.Returns != "out" && (w.Returns != "code" || driver != "sqlserver"):
+		return fmt.Errorf("returns %q is neither row nor out, nor is it code on sqlserver", w.Returns)
+	}
+	for _, a := range w.Arguments {
+		if !slices.Contains(orderArguments, a) {
+			return fmt.Errorf("arguments: %q is none of %s", a, strings.Join(orderArguments, ", "))
+		}
+	}
+	if !slices.Contains(w.Arguments, "message_id") && !(slices.Contains(w.Arguments, "order_no") && slices.Contains(w.Arguments, "revision")) {
+		return errors.New("arguments: the procedure needs message_id, or order_no and revision, to know an order that comes a second time")
 	}
 	return nil
 }
@@ -172,19 +250,25 @@ var needs = map[string]struct {
 	"xid8":       {[]string{"postgres"}, true},
 	"xmin":       {[]string{"postgres"}, false},
 	"rowversion": {[]string{"sqlserver"}, true},
+	"outbox":     {[]string{"postgres", "mysql", "sqlserver", "sqlite"}, false},
+	"call":       {[]string{"postgres", "mysql", "sqlserver"}, true},
 }
 
 func (q *Query) validate(driver string) error {
 	need, ok := needs[q.Change]
 	switch {
 	case !ok:
-		return fmt.Errorf("change %q is none of id, version, xid8, xmin, rowversion, mark", q.Change)
+		return fmt.Errorf("change %q is none of id, version, xid8, xmin, rowversion, mark, outbox, call", q.Change)
 	case !slices.Contains(need.drivers, driver):
 		return fmt.Errorf("change %q does not exist for %s", q.Change, driver)
 	case need.version && q.Version == "":
 		return fmt.Errorf("change %q needs version: the name of the column", q.Change)
 	case !need.version && q.Change != "mark" && q.Version != "":
 		return fmt.Errorf("version %q has no use with change %q: set change: version", q.Version, q.Change)
+	case q.Change == "call":
+		return q.validateCall()
+	case q.Call != "" || q.Done != "" || len(q.Arguments) > 0 || q.First != "":
+		return fmt.Errorf("call, arguments, first and done have no use with change %q", q.Change)
 	case !tableName.MatchString(q.Table):
 		return fmt.Errorf("table %q is not a name such as confirmation or mes.confirmation", q.Table)
 	case len(q.Key) == 0:
@@ -195,12 +279,52 @@ func (q *Query) validate(driver string) error {
 		return errors.New("change mark needs mark: {column, value, pending}")
 	case q.Mark != nil && (q.Mark.Column == "" || q.Mark.Value == q.Mark.Pending):
 		return errors.New("mark needs a column, and a value that differs from pending")
+	case (q.Outbox != nil) != (q.Change == "outbox"):
+		return fmt.Errorf("outbox has no use with change %q: set change: outbox", q.Change)
+	case q.Mark != nil && q.Change == "outbox":
+		return errors.New("mark has no use with change outbox: its rows are deleted or marked by themselves")
 	case q.Start != "beginning" && q.Start != "end":
 		return fmt.Errorf("start %q is neither beginning nor end", q.Start)
-	case q.Start == "end" && q.Change == "mark":
-		return errors.New("start end has no use with change mark: mark the old rows instead")
+	case q.Start == "end" && (q.Change == "mark" || q.Change == "outbox"):
+		return fmt.Errorf("start end has no use with change %s: mark or delete the old rows instead", q.Change)
 	case q.Poll < 10*time.Millisecond || q.Batch < 1 || q.GapWait < 0 || q.Overlap < 0 || q.OverlapRows < 0:
 		return errors.New("poll must be at least 10ms, batch at least 1, gap_wait, overlap and overlap_rows not negative")
+	}
+	return q.Outbox.validate()
+}
+
+func (q *Query) validateCall() error {
+	switch {
+	case q.Call == "" || !tableName.MatchString(q.Call):
+		return fmt.Errorf("call %q is not a name such as mes.new_confirmations", q.Call)
+	case q.Done != "" && !tableName.MatchString(q.Done):
+		return fmt.Errorf("done %q is not a name such as mes.confirmations_taken", q.Done)
+	case len(q.Key) == 0:
+		return errors.New("key is empty: name the columns that identify a row")
+	case !slices.Contains(q.Arguments, "{cursor}"):
+		return errors.New("arguments need {cursor}: without it each call would return the same rows")
+	case q.Table != "" || q.Mark != nil || q.Outbox != nil || len(q.Columns) > 0 || q.Start == "end":
+		return errors.New("table, columns, mark, outbox and start: end have no use with call: set first to where to begin")
+	case q.Poll < 10*time.Millisecond || q.Batch < 1:
+		return errors.New("poll must be at least 10ms and batch at least 1")
+	}
+	return nil
+}
+
+func (o *Outbox) validate() error {
+	if o == nil {
+		return nil
+	}
+	if !tableName.MatchString(o.Table) {
+		return fmt.Errorf("outbox: table %q is not a name such as lk_outbox", o.Table)
+	}
+	if o.Taken != "delete" && o.Taken != "mark" {
+		return fmt.Errorf("outbox: taken %q is neither delete nor mark", o.Taken)
+	}
+	for _, op := range o.Operations {
+		if op != "insert" && op != "update" && op != "delete" {
+			return fmt.Errorf("outbox: operations: %q is none of insert, update, delete", op)
+		}
 	}
 	return nil
 }

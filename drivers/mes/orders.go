@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -15,7 +16,7 @@ import (
 // TakesOrders implements signal.OrderReceiver.
 func (s *source) TakesOrders() bool { return s.config.WorkOrders != nil }
 
-// Deliver implements signal.OrderReceiver: it inserts one row for each order and revision. A revision that is there
+// Deliver implements signal.OrderReceiver: it inserts one row for each order and revision, or calls the procedure. A revision that is there
 // already has no second effect; one that is older than what is there is refused.
 func (s *source) Deliver(ctx context.Context, o signal.WorkOrder) error {
 	w := s.config.WorkOrders
@@ -24,6 +25,9 @@ func (s *source) Deliver(ctx context.Context, o signal.WorkOrder) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, statementPatience)
 	defer cancel()
+	if w.Procedure != "" {
+		return s.delivered(w, w.Procedure, o, s.callProcedure(ctx, w, o))
+	}
 	err := s.insert(ctx, w, o)
 	if class, _ := s.class(err); class == faultTable && w.Create {
 		if err := s.makeTable(ctx, w.Table); err != nil { // whatever it is, the order itself is not at fault
@@ -32,16 +36,24 @@ func (s *source) Deliver(ctx context.Context, o signal.WorkOrder) error {
 		}
 		err = s.insert(ctx, w, o)
 	}
+	return s.delivered(w, w.Table, o, err)
+}
+
+// delivered turns the error of a delivery to a table or procedure into one that says whether to try again.
+func (s *source) delivered(w *WorkOrders, name string, o signal.WorkOrder, err error) error {
 	var refused *signal.Refused
 	if err == nil || errors.As(err, &refused) {
+		if !w.answered() {
+			s.env.Reporter.Problem("query:"+answersSection, nil) // nothing else would take it back
+		}
 		return err
 	}
 	class, message := s.class(err)
-	if class == faultValue {
-		return &signal.Refused{Reason: fmt.Sprintf("the staging table %q refuses order %q revision %d: %s", w.Table, o.OrderNo, o.Revision, message)}
+	if class == faultValue || class == faultRaised {
+		return &signal.Refused{Reason: fmt.Sprintf("%q refuses order %q revision %d: %s", name, o.OrderNo, o.Revision, message)}
 	}
-	s.reportFailure(answersSection, w.Table, err)
-	return fmt.Errorf("insert order %q revision %d into %q: %s", o.OrderNo, o.Revision, w.Table, s.connector.conceal(err))
+	s.reportFailure(answersSection, name, err)
+	return fmt.Errorf("hand order %q revision %d to %q: %s", o.OrderNo, o.Revision, name, s.connector.conceal(err))
 }
 
 func (s *source) class(err error) (fault, string) {
@@ -185,6 +197,57 @@ func (s *source) makeTable(ctx context.Context, table string) error {
 	return nil
 }
 
+// answered reports whether answers are read at all.
+func (w *WorkOrders) answered() bool { return w.Table != "" || w.Answers.Call != "" }
+
+// word is the status that a word of the MES stands for. One that nobody has translated stays as it is, for the rules.
+func (a *Answers) word(status string) string {
+	if word, ok := a.Words[status]; ok {
+		return word
+	}
+	if word := strings.ToLower(status); slices.Contains(answerWords, word) {
+		return word
+	}
+	return status
+}
+
+var answerWords = []string{signal.AnswerAccepted, signal.AnswerRejected, signal.AnswerStarted, signal.AnswerHeld, signal.AnswerFinished, signal.AnswerCancelled}
+
+// badWord is a translation that means nothing.
+func (a *Answers) badWord() string {
+	for _, to := range a.Words {
+		if !slices.Contains(answerWords, to) {
+			return to
+		}
+	}
+	return ""
+}
+
+// byCall is the query that reads answers from a procedure. It returns order_no, revision, status, reason, changed_at and the
+// column of the cursor, and whatever else it likes.
+func (a *Answers) byCall() *Query {
+	q := &Query{Tag: a.Tag, Call: a.Call, Arguments: a.Arguments, Version: a.Version, Key: []string{"order_no"}, TimeColumn: "changed_at", Poll: a.Poll}
+	q.fill()
+	return q
+}
+
+// complete makes an answer of a row that a procedure returned.
+func (a *Answers) complete(row map[string]any) {
+	status, _ := row["status"].(string)
+	row["status"] = a.word(strings.TrimSpace(status))
+	if _, ok := row["revision"].(signal.Number); !ok {
+		row["revision"] = signal.Number("0")
+	}
+	for _, name := range []string{"reason", "changed_at"} {
+		if _, ok := row[name]; !ok {
+			row[name] = nil
+		}
+	}
+	if row["reason"] == nil {
+		row["reason"] = ""
+	}
+}
+
 // answers reads what the MES wrote into the status of the staging table's rows. The table itself remembers what was taken;
 // the cursor holds only what is durable and perhaps not written there.
 type answers struct {
@@ -294,7 +357,7 @@ func (a *answers) read(ctx context.Context) ([]signal.Signal, error) {
 
 func (a *answers) signal(id, order string, revision int64, status, reason, changed string, seq int64, now time.Time) signal.Signal {
 	value := map[string]any{"message_id": id, "order_no": order, "revision": signal.Number(fmt.Sprint(revision)),
-		"status": status, "error_text": reason, "changed_at": nil, "answer_seq": signal.Number(fmt.Sprint(seq))}
+		"status": a.config.Answers.word(status), "error_text": reason, "reason": reason, "changed_at": nil, "answer_seq": signal.Number(fmt.Sprint(seq))}
 	out := signal.Signal{Tag: a.config.Answers.Tag, Value: value, ReceivedTime: now,
 		Position: fmt.Sprintf("%s|%s|%d:%s", a.config.Table, escape(id), seq, escape(status))}
 	if t, ok := parseTime(changed, a.zone); ok {

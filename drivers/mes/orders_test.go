@@ -144,13 +144,13 @@ func testAnswers(t *testing.T, l *lab) {
 	positions := map[string]bool{}
 	for _, s := range p.all() {
 		v := s.Value.(map[string]any)
-		got = append(got, fmt.Sprint(v["order_no"], "/", v["revision"], " ", v["status"], v["error_text"]))
+		got = append(got, fmt.Sprint(v["order_no"], "/", v["revision"], " ", v["status"], v["reason"]))
 		positions[s.Position] = true
 		if s.Tag != "work_order_answer" || s.SourceTime.IsZero() || time.Since(s.SourceTime).Abs() > 25*time.Hour {
 			t.Errorf("signal is %+v", s)
 		}
 	}
-	want := "[1/1 ACCEPTED 2/1 REJECTEDno such item 1/1 STARTED 1/1 HELD 1/1 STARTED 1/1 FINISHED]"
+	want := "[1/1 accepted 2/1 rejectedno such item 1/1 started 1/1 held 1/1 started 1/1 finished]"
 	if fmt.Sprint(got) != want || len(positions) != 6 {
 		t.Errorf("answers are %v, want %s; positions %v", got, want, positions)
 	}

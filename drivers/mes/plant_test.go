@@ -201,6 +201,14 @@ func TestOnRealDatabases(t *testing.T) {
 		{"WorkOrderIsInsertedOnce", testDeliver},
 		{"AnswersAreTakenOnce", testAnswers},
 		{"MissingStagingTable", testMissingStagingTable},
+		{"OutboxNotesEveryChange", testOutbox},
+		{"OutboxOnlyOfInserts", testOutboxOperations},
+		{"OutboxMadeByTheOwner", testOutboxScript},
+		{"OutboxWithoutTrigger", testOutboxWithoutTrigger},
+		{"OutboxValuesAreThoseOfTheTable", testOutboxValues},
+		{"ProcedureReturnsRows", testCall},
+		{"ProcedureTakesOrders", testProcedure},
+		{"TenThousandOutOfOrder", testTenThousand},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			for _, driver := range []string{"postgres", "mysql", "sqlite"} {

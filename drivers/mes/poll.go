@@ -17,7 +17,8 @@ type poller struct {
 	book  *book
 	query *Query
 
-	ready   bool // the table was looked at and the stored state read
+	answers *Answers // the rows are answers to work orders; nil for others
+	ready   bool     // the table was looked at and the stored state read
 	columns []column
 	finder  finder
 	state   state
@@ -25,11 +26,13 @@ type poller struct {
 
 // state is a query's part of the cursor.
 type state struct {
-	Change   string  `json:"change"`
-	ID       *byID   `json:"id,omitempty"`
-	Version  *byVer  `json:"version,omitempty"`
-	Horizon  *byHor  `json:"horizon,omitempty"`
-	Unmarked [][]any `json:"unmarked,omitempty"` // keys of durable rows whose mark is perhaps not written
+	Change   string    `json:"change"`
+	ID       *byID     `json:"id,omitempty"`
+	Version  *byVer    `json:"version,omitempty"`
+	Horizon  *byHor    `json:"horizon,omitempty"`
+	Outbox   *byOutbox `json:"outbox,omitempty"`
+	Call     *byCall   `json:"call,omitempty"`
+	Unmarked [][]any   `json:"unmarked,omitempty"` // keys of durable rows whose mark is perhaps not written
 }
 
 // finder finds the rows that are new. find returns them with the position after them already noted in the state; an error
@@ -44,6 +47,9 @@ type row struct {
 	version string
 	values  map[string]any
 	extra   []string // the texts that were asked for in front of the columns
+	// problem and payload are set when the row could not be read.
+	problem *signal.Problem
+	payload []byte
 }
 
 // step does one poll.
@@ -59,7 +65,7 @@ func (p *poller) step(ctx context.Context) (more bool, err error) {
 			p.ready = false // the durable state decides where to go on
 		}
 	}()
-	if err := p.writeMarks(ctx); err != nil {
+	if err := p.settle(ctx); err != nil {
 		return false, err
 	}
 	rows, more, err := p.finder.find(ctx, p)
@@ -78,7 +84,18 @@ func (p *poller) step(ctx context.Context) (more bool, err error) {
 	if err := p.book.commit(ctx, p.query.Tag, p.state, signals); err != nil {
 		return false, err
 	}
-	return more, p.writeMarks(ctx)
+	return more, p.settle(ctx)
+}
+
+// settle tells the database what is durable, where the query's way of finding changes needs that.
+func (p *poller) settle(ctx context.Context) error {
+	switch f := p.finder.(type) {
+	case *byOutbox:
+		return f.takeAway(ctx, p)
+	case *byCall:
+		return f.confirm(ctx, p)
+	}
+	return p.writeMarks(ctx)
 }
 
 // prepare reads the stored state and the table's columns.
@@ -94,10 +111,19 @@ func (p *poller) prepare(ctx context.Context) error {
 			NextStep: "set change back, or give the query another tag (and start: end, when the old rows must not be read again)"}}
 	}
 	p.state.Change = p.query.Change
+	if p.query.Change == "call" { // the columns come with the rows
+		p.finder, err = newByCall(p)
+		return err
+	}
 	if err := p.readColumns(ctx); err != nil {
 		return err
 	}
 	switch p.query.Change {
+	case "outbox":
+		if err := p.checkTriggers(ctx); err != nil {
+			return err
+		}
+		p.finder, err = newByOutbox(p)
 	case "id":
 		p.finder, err = newByID(ctx, p, known)
 	case "version":
@@ -257,9 +283,20 @@ func (p *poller) scan(rows *sql.Rows, extra int) (row, error) {
 func (p *poller) signals(rows []row) ([]signal.Signal, error) {
 	out := make([]signal.Signal, len(rows))
 	now := time.Now()
+	table := p.query.Table
+	if table == "" {
+		table = p.query.Call
+	}
 	for i, r := range rows {
-		out[i] = signal.Signal{Tag: p.query.Tag, Value: r.values, Payload: payload(r.values), ReceivedTime: now,
-			Position: fmt.Sprintf("%s|%s|%s", p.query.Table, keyText(r.key), escape(r.version))}
+		out[i] = signal.Signal{Tag: p.query.Tag, ReceivedTime: now, Position: table + "|" + keyText(r.key) + "|" + escape(r.version)}
+		if r.problem != nil {
+			out[i].Payload, out[i].Problem = r.payload, r.problem
+			continue
+		}
+		if p.answers != nil {
+			p.answers.complete(r.values)
+		}
+		out[i].Value, out[i].Payload = r.values, payload(r.values)
 		if t, ok := r.values[p.query.TimeColumn].(time.Time); ok {
 			out[i].SourceTime = t
 		}

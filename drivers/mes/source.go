@@ -19,6 +19,7 @@ const (
 	firstWait         = 500 * time.Millisecond
 	longestWait       = 30 * time.Second
 	heldAfter         = 2 * time.Second
+	pingPoll          = 10 * time.Second
 	answersSection    = "work_orders" // the name of its part of the cursor
 )
 
@@ -61,12 +62,27 @@ func (s *source) Run(ctx context.Context, cursor []byte, emit signal.Emit) error
 		p := &poller{source: s, book: b, query: q}
 		group.Go(func() { s.loop(ctx, q.Tag, q.Table, q.Poll, p.step) })
 	}
-	if w := s.config.WorkOrders; w != nil {
+	w := s.config.WorkOrders
+	switch {
+	case w != nil && w.Answers.Call != "":
+		p := &poller{source: s, book: b, query: w.Answers.byCall(), answers: &w.Answers}
+		group.Go(func() { s.loop(ctx, answersSection, w.Answers.Call, w.Answers.Poll, p.step) })
+	case w != nil && w.Table != "":
 		a := &answers{source: s, book: b, config: w}
 		group.Go(func() { s.loop(ctx, answersSection, w.Table, w.Answers.Poll, a.step) })
+	case len(s.config.Queries) == 0: // nothing else shows whether the database is there
+		group.Go(func() {
+			s.loop(ctx, answersSection, w.Procedure, pingPoll, func(ctx context.Context) (bool, error) { return false, s.ping(ctx) })
+		})
 	}
 	group.Wait()
 	return s.db().Close()
+}
+
+func (s *source) ping(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, statementPatience)
+	defer cancel()
+	return s.db().PingContext(ctx)
 }
 
 // loop calls step at each poll, at once again when it says that there is more, and after a growing wait when it fails.
@@ -133,6 +149,11 @@ func explain(class fault, section, table, text, driver string) *signal.Problem {
 		if section == answersSection {
 			p.NextStep = fmt.Sprintf("let the database's owner run work_order.%s.sql, or set create: true and allow the agent's user to make tables", driver)
 		}
+	case faultProcedure:
+		p.Code, p.Reason = "procedure_missing", text
+		p.NextStep = "compare the name and the arguments of the procedure in the configuration with the database's"
+	case faultRaised:
+		p.Code, p.Reason = "procedure_refuses", "a procedure of the MES says: "+text
 	case faultColumn:
 		p.Code, p.Item, p.Reason = "column_missing", table, text
 		p.NextStep = "compare key, columns, version, time_column and mark with the table's columns"

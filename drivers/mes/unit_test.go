@@ -49,11 +49,38 @@ func TestMistakesInTheConfigurationAreNamed(t *testing.T) {
 		{good + "queries: [{tag: a, table: t, key: [x], change: version}]", "needs version"},
 		{good + "queries: [{tag: a, table: t, key: [x], change: mark}]", "pending"},
 		{good + "queries: [{tag: a, table: t, key: [x]}, {tag: a, table: t, key: [x]}]", "twice"},
+		{good + "queries: [{tag: a, table: t, key: [x], change: outbox, outbox: {taken: eaten}}]", "eaten"},
+		{good + "queries: [{tag: a, table: t, key: [x], outbox: {}}]", "change: outbox"},
+		{good + "queries: [{tag: a, call: p, key: [x]}]", "needs version"},
+		{good + "queries: [{tag: a, call: p, key: [x], version: s, arguments: ['{limit}']}]", "{cursor}"},
+		{good + "work_orders: {procedure: p, arguments: [order_no]}", "message_id"},
+		{good + "work_orders: {procedure: p, arguments: [message_id, colour]}", "colour"},
+		{good + "work_orders: {procedure: p, create: true}", "create"},
+		{"driver: sqlite\ndsn: x\nwork_orders: {procedure: p}", "no procedures"},
+		{good + "work_orders: {answers: {words: {DONE: ready}}}", "ready"},
 		{good + "zone: Mars/Base\nwork_orders: {}", "Mars"},
 	} {
 		_, err := Kind.New(signal.Env{}, func(into any) error { return yaml.Load([]byte(c.text), into, yaml.WithKnownFields()) })
 		if err == nil || !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), "hidden") {
 			t.Errorf("%q: error is %v, want one about %q", c.text, err, c.want)
+		}
+	}
+}
+
+// The examples of other ways to find changes, and of procedures, are configurations.
+func TestExamplesInTheSampleAreValid(t *testing.T) {
+	_, rest, _ := strings.Cut(sample, "# Other ways, as examples:\n")
+	queries, rest, _ := strings.Cut(rest, "\n# Work orders")
+	_, orders, _ := strings.Cut(rest, "# The same with procedures, as an example:\n")
+	uncommented := regexp.MustCompile(`(?m)^ *#   `)
+	for _, driver := range []string{"postgres", "mysql", "sqlserver"} {
+		p := newPlant(t)
+		s := p.make("driver: " + driver + "\ndsn: x\nqueries:\n" + uncommented.ReplaceAllString(queries, "  ") + "\n" + uncommented.ReplaceAllString(orders, "")).(*source)
+		if len(s.config.Queries) != 2 || s.config.Queries[0].Outbox == nil || s.config.Queries[1].Call == "" || s.config.WorkOrders.Procedure == "" || s.config.WorkOrders.Answers.Call == "" {
+			t.Errorf("the examples do not show everything: %+v", s.config)
+		}
+		if o := s.config.Queries[0].Outbox; o.Table != "lk_outbox" || o.Taken != "delete" || o.Create || len(o.Operations) != 2 {
+			t.Errorf("the defaults in the text are not those of the code: %+v", o)
 		}
 	}
 }
@@ -156,6 +183,8 @@ func TestValuesOfEveryKind(t *testing.T) {
 		{"postgres", "NUMERIC", "NaN", "NaN"},
 		{"postgres", "TIMESTAMPTZ", "infinity", "infinity"},
 		{"postgres", "FLOAT4", float32(0.1), signal.Number("0.1")},
+		{"postgres", "FLOAT4", float64(float32(0.1)), signal.Number("0.1")},
+		{"sqlserver", "REAL", float64(float32(0.1)), signal.Number("0.1")},
 		{"sqlserver", "MONEY", []byte("12.3400"), signal.Number("12.3400")},
 		{"sqlserver", "DATETIME2", time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC), time.Date(2026, 1, 2, 3, 4, 5, 0, tokyo)},
 		{"sqlserver", "UNIQUEIDENTIFIER", []byte{0x33, 0x22, 0x11, 0, 0x55, 0x44, 0x77, 0x66, 0x88, 0x99, 0xaa, 0xbb, 0xcc, 0xdd, 0xee, 0xff},

@@ -34,6 +34,8 @@ const (
 	kindUUID // SQL Server's byte order
 	kindText
 	kindBool
+	kindBytes
+	kindFloat32 // a float that the library hands over as a longer one
 )
 
 // kindOf reads a database's name of a column type. SQLite's is free text of the table's maker.
@@ -60,6 +62,14 @@ func kindOf(driver, typeName string) kind {
 		return kindLocal
 	case "BOOL", "BOOLEAN":
 		return kindBool
+	case "FLOAT4":
+		return kindFloat32
+	case "REAL":
+		if driver == "sqlserver" {
+			return kindFloat32
+		}
+	case "BYTEA", "VARBINARY", "BINARY", "BLOB", "IMAGE", "ROWVERSION":
+		return kindBytes
 	}
 	if driver == "mysql" {
 		switch {
@@ -87,6 +97,9 @@ func (c column) value(raw any, zone *time.Location) (any, error) {
 	case uint64:
 		return signal.Number(strconv.FormatUint(v, 10)), nil
 	case float64:
+		if c.kind == kindFloat32 {
+			return float(v, 32), nil
+		}
 		return float(v, 64), nil
 	case float32:
 		return float(float64(v), 32), nil
@@ -102,7 +115,7 @@ func (c column) value(raw any, zone *time.Location) (any, error) {
 			}
 			return u.String(), nil
 		}
-		if c.kind == kindPlain {
+		if c.kind == kindPlain || c.kind == kindBytes {
 			return bytes.Clone(v), nil
 		}
 		return c.text(string(v), zone)
@@ -183,20 +196,25 @@ func parseLayout(text string, zone *time.Location) (time.Time, string) {
 func keyText(values []any) string {
 	parts := make([]string, len(values))
 	for i, v := range values {
-		var text string
-		switch v := v.(type) {
-		case nil:
-			text = ""
-		case time.Time:
-			text = v.UTC().Format(time.RFC3339Nano)
-		case []byte:
-			text = fmt.Sprintf("%x", v)
-		default:
-			text = fmt.Sprint(v)
-		}
-		parts[i] = escape(text)
+		parts[i] = escape(keyPart(v))
 	}
 	return strings.Join(parts, ",")
+}
+
+func keyPart(v any) string {
+	switch v := v.(type) {
+	case nil:
+		return ""
+	case string:
+		return v
+	case signal.Number:
+		return string(v)
+	case time.Time:
+		return v.UTC().Format(time.RFC3339Nano)
+	case []byte:
+		return fmt.Sprintf("%x", v)
+	}
+	return fmt.Sprint(v)
 }
 
 var escape = strings.NewReplacer(`\`, `\\`, `|`, `\|`, `,`, `\,`).Replace
