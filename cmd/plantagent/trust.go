@@ -31,7 +31,9 @@ type refused struct {
 
 type certificate struct {
 	Fingerprint    string    `json:"fingerprint"`
+	Thumbprint     string    `json:"sha1"`
 	Subject        string    `json:"subject"`
+	Issuer         string    `json:"issuer"`
 	ApplicationURI string    `json:"application_uri,omitempty"`
 	Hosts          []string  `json:"hosts,omitempty"`
 	NotBefore      time.Time `json:"not_before"`

@@ -1,18 +1,12 @@
 package opcua
 
 import (
-	"crypto/rand"
+	"bytes"
 	"crypto/rsa"
-	"crypto/sha256"
 	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/hex"
-	"encoding/pem"
 	"errors"
 	"fmt"
-	"math/big"
 	"net"
-	"net/url"
 	"os"
 	"path/filepath"
 	"sort"
@@ -21,187 +15,12 @@ import (
 )
 
 const (
-	keyBits     = 2048
-	validFor    = 10 * 365 * 24 * time.Hour
 	maxRejected = 50
-	// warnBefore is how long before its end the agent's own certificate becomes a problem on the page.
-	warnBefore = 60 * 24 * time.Hour
+	// warnServer is how long before the end of a server's certificate the page says so.
+	warnServer = 30 * 24 * time.Hour
 )
 
-// identity is a certificate with its key.
-type identity struct {
-	der  []byte
-	cert *x509.Certificate
-	key  *rsa.PrivateKey
-}
-
-// loadOwn reads the agent's certificate from dir/own, and creates it at the first start or when the application URI is
-// another one than it was: the old pair is kept beside. created tells that the server has to trust a new one.
-func loadOwn(dir, uri string) (own identity, created bool, err error) {
-	certFile, keyFile := ownFiles(dir)
-	own, err = loadIdentity(certFile, keyFile)
-	switch {
-	case err == nil && uriOf(own.cert) == uri:
-		return own, false, nil
-	case err == nil:
-		if err := setAside(certFile, keyFile, fingerprint(own.der)[:12]); err != nil {
-			return own, false, err
-		}
-	case !errors.Is(err, os.ErrNotExist):
-		return own, false, fmt.Errorf("read the agent's certificate: %w", err)
-	}
-	own, err = createOwn(dir, uri)
-	return own, true, err
-}
-
-func ownFiles(dir string) (cert, key string) {
-	return filepath.Join(dir, "own", "cert.der"), filepath.Join(dir, "own", "key.pem")
-}
-
-func setAside(certFile, keyFile, mark string) error {
-	for _, f := range []string{certFile, keyFile} {
-		if err := os.Rename(f, f+".until-"+mark); err != nil {
-			return fmt.Errorf("set the agent's old certificate aside: %w", err)
-		}
-	}
-	return nil
-}
-
-func createOwn(dir, uri string) (identity, error) {
-	key, err := rsa.GenerateKey(rand.Reader, keyBits)
-	if err != nil {
-		return identity{}, fmt.Errorf("create the agent's key: %w", err)
-	}
-	template, err := certificateTemplate(uri)
-	if err != nil {
-		return identity{}, err
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
-	if err != nil {
-		return identity{}, fmt.Errorf("create the agent's certificate: %w", err)
-	}
-	pkcs8, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		return identity{}, fmt.Errorf("encode the agent's key: %w", err)
-	}
-	certFile, keyFile := ownFiles(dir)
-	if err := os.MkdirAll(filepath.Dir(certFile), 0o700); err != nil {
-		return identity{}, fmt.Errorf("create the agent's certificate folder: %w", err)
-	}
-	// The key first: a certificate without its key would be read as a whole pair.
-	if err := writeFile(keyFile, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8}), 0o600); err != nil {
-		return identity{}, err
-	}
-	if err := writeFile(certFile, der, 0o644); err != nil {
-		return identity{}, err
-	}
-	cert, err := x509.ParseCertificate(der)
-	return identity{der: der, cert: cert, key: key}, err
-}
-
-// certificateTemplate has what OPC 10000-6 asks of an application's certificate. It begins in the past because the clocks
-// of machines do.
-func certificateTemplate(uri string) (*x509.Certificate, error) {
-	u, err := url.Parse(uri)
-	if err != nil {
-		return nil, fmt.Errorf("parse application URI %q: %w", uri, err)
-	}
-	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 120))
-	if err != nil {
-		return nil, fmt.Errorf("create a serial number: %w", err)
-	}
-	host, err := os.Hostname()
-	if err != nil || host == "" {
-		host = "localhost"
-	}
-	now := time.Now()
-	return &x509.Certificate{
-		SerialNumber: serial,
-		Subject:      pkix.Name{CommonName: "Linekeeper agent", Organization: []string{"Linekeeper"}},
-		NotBefore:    now.AddDate(-1, 0, 0), NotAfter: now.Add(validFor),
-		KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageContentCommitment | x509.KeyUsageKeyEncipherment |
-			x509.KeyUsageDataEncipherment,
-		ExtKeyUsage:           []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
-		URIs:                  []*url.URL{u},
-		DNSNames:              []string{host},
-		BasicConstraintsValid: true,
-	}, nil
-}
-
-// writeFile replaces a file in one step.
-func writeFile(path string, content []byte, mode os.FileMode) error {
-	if err := os.WriteFile(path+".new", content, mode); err != nil {
-		return fmt.Errorf("write %q: %w", path, err)
-	}
-	if err := os.Rename(path+".new", path); err != nil {
-		return fmt.Errorf("write %q: %w", path, err)
-	}
-	return nil
-}
-
-// loadIdentity reads a certificate and its key, each DER or PEM, the key PKCS#1 or PKCS#8.
-func loadIdentity(certFile, keyFile string) (identity, error) {
-	der, err := readDER(certFile)
-	if err != nil {
-		return identity{}, err
-	}
-	cert, err := x509.ParseCertificate(der)
-	if err != nil {
-		return identity{}, fmt.Errorf("parse certificate %q: %w", certFile, err)
-	}
-	keyDER, err := readDER(keyFile)
-	if err != nil {
-		return identity{}, err
-	}
-	key, err := parseKey(keyDER)
-	if err != nil {
-		return identity{}, fmt.Errorf("parse key %q: %w", keyFile, err)
-	}
-	if !key.PublicKey.Equal(cert.PublicKey) {
-		return identity{}, fmt.Errorf("key %q does not belong to certificate %q", keyFile, certFile)
-	}
-	return identity{der: der, cert: cert, key: key}, nil
-}
-
-func readDER(path string) ([]byte, error) {
-	b, err := os.ReadFile(path)
-	if err != nil {
-		return nil, err
-	}
-	if block, _ := pem.Decode(b); block != nil {
-		return block.Bytes, nil
-	}
-	return b, nil
-}
-
-func parseKey(der []byte) (*rsa.PrivateKey, error) {
-	if key, err := x509.ParsePKCS1PrivateKey(der); err == nil {
-		return key, nil
-	}
-	key, err := x509.ParsePKCS8PrivateKey(der)
-	if err != nil {
-		return nil, err
-	}
-	r, ok := key.(*rsa.PrivateKey)
-	if !ok {
-		return nil, fmt.Errorf("it is a %T: OPC UA needs an RSA key", key)
-	}
-	return r, nil
-}
-
-func uriOf(c *x509.Certificate) string {
-	if len(c.URIs) == 0 {
-		return ""
-	}
-	return c.URIs[0].String()
-}
-
-func fingerprint(der []byte) string {
-	sum := sha256.Sum256(der)
-	return hex.EncodeToString(sum[:])
-}
-
-// distrust is why a server's certificate is refused.
+// distrust is why the agent refuses a server's certificate.
 type distrust struct {
 	code        string
 	fingerprint string
@@ -211,47 +30,94 @@ type distrust struct {
 
 func (d *distrust) Error() string { return d.reason }
 
-// store is the trust in servers' certificates: one folder for each source.
+// store is the trust in servers' certificates: one folder for each source, with
+//
+//	trusted/  certificates of servers, and of authorities whose servers are all trusted; their lists of revoked certificates
+//	issuers/  certificates of authorities that only complete a chain; their lists
+//	rejected/ what waits for a person
 type store struct{ dir string }
 
 func (s store) trusted() string  { return filepath.Join(s.dir, "trusted") }
+func (s store) issuers() string  { return filepath.Join(s.dir, "issuers") }
 func (s store) rejected() string { return filepath.Join(s.dir, "rejected") }
 
-// check decides about a server's certificate before anything is sent to the server but a question for its endpoints.
-// warning is a fault that is no reason to refuse.
-func (s store) check(source string, chain []byte, uri, host string, tolerates func(string) bool, now time.Time) (warning string, err error) {
+// judgement is what the agent found about a server's certificate that it does not refuse.
+type judgement struct {
+	leaf *x509.Certificate
+	// authority vouches for the certificate; nil when a person trusted this very one.
+	authority *x509.Certificate
+	// warnings are faults that are no reason to refuse: another host name, an end that is near.
+	warnings []string
+}
+
+// host is the warning about the name, the one that the page shows.
+func (j judgement) host() string {
+	if len(j.warnings) == 0 {
+		return ""
+	}
+	return j.warnings[0]
+}
+
+// check decides about a server's certificate before anything is sent to the server but a question for its endpoints. Its error
+// is a *distrust.
+func (s store) check(source string, chain []byte, uri, host string, tolerates func(string) bool, now time.Time) (j judgement, err error) {
 	certs, err := x509.ParseCertificates(chain)
 	if err != nil || len(certs) == 0 {
-		return "", &distrust{code: "certificate_unreadable", reason: fmt.Sprintf("the server's certificate cannot be read: %v", err),
+		return j, &distrust{code: "certificate_unreadable", reason: fmt.Sprintf("the server's certificate cannot be read: %v", err),
 			nextStep: "give the server a valid X.509 certificate with an RSA key"}
 	}
-	leaf := certs[0]
-	if _, ok := leaf.PublicKey.(*rsa.PublicKey); !ok {
-		return "", &distrust{code: "certificate_unreadable", fingerprint: fingerprint(leaf.Raw),
-			reason:   fmt.Sprintf("the server's certificate has a %s key", leaf.PublicKeyAlgorithm),
+	j.leaf = certs[0]
+	key, ok := j.leaf.PublicKey.(*rsa.PublicKey)
+	if !ok {
+		return j, &distrust{code: "certificate_unreadable", fingerprint: fingerprint(j.leaf.Raw),
+			reason:   fmt.Sprintf("the server's certificate has a key of the kind %s, which this agent cannot use", j.leaf.PublicKeyAlgorithm),
 			nextStep: "give the server a certificate with an RSA key of 2048 bits or more"}
 	}
-	pinned, byIssuer := s.find(certs, now)
-	if !pinned && !byIssuer {
-		return "", s.reject(source, leaf)
+	papers := s.read()
+	pinned := papers.pinned(j.leaf)
+	if !pinned {
+		if j.authority, err = papers.vouch(certs, now); err != nil {
+			return j, err
+		}
+		if j.authority == nil {
+			return j, s.reject(source, j.leaf)
+		}
 	}
-	if err := checkValidity(leaf, uri, tolerates, now); err != nil {
-		return "", err
+	if err := checkValidity(j.leaf, uri, tolerates, now); err != nil {
+		return j, err
 	}
-	return checkHost(leaf, host, pinned)
+	if j.warnings, err = checkHost(j.leaf, host, pinned); err != nil {
+		return j, err
+	}
+	if left := j.leaf.NotAfter.Sub(now); left > 0 && left < warnServer {
+		j.warnings = append(j.warnings, "the server's certificate ends on "+j.leaf.NotAfter.Format(time.DateOnly))
+	}
+	if key.N.BitLen() < keyBits {
+		j.warnings = append(j.warnings, fmt.Sprintf("the server's key has %d bits only", key.N.BitLen()))
+	}
+	return j, nil
 }
 
 func checkValidity(leaf *x509.Certificate, uri string, tolerates func(string) bool, now time.Time) error {
 	print := fingerprint(leaf.Raw)
-	if (now.After(leaf.NotAfter) || now.Before(leaf.NotBefore)) && !tolerates("expired") {
-		return &distrust{code: "certificate_expired", fingerprint: print,
-			reason: fmt.Sprintf("the server's certificate is valid from %s to %s only, and it is %s here",
-				leaf.NotBefore.Format(time.DateOnly), leaf.NotAfter.Format(time.DateOnly), now.Format(time.DateOnly)),
-			nextStep: "renew the certificate in the server, check this computer's clock, or write `tolerate: [expired]`"}
+	if !tolerates("expired") {
+		switch {
+		case now.After(leaf.NotAfter):
+			return &distrust{code: "certificate_expired", fingerprint: print,
+				reason: fmt.Sprintf("this agent refuses the server's certificate: it ended on %s, and it is %s here",
+					leaf.NotAfter.Format(time.DateOnly), now.Format(time.DateOnly)),
+				nextStep: "renew the certificate in the server, check this computer's clock, or write `tolerate: [expired]`"}
+		case now.Before(leaf.NotBefore):
+			return &distrust{code: "certificate_expired", fingerprint: print,
+				reason: fmt.Sprintf("this agent refuses the server's certificate: it begins on %s, and it is %s here",
+					leaf.NotBefore.Format(time.DateTime), now.Format(time.DateTime)),
+				nextStep: "check the clocks of this computer and of the server, or write `tolerate: [expired]`"}
+		}
 	}
 	if uri != "" && uriOf(leaf) != uri && !tolerates("application_uri") {
 		return &distrust{code: "certificate_wrong_uri", fingerprint: print,
-			reason: fmt.Sprintf("the server calls itself %q, its certificate says %q", uri, uriOf(leaf)),
+			reason: fmt.Sprintf("this agent refuses the server's certificate: the server calls itself %q, its certificate says %q",
+				uri, uriOf(leaf)),
 			nextStep: "make sure that it is the right server, let it create a new certificate, or write " +
 				"`tolerate: [application_uri]`"}
 	}
@@ -261,64 +127,135 @@ func checkValidity(leaf *x509.Certificate, uri string, tolerates func(string) bo
 // checkHost compares the address with the certificate. Where a person trusted this very certificate, another name is no
 // danger: servers are reached through gateways and by addresses that their makers did not know. Where only its issuer is
 // trusted, the name is all that tells one server from another.
-func checkHost(leaf *x509.Certificate, host string, pinned bool) (string, error) {
+func checkHost(leaf *x509.Certificate, host string, pinned bool) ([]string, error) {
 	if leaf.VerifyHostname(host) == nil {
-		return "", nil
+		return nil, nil
 	}
-	names := append([]string{}, leaf.DNSNames...)
-	for _, ip := range leaf.IPAddresses {
-		names = append(names, ip.String())
-	}
-	reason := fmt.Sprintf("the server's certificate is for %s, not for %q", strings.Join(names, ", "), host)
+	reason := fmt.Sprintf("the server's certificate is for %s, not for %q", shown(names(leaf)), host)
 	if ip := net.ParseIP(host); pinned || ip != nil && ip.IsLoopback() {
-		return reason, nil
+		return []string{reason}, nil
 	}
-	return "", &distrust{code: "certificate_wrong_host", fingerprint: fingerprint(leaf.Raw), reason: reason,
-		nextStep: "use an address from the certificate, or put the server's own certificate into trusted/"}
+	return nil, &distrust{code: "certificate_wrong_host", fingerprint: fingerprint(leaf.Raw),
+		reason:   "this agent refuses the server's certificate: " + reason,
+		nextStep: "use an address from the certificate as endpoint, or put the server's own certificate into trusted/"}
 }
 
-// find reports whether the leaf itself is in the trusted folder, or signed by an authority that is.
-func (s store) find(certs []*x509.Certificate, now time.Time) (pinned, byIssuer bool) {
+// papers are what lies in the folders of a store.
+type papers struct {
+	trusted, issuers []*x509.Certificate
+	revoked          []*x509.RevocationList
+}
+
+// read reads them anew each time: whoever puts a file there is heard at the next connect. What is no certificate and no list
+// is passed over, so that a stray file stops nothing.
+func (s store) read() (p papers) {
+	for _, folder := range []string{s.trusted(), s.issuers()} {
+		files, err := os.ReadDir(folder)
+		if err != nil {
+			continue
+		}
+		for _, f := range files {
+			der, err := readDER(filepath.Join(folder, f.Name()))
+			if err != nil {
+				continue
+			}
+			if list, err := x509.ParseRevocationList(der); err == nil {
+				p.revoked = append(p.revoked, list)
+				continue
+			}
+			certs, err := x509.ParseCertificates(der)
+			if err != nil {
+				continue
+			}
+			if folder == s.trusted() {
+				p.trusted = append(p.trusted, certs...)
+			} else {
+				p.issuers = append(p.issuers, certs...)
+			}
+		}
+	}
+	return p
+}
+
+// pinned reports whether a person trusted this very certificate.
+func (p papers) pinned(leaf *x509.Certificate) bool {
+	for _, c := range p.trusted {
+		if c.Equal(leaf) {
+			return true
+		}
+	}
+	return false
+}
+
+// vouch returns the trusted authority that stands behind a certificate, nil when there is none. An authority that would, but
+// must not any more, is an error.
+func (p papers) vouch(certs []*x509.Certificate, now time.Time) (*x509.Certificate, error) {
 	leaf := certs[0]
 	roots, middle := x509.NewCertPool(), x509.NewCertPool()
-	files, err := os.ReadDir(s.trusted())
-	if err != nil {
-		return false, false
-	}
-	for _, f := range files {
-		der, err := readDER(filepath.Join(s.trusted(), f.Name()))
-		if err != nil {
-			continue
-		}
-		c, err := x509.ParseCertificate(der)
-		if err != nil {
-			continue
-		}
-		if c.Equal(leaf) {
-			return true, false
-		}
+	for _, c := range p.trusted {
 		if c.IsCA {
 			roots.AddCert(c)
 		}
 	}
-	for _, c := range certs[1:] {
+	for _, c := range append(append([]*x509.Certificate{}, certs[1:]...), p.issuers...) {
 		middle.AddCert(c)
 	}
+	at := now
 	if now.After(leaf.NotAfter) || now.Before(leaf.NotBefore) {
-		now = leaf.NotBefore.Add(time.Second) // the leaf's own validity is judged apart, with its own reason
+		at = leaf.NotBefore.Add(time.Second) // the leaf's own validity is judged apart, with its own reason
 	}
-	_, err = leaf.Verify(x509.VerifyOptions{Roots: roots, Intermediates: middle, CurrentTime: now,
-		KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}})
-	return false, err == nil
+	options := x509.VerifyOptions{Roots: roots, Intermediates: middle, CurrentTime: at, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}}
+	chains, err := leaf.Verify(options)
+	var invalid x509.CertificateInvalidError
+	if errors.As(err, &invalid) && invalid.Reason == x509.Expired && !invalid.Cert.Equal(leaf) {
+		return nil, &distrust{code: "issuer_expired", fingerprint: fingerprint(leaf.Raw),
+			reason: fmt.Sprintf("this agent refuses the server's certificate: that of its authority %q is valid from %s to %s only",
+				subject(invalid.Cert), invalid.Cert.NotBefore.Format(time.DateOnly), invalid.Cert.NotAfter.Format(time.DateOnly)),
+			nextStep: "put the authority's renewed certificate into trusted/, or trust the server's own certificate"}
+	}
+	if err != nil {
+		return nil, nil
+	}
+	chain := chains[0]
+	if err := p.checkRevoked(chain); err != nil {
+		return nil, err
+	}
+	return chain[len(chain)-1], nil
+}
+
+// checkRevoked looks for each certificate of a chain in the list of the one that issued it. A chain without lists is taken:
+// plants seldom have them.
+func (p papers) checkRevoked(chain []*x509.Certificate) error {
+	for i, c := range chain[:len(chain)-1] {
+		for _, list := range p.revoked {
+			if !bytes.Equal(list.RawIssuer, chain[i+1].RawSubject) || list.CheckSignatureFrom(chain[i+1]) != nil {
+				continue
+			}
+			for _, r := range list.RevokedCertificateEntries {
+				if r.SerialNumber.Cmp(c.SerialNumber) != 0 {
+					continue
+				}
+				return &distrust{code: "certificate_revoked", fingerprint: fingerprint(c.Raw),
+					reason: fmt.Sprintf("this agent refuses the server's certificate: its authority %q revoked %q on %s",
+						subject(chain[i+1]), subject(c), r.RevocationTime.Format(time.DateOnly)),
+					nextStep: "give the server a new certificate; ask who runs the authority why the old one was revoked"}
+			}
+		}
+	}
+	return nil
 }
 
 // reject keeps an unknown certificate for a person to decide about.
 func (s store) reject(source string, leaf *x509.Certificate) error {
 	print := fingerprint(leaf.Raw)
 	d := &distrust{code: "certificate_unknown", fingerprint: print,
-		reason: fmt.Sprintf("the server's certificate %q with the fingerprint %s is not trusted yet", leaf.Subject.CommonName, print),
+		reason: fmt.Sprintf("this agent does not trust the server's certificate yet: %q, SHA-256 %s (SHA-1 %s)", subject(leaf), print,
+			thumbprint(leaf.Raw)),
 		nextStep: fmt.Sprintf("compare the fingerprint with the one the server shows, then run: plantagent trust %s %s",
 			source, print)}
+	if !selfSigned(leaf) {
+		d.nextStep += fmt.Sprintf("; or put the certificate of its authority %q into %s", issuer(leaf), s.trusted())
+	}
 	if err := os.MkdirAll(s.rejected(), 0o755); err != nil {
 		return fmt.Errorf("keep an unknown certificate: %w", err)
 	}
@@ -347,8 +284,11 @@ func (s store) prune() {
 // Rejected is a server's certificate that waits for a person's decision.
 type Rejected struct {
 	// Fingerprint is the SHA-256 of the certificate, 64 hexadecimal digits.
-	Fingerprint    string
+	Fingerprint string
+	// Thumbprint is the SHA-1, by which most servers' own pages list it.
+	Thumbprint     string
 	Subject        string
+	Issuer         string
 	ApplicationURI string
 	Hosts          []string
 	NotBefore      time.Time
@@ -390,12 +330,8 @@ func readRejected(path string) (Rejected, error) {
 	if err != nil {
 		return Rejected{}, err
 	}
-	r := Rejected{Fingerprint: fingerprint(der), Subject: c.Subject.String(), ApplicationURI: uriOf(c), Hosts: c.DNSNames,
-		NotBefore: c.NotBefore, NotAfter: c.NotAfter, Seen: info.ModTime()}
-	for _, ip := range c.IPAddresses {
-		r.Hosts = append(r.Hosts, ip.String())
-	}
-	return r, nil
+	return Rejected{Fingerprint: fingerprint(der), Thumbprint: thumbprint(der), Subject: c.Subject.String(), Issuer: issuer(c),
+		ApplicationURI: uriOf(c), Hosts: names(c), NotBefore: c.NotBefore, NotAfter: c.NotAfter, Seen: info.ModTime()}, nil
 }
 
 // Trust moves the refused certificate with this fingerprint to the trusted ones: the source connects within seconds,
@@ -412,7 +348,7 @@ func Trust(dir, print string) error {
 	}
 	var found []string
 	for _, r := range list {
-		if strings.HasPrefix(r.Fingerprint, want) {
+		if strings.HasPrefix(r.Fingerprint, want) || strings.HasPrefix(r.Thumbprint, want) {
 			found = append(found, r.Fingerprint)
 		}
 	}

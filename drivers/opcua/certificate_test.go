@@ -94,7 +94,7 @@ func TestAServersCertificateIsRefusedForItsOwnReason(t *testing.T) {
 			}
 			realparts.WriteFile(t, filepath.Join(s.trusted(), "one.pem"),
 				string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: tt.trusted})))
-			warning, err := s.check("press", tt.shown, tt.uri, tt.host, func(f string) bool { return f == tt.tolerate }, now)
+			found, err := s.check("press", tt.shown, tt.uri, tt.host, func(f string) bool { return f == tt.tolerate }, now)
 			var d *distrust
 			code := ""
 			if errors.As(err, &d) {
@@ -105,8 +105,8 @@ func TestAServersCertificateIsRefusedForItsOwnReason(t *testing.T) {
 			} else if err != nil {
 				t.Fatal(err)
 			}
-			if code != tt.code || (warning != "") != tt.warns {
-				t.Errorf("refused with %q, warning %q; want %q, %v", code, warning, tt.code, tt.warns)
+			if code != tt.code || (found.host() != "") != tt.warns {
+				t.Errorf("refused with %q, warnings %q; want %q, %v", code, found.warnings, tt.code, tt.warns)
 			}
 			list, _ := ListRejected(s.dir)
 			if kept := len(list) == 1; kept != (code == "certificate_unknown") {
@@ -155,30 +155,105 @@ func TestManyUnknownCertificatesDoNotFillTheDisk(t *testing.T) {
 	}
 }
 
-func TestOurCertificateIsMadeOnceAndAnewForAnotherURI(t *testing.T) {
-	dir := t.TempDir()
-	first, created, err := loadOwn(dir, "urn:linekeeper:hamburg:line1")
-	if err != nil || !created {
-		t.Fatalf("created %v, %v", created, err)
+func TestAuthoritiesVouchAndRevoke(t *testing.T) {
+	key, err := testKey()
+	if err != nil {
+		t.Fatal(err)
 	}
-	c := first.cert
-	const usage = x509.KeyUsageDigitalSignature | x509.KeyUsageContentCommitment | x509.KeyUsageKeyEncipherment | x509.KeyUsageDataEncipherment
-	if uriOf(c) != "urn:linekeeper:hamburg:line1" || c.KeyUsage != usage || first.key.N.BitLen() < 2048 || c.IsCA {
-		t.Errorf("certificate: URI %q, usage %b, %d bits", uriOf(c), c.KeyUsage, first.key.N.BitLen())
+	ca := func(name string, issuer *x509.Certificate, change func(*x509.Certificate)) ([]byte, *x509.Certificate) {
+		der := certificate(t, func(c *x509.Certificate) {
+			c.IsCA, c.Subject.CommonName, c.KeyUsage = true, name, x509.KeyUsageCertSign|x509.KeyUsageCRLSign
+			c.SubjectKeyId = []byte(name)
+			if change != nil {
+				change(c)
+			}
+		}, issuer)
+		c, err := x509.ParseCertificate(der)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return der, c
 	}
-	_, keyFile := ownFiles(dir)
-	if info, err := os.Stat(keyFile); err != nil || info.Mode().Perm() != 0o600 {
-		t.Errorf("key file: %v %v", info, err)
+	rootDER, root := ca("root", nil, nil)
+	plantDER, plant := ca("plant", root, nil)
+	oldDER, old := ca("old", nil, func(c *x509.Certificate) { c.NotAfter = now.AddDate(0, -1, 0) })
+	leaf, oldLeaf := certificate(t, nil, plant), certificate(t, nil, old)
+	serial := func(der []byte) *big.Int {
+		c, err := x509.ParseCertificate(der)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c.SerialNumber
 	}
-	again, created, err := loadOwn(dir, "urn:linekeeper:hamburg:line1")
-	if err != nil || created || fingerprint(again.der) != fingerprint(first.der) {
-		t.Errorf("not the same at the second start: created %v, %v", created, err)
+	list := func(issuer *x509.Certificate, serials ...*big.Int) []byte {
+		l := &x509.RevocationList{Number: big.NewInt(1), ThisUpdate: now.AddDate(0, -1, 0), NextUpdate: now.AddDate(0, 1, 0)}
+		for _, n := range serials {
+			l.RevokedCertificateEntries = append(l.RevokedCertificateEntries, x509.RevocationListEntry{SerialNumber: n, RevocationTime: now.AddDate(0, -1, 0)})
+		}
+		der, err := x509.CreateRevocationList(rand.Reader, l, issuer, key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return der
 	}
-	other, created, err := loadOwn(dir, "urn:linekeeper:hamburg:line2")
-	if err != nil || !created || uriOf(other.cert) != "urn:linekeeper:hamburg:line2" {
-		t.Errorf("another URI: created %v, %v", created, err)
+	for _, tt := range []struct {
+		name  string
+		shown []byte
+		files map[string][]byte
+		code  string
+		vouch string
+		says  string
+	}{
+		{"root trusted, the one between shown", append(append([]byte{}, leaf...), plantDER...), map[string][]byte{"trusted/root.der": rootDER}, "", "root", ""},
+		{"root trusted, the one between kept", leaf, map[string][]byte{"trusted/root.der": rootDER, "issuers/plant.der": plantDER}, "", "root", ""},
+		{"root trusted, the one between missing", leaf, map[string][]byte{"trusted/root.der": rootDER}, "certificate_unknown", "", `authority "plant"`},
+		{"an issuer alone is not trusted", leaf, map[string][]byte{"issuers/plant.der": plantDER, "issuers/root.der": rootDER}, "certificate_unknown", "", ""},
+		{"the one between trusted", leaf, map[string][]byte{"trusted/plant.der": plantDER, "trusted/notes.txt": []byte("hello")}, "", "plant", ""},
+		{"not revoked", leaf, map[string][]byte{"trusted/plant.der": plantDER, "trusted/plant.crl": list(plant, big.NewInt(7))}, "", "plant", ""},
+		{"revoked", leaf, map[string][]byte{"trusted/plant.der": plantDER, "issuers/plant.crl": list(plant, serial(leaf))}, "certificate_revoked", "", "plant"},
+		{"a list of somebody else's", leaf, map[string][]byte{"trusted/plant.der": plantDER, "trusted/root.crl": list(root, serial(leaf))}, "", "plant", ""},
+		{"the one between revoked", leaf, map[string][]byte{"trusted/root.der": rootDER, "issuers/plant.der": plantDER, "issuers/root.crl": list(root, serial(plantDER))}, "certificate_revoked", "", "root"},
+		{"the authority expired", oldLeaf, map[string][]byte{"trusted/old.der": oldDER}, "issuer_expired", "", "old"},
+		{"a revoked one that a person trusts", leaf, map[string][]byte{"trusted/leaf.der": leaf, "trusted/plant.crl": list(plant, serial(leaf))}, "", "", ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			s := store{t.TempDir()}
+			for name, content := range tt.files {
+				path := filepath.Join(s.dir, name)
+				if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+					t.Fatal(err)
+				}
+				realparts.WriteFile(t, path, string(content))
+			}
+			found, err := s.check("press", tt.shown, "urn:press", "press.plant", func(string) bool { return false }, now)
+			var d *distrust
+			code := ""
+			if errors.As(err, &d) {
+				code = d.code
+				if !strings.Contains(d.reason+d.nextStep, tt.says) {
+					t.Errorf("it says %q, %q: %q is missing", d.reason, d.nextStep, tt.says)
+				}
+			}
+			vouch := ""
+			if found.authority != nil {
+				vouch = found.authority.Subject.CommonName
+			}
+			if code != tt.code || vouch != tt.vouch {
+				t.Errorf("refused with %q, vouched for by %q; want %q, %q (%v)", code, vouch, tt.code, tt.vouch, err)
+			}
+		})
 	}
-	if kept, _ := filepath.Glob(filepath.Join(dir, "own", "*.until-*")); len(kept) != 2 {
-		t.Errorf("the old pair is gone: %v", kept)
+}
+
+func TestAnEndThatIsNearAndAShortKeyAreSaid(t *testing.T) {
+	s := store{t.TempDir()}
+	leaf := certificate(t, func(c *x509.Certificate) { c.NotAfter = now.AddDate(0, 0, 20) }, nil)
+	if err := os.MkdirAll(s.trusted(), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	realparts.WriteFile(t, filepath.Join(s.trusted(), "press.der"), string(leaf))
+	found, err := s.check("press", leaf, "urn:press", "press.plant", func(string) bool { return false }, now)
+	if err != nil || len(found.warnings) != 1 || !strings.Contains(found.warnings[0], "2026-05-21") {
+		t.Errorf("warnings %q, %v", found.warnings, err)
 	}
 }

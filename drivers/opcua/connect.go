@@ -129,7 +129,16 @@ func (r *reader) discover(ctx context.Context) ([]*ua.EndpointDescription, error
 	return chooseEndpoints(res.Endpoints, &r.config)
 }
 
+// unreachable puts into words why no conversation came about.
 func unreachable(endpoint string, err error) error {
+	var w *word
+	if errors.As(spoken(err), &w) {
+		if known, ok := refusals[w.status]; ok && !strings.HasPrefix(known.code, "agent_") {
+			return &trouble{code: known.code, reason: known.reason, nextStep: known.next, cause: w}
+		}
+		return &trouble{code: "server_refuses", reason: fmt.Sprintf("the server at %s refuses to talk", endpoint), cause: w,
+			nextStep: "look into the server's log for the reason"}
+	}
 	var op *net.OpError
 	if errors.As(err, &op) {
 		err = op.Err // without our own port, which is another one each time
@@ -205,11 +214,12 @@ func (r *reader) checkServer(e *ua.EndpointDescription) error {
 	if e.Server != nil {
 		uri = e.Server.ApplicationURI
 	}
-	warning, err := r.store.check(r.env.Source, e.ServerCertificate, uri, host, r.config.tolerates, time.Now())
+	j, err := r.store.check(r.env.Source, e.ServerCertificate, uri, host, r.config.tolerates, time.Now())
 	if err != nil {
 		return err
 	}
-	r.warnHost(warning)
+	r.judged = j
+	r.warnHost(j.host())
 	return nil
 }
 
@@ -226,7 +236,7 @@ func (r *reader) chooseToken(e *ua.EndpointDescription) (*ua.UserTokenPolicy, er
 	var offered []string
 	for _, t := range e.UserIdentityTokens {
 		offered = append(offered, strings.TrimPrefix(t.TokenType.String(), "UserTokenType"))
-		if t.TokenType != want || !supported(tokenPolicy(t, e)) {
+		if t.TokenType != want || !r.config.supported(tokenPolicy(t, e)) {
 			continue
 		}
 		if best == nil || tokenPolicy(best, e) == ua.SecurityPolicyURINone {
@@ -255,8 +265,11 @@ func tokenPolicy(t *ua.UserTokenPolicy, e *ua.EndpointDescription) string {
 	return t.SecurityPolicyURI
 }
 
-func supported(policy string) bool {
+// supported reports whether a secret may go out in this policy's way.
+func (c *Config) supported(policy string) bool {
 	switch policy {
+	case ua.SecurityPolicyURIBasic128Rsa15, ua.SecurityPolicyURIBasic256:
+		return c.AllowDeprecated
 	case ua.SecurityPolicyURINone, ua.SecurityPolicyURIBasic256Sha256, ua.SecurityPolicyURIAes128Sha256RsaOaep,
 		ua.SecurityPolicyURIAes256Sha256RsaPss:
 		return true
@@ -284,17 +297,31 @@ func (r *reader) dial(ctx context.Context, in *login) (*gopcua.Client, error) {
 	}
 	err = c.Dial(ctx)
 	if err == nil {
+		if err := sameSecurity(c, in.endpoint, r.own); err != nil {
+			c.Close(ctx)
+			return nil, err
+		}
 		return c, nil
 	}
-	if in.endpoint.SecurityPolicyURI != ua.SecurityPolicyURINone && closedOrRefused(err) {
-		// The library turns the server's reason into an end of file. This is nearly always it.
-		certFile, _ := ownFiles(r.env.Dir)
-		return nil, &trouble{code: "agent_not_trusted", cause: err,
-			reason: "the server closed the connection while the secure channel was opened",
-			nextStep: fmt.Sprintf("trust the agent's certificate in the server: %s, SHA-256 %s, application URI %s",
-				certFile, fingerprint(r.own.der), uriOf(r.own.cert))}
+	return nil, r.explainChannel(ctx, in.endpoint, err)
+}
+
+// sameSecurity makes sure that the channel is what was asked for: the library takes over what the server's answer says.
+func sameSecurity(c *gopcua.Client, e *ua.EndpointDescription, own identity) error {
+	if e.SecurityPolicyURI == ua.SecurityPolicyURINone {
+		return nil
 	}
-	return nil, unreachable(r.config.Endpoint, err)
+	want, err := policyFor(e, own)
+	if err != nil {
+		return err
+	}
+	_, got, err := c.SecureChannel().NewSessionSignature(e.ServerCertificate, make([]byte, 32))
+	if err != nil || got != want.SignatureURI() {
+		return &trouble{code: "downgraded", pause: true, cause: err,
+			reason:   fmt.Sprintf("the answer was secured in another way than %s", shortPolicy(e.SecurityPolicyURI)),
+			nextStep: "make sure that nobody sits between the agent and the server"}
+	}
+	return nil
 }
 
 // isNetwork reports whether the way to the server failed.
@@ -382,46 +409,4 @@ func (r *reader) newSessionConfig(in *login) *uasc.SessionConfig {
 		c.UserIdentityToken = &ua.AnonymousIdentityToken{PolicyID: in.token.PolicyID}
 	}
 	return c
-}
-
-// explainLogin turns the server's refusal into something a person can act on.
-func (r *reader) explainLogin(err error) error {
-	var status ua.StatusCode
-	if !errors.As(err, &status) {
-		return fmt.Errorf("open a session: %w", err)
-	}
-	name := statusName(status)
-	switch status {
-	case ua.StatusBadIdentityTokenInvalid:
-		// Each address of a server may have token names of its own: try those of the next one.
-		r.candidate++
-		if r.candidate%max(len(r.endpoints), 1) != 0 {
-			return fmt.Errorf("open a session: %s", name)
-		}
-		fallthrough
-	case ua.StatusBadUserAccessDenied, ua.StatusBadIdentityTokenRejected, ua.StatusBadUserSignatureInvalid:
-		return &trouble{code: "login_refused", pause: true,
-			reason:   fmt.Sprintf("the server refuses the login of %s: %s", r.userName(), name),
-			nextStep: "correct the password file or the user in the server; the agent tries rarely, so that no account is locked"}
-	case ua.StatusBadTooManySessions:
-		return &trouble{code: "too_many_sessions",
-			reason:   "the server has no free session: " + name,
-			nextStep: "close other clients, raise the server's limit, or wait until old sessions have timed out"}
-	case ua.StatusBadCertificateURIInvalid:
-		return &trouble{code: "agent_not_trusted", pause: true,
-			reason:   "the server refuses the agent's application URI: " + name,
-			nextStep: "set application_uri to " + uriOf(r.own.cert) + ", as it is in the agent's certificate"}
-	}
-	return fmt.Errorf("open a session: %s", name)
-}
-
-func (r *reader) userName() string {
-	switch u := r.config.User; {
-	case u == nil:
-		return "an anonymous user"
-	case u.Name != "":
-		return fmt.Sprintf("user %q", u.Name)
-	default:
-		return fmt.Sprintf("the user of certificate %q", u.Certificate)
-	}
 }

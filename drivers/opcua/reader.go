@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"strings"
 	"sync"
 	"time"
@@ -55,11 +54,8 @@ func (d *driver) Run(ctx context.Context, cursor []byte, emit signal.Emit) error
 	r := newReader(d, emit)
 	r.restore(cursor)
 	var wg sync.WaitGroup
-	wg.Add(1)
-	go func() {
-		defer wg.Done()
-		r.emitter.run(ctx)
-	}()
+	wg.Go(func() { r.emitter.run(ctx) })
+	wg.Go(func() { d.tend(ctx) })
 	r.run(ctx)
 	wg.Wait()
 	return nil
@@ -73,6 +69,8 @@ type reader struct {
 	log    signal.Logger
 	store  store
 	lobby  *lobby
+	// judged is what was found about the server's certificate.
+	judged judgement
 
 	own       identity
 	endpoints []*ua.EndpointDescription
@@ -202,29 +200,6 @@ func (r *reader) publishTimeout() time.Duration {
 		keepAlive = r.sub.table.KeepAlive
 	}
 	return keepAlive*(outstanding+2) + 10*time.Second
-}
-
-func (r *reader) loadOwn() error {
-	if r.own.key != nil {
-		return nil
-	}
-	own, created, err := loadOwn(r.env.Dir, r.config.ApplicationURI)
-	if err != nil {
-		return &trouble{code: "own_certificate", reason: "the agent's certificate cannot be used", cause: err,
-			nextStep: "check the folder " + filepath.Join(r.env.Dir, "own") + "; without it a new certificate is created"}
-	}
-	r.own = own
-	if created {
-		r.log.Info("certificate created, the server has to trust it", "source", r.env.Source, "sha256", fingerprint(own.der),
-			"application_uri", uriOf(own.cert))
-	}
-	if left := time.Until(own.cert.NotAfter); left < warnBefore {
-		certFile, _ := ownFiles(r.env.Dir)
-		r.problem("own_certificate", &signal.Problem{Code: "own_certificate", Item: certFile,
-			Reason:   "the agent's certificate is valid until " + own.cert.NotAfter.Format(time.DateOnly) + " only",
-			NextStep: "delete " + filepath.Dir(certFile) + ", restart the agent, and trust the new certificate in the server"})
-	}
-	return nil
 }
 
 // complain shows why the connection ended.
