@@ -112,6 +112,12 @@ func (a *Agent) open(o Options) error {
 	}
 	tc := a.cfg.translateConfig()
 	rules, err := translate.New(tc, factkey.Random)
+	if err == nil && rules.Masks() {
+		if tc.PseudonymKey, err = a.pseudonymKey(); err != nil {
+			return err
+		}
+		rules, err = translate.New(tc, factkey.Random)
+	}
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrConfig, err)
 	}

@@ -36,7 +36,13 @@ type Config struct {
 	Rules  []translate.Rule  `yaml:"rules"`
 	Units  map[string]string `yaml:"units"`
 	Items  map[string]string `yaml:"items"`
-	Log    LogConfig         `yaml:"log"`
+	// Calendars are the plant's shifts, Reasons what machines call the causes of scrap; see package translate.
+	Calendars []translate.Calendar             `yaml:"calendars"`
+	Reasons   map[string]translate.ReasonTable `yaml:"reasons"`
+	// PseudonymKeyFile holds the plant's secret for what rules pseudonymise. It is made at the first start when it is missing; all
+	// agents of a plant need the same one. Default: "pseudonym.key" in the data folder.
+	PseudonymKeyFile string    `yaml:"pseudonym_key_file"`
+	Log              LogConfig `yaml:"log"`
 	// Contact is whom an operator can call, shown on the page when something needs a person.
 	Contact string `yaml:"contact"`
 
@@ -147,7 +153,10 @@ func (c *Config) setDefaults() {
 	if c.TimeZone == "" {
 		c.TimeZone = "UTC"
 	}
-	for _, file := range []*string{&c.Hub.CAFile, &c.Hub.CertFile, &c.Hub.KeyFile, &c.Hub.WebSocketCAFile} {
+	if c.PseudonymKeyFile == "" {
+		c.PseudonymKeyFile = filepath.Join(c.DataDir, "pseudonym.key")
+	}
+	for _, file := range []*string{&c.PseudonymKeyFile, &c.Hub.CAFile, &c.Hub.CertFile, &c.Hub.KeyFile, &c.Hub.WebSocketCAFile} {
 		if *file != "" && !filepath.IsAbs(*file) {
 			*file = filepath.Join(dir, *file)
 		}
@@ -306,7 +315,7 @@ func (k *checker) rules() {
 		var rule *translate.RuleFault
 		if errors.As(err, &rule) {
 			f.Line = k.line(fmt.Sprintf("rules[%d].%s", rule.Index, rule.Key))
-		} else if key, text, ok := strings.Cut(f.Text, ": "); ok && key == "units" {
+		} else if key, text, ok := strings.Cut(f.Text, ": "); ok && (key == "units" || key == "calendars") {
 			f.Where, f.Line, f.Text = key, k.line(key), text
 		}
 		k.faults = append(k.faults, f)
@@ -395,7 +404,7 @@ func kindNames(kinds []signal.Kind) []string {
 }
 
 func (c *Config) translateConfig() translate.Config {
-	return translate.Config{Plant: c.Plant, Agent: c.Agent, Zone: c.TimeZone, Rules: c.Rules, Units: c.Units, Items: c.Items, AwaitHub: c.Hub.Address != ""}
+	return translate.Config{Plant: c.Plant, Agent: c.Agent, Zone: c.TimeZone, Rules: c.Rules, Units: c.Units, Items: c.Items, Calendars: c.Calendars, Reasons: c.Reasons, AwaitHub: c.Hub.Address != ""}
 }
 
 // silent takes the reports of drivers that are made for a check only.

@@ -70,6 +70,7 @@ func (p *pipeline) emit(ctx context.Context, b signal.Batch) error {
 }
 
 func (p *pipeline) store(ctx context.Context, b signal.Batch) error {
+	b = p.rules.Mask(b) // nothing below sees what is pseudonymised
 	var res translate.Result
 	err := p.business.Commit(ctx, func(tx *buffer.Tx) error {
 		now := p.now()

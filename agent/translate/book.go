@@ -41,6 +41,7 @@ func (w *work) book(d *draft) *fault {
 				"give a changed record a new id or row version at its source; a correction is a reversal and a new record"}
 		}
 		if before {
+			w.say(d.rule.name, "repeated", "fact %s was made of it before", d.key)
 			return nil
 		}
 	}
@@ -79,7 +80,7 @@ func (w *work) bookConfirmation(d *draft) {
 	e.OrderNo, e.Operation, e.Item, e.Unit = d.text[fOrder], d.text[fOperation], d.text[fItem], d.text[fUnit]
 	e.ScrapReason, e.Final, e.Lot, e.Person, e.Shift = d.text[fScrapReason], d.final, d.text[fLot], d.text[fPerson], d.text[fShift]
 	e.StartedAt, e.FinishedAt = w.enc.time(&w.enc.started, d.started), w.enc.time(&w.enc.finished, d.finished)
-	e.CounterRange = nil
+	e.CounterRange, e.Serial, e.ScrapReasonText = nil, d.text[fSerial], d.reasonText
 	w.emit(d.header(), confirmed(e), e.OrderNo, nil)
 }
 
@@ -139,10 +140,13 @@ type head struct {
 	key                               factkey.Key
 	source, rule, equipment, position string
 	occurred                          time.Time
+	center                            string // whose calendar counts
+	shift                             worked // of a count that a shift closed; otherwise that of occurred
+	exception                         bool
 }
 
 func (d *draft) header() head {
-	return head{d.key, d.rule.source, d.rule.name, d.text[fEquipment], d.position, d.occurred}
+	return head{key: d.key, source: d.rule.source, rule: d.rule.name, equipment: d.text[fEquipment], position: d.position, occurred: d.occurred, center: d.rule.center}
 }
 
 // emit encodes the content that the encoder holds under a header and adds it to the result.
@@ -153,12 +157,33 @@ func (w *work) emit(h head, what, orderNo string, state *pb.OrderState) {
 	e.header.Plant, e.header.Source, e.header.Rule = w.t.plant, h.source, h.rule
 	e.header.OccurredAt, e.header.RecordedAt = e.time(&e.occurred, h.occurred), e.time(&e.recorded, w.now)
 	e.header.TimeZone, e.header.Equipment, e.header.Position = w.t.zoneName, h.equipment, h.position
+	w.setShift(&h)
+	if w.explain != nil && !h.exception {
+		w.explain.add(h.source, w.now, Step{Rule: h.rule, Outcome: "fact", Text: what, Key: h.key.String(), OrderNo: orderNo})
+	}
 	body, err := proto.Marshal(&e.fact)
 	if err != nil {
 		// Every text was checked to be UTF-8, so there is nothing that an input could do to get here.
 		panic(fmt.Sprintf("encode fact %q: %v", h.position, err))
 	}
 	w.res.Facts = append(w.res.Facts, Fact{Key: h.key, Body: body, OrderNo: orderNo, What: what, OrderState: state})
+}
+
+// setShift names the shift in which it happened, and with it the date for the books where the calendar says so.
+func (w *work) setShift(h *head) {
+	e := &w.enc.header
+	e.Shift, e.ShiftDate, e.PostingDate = "", "", ""
+	c := w.t.calendarOf(h.center)
+	if c == nil {
+		return
+	}
+	s := h.shift
+	if s.name == "" {
+		s = w.shift(c, h.occurred)
+	}
+	if e.Shift, e.ShiftDate = s.name, s.date; c.byShift {
+		e.PostingDate = s.date
+	}
 }
 
 // encoder holds one message of each kind, filled anew for each fact, so that a record costs no tree of small objects.

@@ -3,15 +3,12 @@ package translate
 import (
 	"errors"
 	"fmt"
-	"slices"
 	"strconv"
 	"time"
 
 	"github.com/shopspring/decimal"
 
 	"github.com/linekeeper/linekeeper/agent/signal"
-	"github.com/linekeeper/linekeeper/proto/factkey"
-	pb "github.com/linekeeper/linekeeper/proto/linekeeper/v1"
 )
 
 // counter is what is remembered of one counted tag.
@@ -45,6 +42,15 @@ type counter struct {
 	// Before is the epoch before, until the second value after a reset: the reset may have been a misread.
 	Before *past `json:"p,omitempty"`
 	Open   *open `json:"o,omitempty"`
+
+	// On is what the last value was booked on, Then its time, and Turns the changes since: for rules that hand over with care.
+	On    *booked   `json:"k,omitempty"`
+	Then  time.Time `json:"y,omitzero"`
+	Turns []turn    `json:"v,omitempty"`
+	// Dealt is the share of the steps that the positions of this epoch are told in.
+	Dealt *dealt `json:"g,omitempty"`
+	// Scale is what is remembered of a scale: At and Raw are then what was taken from it in all.
+	Scale *scale `json:"i,omitempty"`
 }
 
 type past struct {
@@ -54,49 +60,10 @@ type past struct {
 	Told  bool            `json:"d,omitempty"`
 }
 
-// open is what is counted and not yet confirmed, and what it is booked on.
-type open struct {
-	Booked booked          `json:"k"`
-	From   decimal.Decimal `json:"f"`
-	Qty    decimal.Decimal `json:"q"`
-	// Since is the agent's time of the first count; First and Last are the source's times of the first and last.
-	Since time.Time `json:"s"`
-	First time.Time `json:"1"`
-	Last  time.Time `json:"2"`
-}
-
-// booked is what a count is booked on; a change of it closes what is open.
-type booked struct {
-	Rule      string `json:"r"`
-	Counts    string `json:"c"`
-	Order     string `json:"o,omitempty"`
-	Operation string `json:"p,omitempty"`
-	Item      string `json:"i,omitempty"`
-	Unit      string `json:"u"`
-	Equipment string `json:"e,omitempty"`
-	Center    string `json:"w,omitempty"`
-	Places    int32  `json:"d"`
-}
-
 func (c *counter) epoch() string { return c.Line + "." + strconv.Itoa(c.Epoch) }
 
-func (b *booked) row(source string) rowKey {
-	return rowKey{source, b.Order, b.Operation, b.Item, b.Counts, b.Unit}
-}
-
 func (w *work) counter(r *rule) *cell[counter] {
-	return w.counters.get(w.st, r.source+sep+r.tag)
-}
-
-// bookOn says what a count of r is booked on at present.
-func (w *work) bookOn(r *rule) booked {
-	run := w.running(r.center)
-	b := booked{
-		Rule: r.name, Counts: r.counts, Order: run.Order, Operation: run.Operation, Item: r.item, Unit: r.unit,
-		Equipment: r.equipment, Center: r.center, Places: r.places,
-	}
-	fallback(&b.Item, run.Item)
-	return b
+	return w.counters.get(w.st, r.source+sep+r.meter)
 }
 
 // reading of a counter: its value and boot mark, checked.
@@ -105,10 +72,11 @@ type sample struct {
 	boot        string
 	seen, clock time.Time // by the agent's and by the source's clock, which may be zero
 	at          time.Time // when it happened
+	on          booked    // what a count is booked on now
 }
 
 func (w *work) sample(r *rule, s *signal.Signal) (sample, *fault) {
-	w.scope = scope{sig: s, source: r.source}
+	w.scope = scope{sig: s, source: r.source, work: w}
 	sm := sample{seen: s.ReceivedTime, at: w.timeOf(s)}
 	if sm.seen.IsZero() {
 		sm.seen = w.now
@@ -143,7 +111,15 @@ func (w *work) sample(r *rule, s *signal.Signal) (sample, *fault) {
 		sm.boot = plain(b)
 	}
 	var f *fault
-	sm.raw, f = readCount(r, item, v)
+	if r.scale != nil {
+		sm.raw, f = w.readWeight(r, item, v)
+	} else {
+		sm.raw, f = readCount(r, item, v)
+	}
+	if f == nil {
+		sm.on, f = w.bookOn(r, s)
+		sm.on = w.inShift(r, sm.on, sm.at)
+	}
 	return sm, f
 }
 
@@ -174,6 +150,8 @@ func readCount(r *rule, item string, v any) (decimal.Decimal, *fault) {
 func (w *work) count(r *rule, s *signal.Signal) {
 	cell := w.counter(r)
 	c := &cell.v
+	w.muted = r.echo
+	defer func() { w.muted = false }()
 	if s.Quality != signal.Good {
 		w.badQuality(r, s, cell)
 		return
@@ -186,6 +164,17 @@ func (w *work) count(r *rule, s *signal.Signal) {
 	if c.Bad {
 		c.Bad, cell.dirty = false, true
 		w.res.Problems = append(w.res.Problems, SourceProblem{Source: r.source, Key: r.tag})
+	}
+	if r.scale != nil {
+		cell.dirty = w.weigh(r, s, c, sm) || cell.dirty
+		return
+	}
+	if c.Line == "" && !r.echo {
+		w.inherit(r)
+	}
+	if !c.Dealt.equal(r.share) {
+		w.redeal(r, c)
+		cell.dirty = true
 	}
 	if w.apply(r, s, c, sm) {
 		cell.dirty = true
@@ -332,12 +321,14 @@ func (w *work) apply(r *rule, s *signal.Signal, c *counter, sm sample) bool {
 	v, step := r.judge(c, sm)
 	switch v {
 	case isFirst:
-		w.first(r, c, sm)
+		w.first(r, s, c, sm)
 	case isSame:
+		w.say(r.name, "unchanged", "the counter stands at %s", sm.raw)
 		return r.same(c, sm)
 	case isForward:
 		c.Low, c.Before = nil, nil
-		w.forward(r, c, sm, step)
+		w.forward(r, s, c, sm, step)
+		w.sayCounted(r, c, sm, step)
 	case isReset:
 		w.reset(r, s, c, sm)
 	case isMisread:
@@ -345,6 +336,7 @@ func (w *work) apply(r *rule, s *signal.Signal, c *counter, sm sample) bool {
 	case isCorrection:
 		w.correct(r, s, c, step)
 	case isStillLow:
+		w.say(r.name, "waiting", "still below %s, which is confirmed: nothing is counted until the counter passes it", c.Raw)
 		return false
 	case isOld:
 		w.note(r, s, "counter_old_value", fmt.Sprintf("counter %q is %s with a time before that of the %s already counted; it is left out", s.Tag, sm.raw, c.Raw),
@@ -361,7 +353,27 @@ func (w *work) apply(r *rule, s *signal.Signal, c *counter, sm sample) bool {
 	if sm.boot != "" {
 		c.Boot = sm.boot
 	}
+	r.heldOver(c, sm)
 	return true
+}
+
+// sayCounted explains what became of a step.
+func (w *work) sayCounted(r *rule, c *counter, sm sample, step decimal.Decimal) {
+	if w.explain == nil {
+		return
+	}
+	text := fmt.Sprintf("%s more", step)
+	switch o := c.Open; {
+	case o == nil:
+		text += ", which is confirmed"
+	case w.waits(c):
+		text += "; it waits for the hub, which may know the counter"
+	case r.assignNext && o.Booked.Order == "":
+		text += fmt.Sprintf("; %s wait for the next order", o.Qty)
+	default:
+		text += fmt.Sprintf("; %s %s %s open, confirmed by %s at the latest", o.Qty, spoken(o.Booked.Unit), o.Booked.Counts, o.Since.Add(r.every).Format(time.RFC3339))
+	}
+	w.explain.add("", w.now, Step{Rule: r.name, Outcome: "counted", Text: text, OrderNo: sm.on.Order})
 }
 
 // same notes that the counter stood still. The time matters only where a speed is judged.
@@ -374,7 +386,7 @@ func (r *rule) same(c *counter, sm sample) bool {
 	if r.maxPerSecond.IsPositive() {
 		c.Seen, c.Clock, changed = sm.seen.UTC(), sm.clock.UTC(), true
 	}
-	return changed
+	return r.heldOver(c, sm) || changed
 }
 
 // newLine names a line of epochs: when it began, and four random characters.
@@ -382,75 +394,15 @@ func (w *work) newLine() string {
 	return w.now.UTC().Format("20060102T150405-") + w.t.newKey().String()[:4]
 }
 
-func (w *work) first(r *rule, c *counter, sm sample) {
-	*c = counter{Source: r.source, Tag: r.tag, Line: w.newLine(), Epoch: 1, At: sm.raw, Base: sm.raw, Fresh: true}
+func (w *work) first(r *rule, s *signal.Signal, c *counter, sm sample) {
+	*c = counter{Source: r.source, Tag: r.meter, Line: w.newLine(), Epoch: 1, At: sm.raw, Base: sm.raw, Fresh: true, Dealt: c.Dealt}
 	if r.fromZero && sm.raw.IsPositive() {
 		c.At, c.Base = decimal.Decimal{}, decimal.Decimal{}
-		w.forward(r, c, sm, sm.raw)
-	}
-}
-
-// forward counts step.
-func (w *work) forward(r *rule, c *counter, sm sample, step decimal.Decimal) {
-	on, at := w.bookOn(r), sm.at
-	if o := c.Open; o != nil && o.Booked != on {
-		w.rebook(r, c, on)
-	}
-	if c.Open == nil {
-		c.Open = &open{Booked: on, From: c.At, Since: w.now.UTC(), First: at.UTC()}
-		w.due(w.now.Add(r.every))
-	}
-	qty := step.Mul(r.factor)
-	c.At = c.At.Add(step)
-	c.Open.Qty, c.Open.Last = c.Open.Qty.Add(qty), at.UTC()
-	row := w.row(on.row(r.source))
-	row.counted = row.counted.Add(qty)
-	if r.closeAt.IsPositive() && c.Open.Qty.GreaterThanOrEqual(r.closeAt) && !(r.assignNext && on.Order == "") && !w.waits(c) {
-		w.close(c)
-	}
-}
-
-// waits tells that a counter which was never seen before makes no fact yet: the hub has not been heard, and it may know the
-// counter from an agent that was here before this one.
-func (w *work) waits(c *counter) bool {
-	return w.t.awaitHub && c.Fresh && !c.Told && len(w.st.State(keyMet)) == 0
-}
-
-// rebook makes room for counts that are booked on something else: what is open is confirmed, or, where it waited for an
-// order, goes to the order that came.
-func (w *work) rebook(r *rule, c *counter, on booked) {
-	o := c.Open
-	if !r.assignNext || o.Booked.Order != "" || on.Order == "" || o.Booked.Rule != on.Rule || o.Booked.Unit != on.Unit || o.Booked.Counts != on.Counts {
-		w.close(c)
+		w.forward(r, s, c, sm, sm.raw)
+		w.sayCounted(r, c, sm, sm.raw)
 		return
 	}
-	from, to := w.row(o.Booked.row(c.Source)), w.row(on.row(c.Source))
-	from.counted, to.counted = from.counted.Sub(o.Qty), to.counted.Add(o.Qty)
-	o.Booked, o.Since = on, w.now.UTC()
-	w.due(w.now.Add(r.every))
-}
-
-// endRun closes what is open on the order that ends.
-func (w *work) endRun(r *rule, next running) {
-	cell := w.counter(r)
-	o := cell.v.Open
-	if o == nil || o.Booked.Order == "" && r.assignNext || next.Order == "" && !r.closeAtEnd {
-		return
-	}
-	w.close(&cell.v)
-	cell.dirty = true
-}
-
-// adoptOpen gives counts that waited for an order to the one that runs now.
-func (w *work) adoptOpen(center string) {
-	for _, r := range w.t.byCenter[center] {
-		cell := w.counter(r)
-		on := w.bookOn(r)
-		if o := cell.v.Open; o != nil && r.assignNext && o.Booked.Order == "" && on.Order != "" {
-			w.rebook(r, &cell.v, on)
-			cell.dirty = true
-		}
-	}
+	w.say(r.name, "baseline", "the first value seen of this counter: counting begins from %s", sm.raw)
 }
 
 // reset begins a new epoch.
@@ -472,7 +424,7 @@ func (w *work) reset(r *rule, s *signal.Signal, c *counter, sm sample) {
 		"nothing to do if the counter was set to zero; use a counter that nobody resets if you can")
 	c.At = decimal.Decimal{}
 	if sm.raw.IsPositive() {
-		w.forward(r, c, sm, sm.raw)
+		w.forward(r, s, c, sm, sm.raw)
 	}
 	if !certain {
 		c.Before = before
@@ -491,14 +443,14 @@ func (w *work) misread(r *rule, s *signal.Signal, c *counter, sm sample, step de
 		"check the counts around this time if the counter really was set back")
 	c.Epoch, c.At, c.Told, c.Before, c.Low = b.Epoch, b.At, b.Told, nil, nil
 	if step.IsPositive() {
-		w.forward(r, c, sm, step)
+		w.forward(r, s, c, sm, step)
 	}
 }
 
 // correct takes parts off that were counted and not yet confirmed.
 func (w *work) correct(r *rule, s *signal.Signal, c *counter, step decimal.Decimal) {
 	o := c.Open
-	less := step.Mul(r.factor)
+	less := r.share.gain(c.At, c.At.Add(step)).Mul(o.Booked.factor(r))
 	row := w.row(o.Booked.row(c.Source))
 	row.counted, o.Qty, c.At, c.Before = row.counted.Add(less), o.Qty.Add(less), c.At.Add(step), nil
 	c.Low = nil
@@ -519,78 +471,4 @@ func (w *work) refuseStep(r *rule, s *signal.Signal, c *counter, sm sample, v ve
 		Code: "counter_decrement", Item: s.Tag, Reason: fmt.Sprintf("counter %q went back from %s to %s, below what is confirmed; nothing is counted until it passes %s again", s.Tag, c.Raw, sm.raw, c.Raw),
 		NextStep: "if the counter was set to this value by hand, correct the booked quantity by hand; use a counter that nobody sets",
 	})
-}
-
-// close makes a confirmation (or a consumption) of what is open.
-func (w *work) close(c *counter) {
-	o := c.Open
-	if o == nil {
-		return
-	}
-	c.Open = nil
-	if o.Qty.IsZero() {
-		return
-	}
-	c.Told = true
-	w.confirm(c, o, c.epoch(), o.From, c.At)
-}
-
-// confirm emits the counts of the range (from, to] of an epoch.
-func (w *work) confirm(c *counter, o *open, epoch string, from, to decimal.Decimal) {
-	b := &o.Booked
-	qty := w.row(b.row(c.Source)).settle(o.Qty, b.Places).String()
-	position := factkey.Position("counter", w.t.plant, c.Source, c.Tag, epoch, from.String(), to.String())
-	h := head{factkey.Of(position), c.Source, b.Rule, b.Equipment, position, o.Last}
-	w.enc.counter.Tag, w.enc.counter.Epoch, w.enc.counter.From, w.enc.counter.To = c.Tag, epoch, from.String(), to.String()
-	if b.Counts == kindConsumed {
-		e := w.enc.consumption()
-		w.enc.quantity.Value, w.enc.quantity.Unit = qty, b.Unit
-		e.OrderNo, e.Operation, e.Item, e.Quantity = b.Order, b.Operation, b.Item, &w.enc.quantity
-		e.Lot, e.Reservation, e.Movement = "", "", pb.MaterialConsumption_MOVEMENT_ISSUE
-		e.CounterRange = &w.enc.counter
-		w.emit(h, qty+" "+spoken(b.Unit)+" of "+b.Item+" consumed", b.Order, nil)
-		return
-	}
-	e := w.enc.confirmation()
-	e.Yield, e.Scrap, e.Rework = "", "", ""
-	switch b.Counts {
-	case kindYield:
-		e.Yield = qty
-	case kindScrap:
-		e.Scrap = qty
-	case kindRework:
-		e.Rework = qty
-	}
-	e.OrderNo, e.Operation, e.Item, e.Unit = b.Order, b.Operation, b.Item, b.Unit
-	e.ScrapReason, e.Final, e.Lot, e.Person, e.Shift = "", false, "", "", ""
-	e.StartedAt, e.FinishedAt = w.enc.time(&w.enc.started, o.First), w.enc.time(&w.enc.finished, o.Last)
-	e.CounterRange = &w.enc.counter
-	w.emit(h, confirmed(e), b.Order, nil)
-}
-
-// tickCounter closes what is due by time, and what no rule counts any more.
-func (w *work) tickCounter(cell *cell[counter]) {
-	c := &cell.v
-	o := c.Open
-	if o == nil {
-		return
-	}
-	var r *rule
-	if i := slices.IndexFunc(w.t.byTag[c.Source][c.Tag], func(r *rule) bool { return r.kind == kindCounter }); i >= 0 {
-		r = w.t.byTag[c.Source][c.Tag][i]
-	}
-	if r != nil && (r.assignNext && o.Booked.Order == "" || w.waits(c)) {
-		return
-	}
-	if r != nil {
-		if w.now.Before(o.Since) { // the clock was set back
-			o.Since, cell.dirty = w.now.UTC(), true
-		}
-		if due := o.Since.Add(r.every); due.After(w.now) {
-			w.due(due)
-			return
-		}
-	}
-	w.close(c)
-	cell.dirty = true
 }

@@ -24,7 +24,7 @@ func (w *work) reject(source string, s *signal.Signal, rule string, p signal.Pro
 		payload = []byte(plain(s.Value))
 	}
 	key, again := w.except(source, s, rule, p, payload)
-	if again {
+	if again || w.muted {
 		return
 	}
 	w.res.Quarantined = append(w.res.Quarantined, Quarantined{
@@ -41,6 +41,9 @@ func (w *work) note(r *rule, s *signal.Signal, code, reason, next string) {
 // except makes the exception's fact, at most one per (source, tag, code) and minute. again says that the very same input was
 // told of within that minute.
 func (w *work) except(source string, s *signal.Signal, rule string, p signal.Problem, payload []byte) (key factkey.Key, again bool) {
+	if w.muted {
+		return key, true
+	}
 	hash := fnvStart
 	for _, b := range payload {
 		hash = fnvByte(hash, b)
@@ -57,12 +60,20 @@ func (w *work) except(source string, s *signal.Signal, rule string, p signal.Pro
 		m.N++
 		m.Hash, m.Rule, m.Item, m.Reason, m.NextStep = hash, rule, item, p.Reason, p.NextStep
 		w.due(m.At.Add(mergeFor))
+		w.sayExcept(rule, p, factkey.Key(m.Key))
 		return factkey.Key(m.Key), again
 	}
 	key = w.t.newKey()
 	*m = merge{At: w.now, Key: key[:], N: m.N, Hash: hash, Rule: rule, Item: item, Reason: p.Reason, NextStep: p.NextStep}
 	w.tell(source, p.Code, m, w.timeOf(s), payload)
+	w.sayExcept(rule, p, key)
 	return key, false
+}
+
+func (w *work) sayExcept(rule string, p signal.Problem, key factkey.Key) {
+	if w.explain != nil {
+		w.explain.add("", w.now, Step{Rule: rule, Outcome: "exception", Key: key.String(), Text: utf8Text(p.Code + ": " + p.Reason + " (" + p.NextStep + ")")})
+	}
 }
 
 // tell encodes the exception that m describes.
@@ -76,7 +87,7 @@ func (w *work) tell(source, code string, m *merge, at time.Time, payload []byte)
 		Code: utf8Text(code), Item: utf8Text(m.Item), Reason: utf8Text(reason), NextStep: utf8Text(m.NextStep),
 		PayloadExcerpt: payload[:min(len(payload), maxExcerpt)],
 	}}
-	w.emit(head{key: factkey.Key(m.Key), source: source, rule: m.Rule, occurred: at}, "exception "+code+": "+excerptText(m.Item), "", nil)
+	w.emit(head{key: factkey.Key(m.Key), source: source, rule: m.Rule, occurred: at, exception: true}, "exception "+code+": "+excerptText(m.Item), "", nil)
 }
 
 func utf8Text(s string) string { return strings.ToValidUTF8(s, "\uFFFD") }

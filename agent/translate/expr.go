@@ -27,6 +27,9 @@ type expr struct {
 	steps []pathStep
 	prg   cel.Program
 	other *expr // taken where a path leads to nothing
+	// looksAt are the tags whose last value it asks for; ofSignal says that it reads the signal itself.
+	looksAt  []string
+	ofSignal bool
 }
 
 // pathStep is a key of a map, or an index when key is empty.
@@ -39,7 +42,8 @@ type pathStep struct {
 type scope struct {
 	sig    *signal.Signal
 	source string
-	item   any // the list element with "each"
+	item   any   // the list element with "each"
+	work   *work // knows the last values of other tags
 }
 
 // costLimit bounds the work of one expression on one message.
@@ -54,10 +58,11 @@ func compile(src string, withItem bool) (*expr, error) {
 	if e := compileLiteral(src); e != nil {
 		return e, nil
 	}
-	if e := compilePath(src, withItem); e != nil {
-		return e, nil
+	e, err := compilePath(src, withItem), error(nil)
+	if e == nil {
+		e, err = compileCEL(src, withItem)
 	}
-	return compileCEL(src, withItem)
+	return e, err
 }
 
 func compileLiteral(src string) *expr {
@@ -89,7 +94,7 @@ func compilePath(src string, withItem bool) *expr {
 		if rest != "" {
 			return nil
 		}
-	case "topic_parts":
+	case "topic_parts", "labels", "tags":
 		if rest == "" {
 			return nil
 		}
@@ -104,9 +109,22 @@ func compilePath(src string, withItem bool) *expr {
 		}
 		e.steps, rest = append(e.steps, step), after
 	}
-	if root == "topic_parts" && (len(e.steps) != 1 || e.steps[0].key != "") {
-		return nil
+	switch root {
+	case "topic_parts":
+		if len(e.steps) != 1 || e.steps[0].key != "" {
+			return nil
+		}
+	case "labels":
+		if len(e.steps) != 1 || e.steps[0].key == "" {
+			return nil
+		}
+	case "tags":
+		if e.steps[0].key == "" {
+			return nil
+		}
+		e.looksAt = []string{e.steps[0].key}
 	}
+	e.ofSignal = root != "tags" && root != "source"
 	return e
 }
 
@@ -161,6 +179,17 @@ func (e *expr) eval(in *scope) (any, error) {
 		return in.sig.Position, nil
 	case "topic_parts":
 		return topicPart(in.sig.Topic, e.steps[0].index), nil
+	case "labels":
+		if v, ok := in.sig.Labels[e.steps[0].key]; ok {
+			return v, nil
+		}
+		return nil, nil
+	case "tags":
+		v = in.last(e.steps[0].key)
+		for i := range e.steps[1:] {
+			v = e.steps[i+1].of(v)
+		}
+		return v, nil
 	}
 	for i := range e.steps {
 		v = e.steps[i].of(v)
@@ -211,6 +240,12 @@ func (in *scope) ResolveName(name string) (any, bool) {
 		return in.source, true
 	case "position":
 		return in.sig.Position, true
+	case "labels":
+		labels := make(map[string]any, len(in.sig.Labels))
+		for k, v := range in.sig.Labels {
+			labels[k] = v
+		}
+		return labels, true
 	}
 	return nil, false
 }
@@ -219,7 +254,11 @@ func (in *scope) ResolveName(name string) (any, bool) {
 func (in *scope) Parent() cel.Activation { return nil }
 
 func (e *expr) run(in *scope) (any, error) {
-	out, _, err := e.prg.Eval(in)
+	var vars cel.Activation = in
+	if len(e.looksAt) > 0 {
+		vars = withTags{in, e.looksAt}
+	}
+	out, _, err := e.prg.Eval(vars)
 	if err != nil {
 		return nil, fmt.Errorf("expression %q: %w", e.src, err)
 	}
@@ -267,6 +306,7 @@ func newCELEnv(withItem bool) (*cel.Env, error) {
 		cel.Variable("payload", dyn), cel.Variable("topic", cel.StringType), cel.Variable("tag", cel.StringType),
 		cel.Variable("source", cel.StringType), cel.Variable("position", cel.StringType),
 		cel.Variable("topic_parts", cel.ListType(cel.StringType)),
+		cel.Variable("labels", dyn), cel.Variable("tags", dyn),
 		cel.Function("dec", cel.Overload("dec_exact", []*cel.Type{dyn}, dyn,
 			cel.UnaryBinding(func(a ref.Val) ref.Val { return exactly(func(d ...decimal.Decimal) decimal.Decimal { return d[0] }, a) }))),
 		binary("add", decimal.Decimal.Add),
@@ -304,7 +344,8 @@ func compileCEL(src string, withItem bool) (*expr, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%q: %w", src, err)
 	}
-	return &expr{src: src, prg: prg}, nil
+	e := &expr{src: src, prg: prg}
+	return e, e.roots(ast)
 }
 
 func firstLine(s string) string {

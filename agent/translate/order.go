@@ -72,10 +72,11 @@ func (w *work) setRunning(center string, next running) {
 	changed := c.v.Order != next.Order || c.v.Operation != next.Operation
 	if changed {
 		for _, r := range w.t.byCenter[center] {
-			w.endRun(r, next)
+			w.endRun(r, center, next)
 		}
 	}
 	c.v, c.dirty = next, true
+	w.turned = true
 	if changed {
 		w.adoptOpen(center)
 	}
@@ -97,13 +98,14 @@ func (w *work) state(r *rule, s *signal.Signal) {
 }
 
 func (w *work) applyState(r *rule, s *signal.Signal) *fault {
-	w.scope = scope{sig: s, source: r.source}
+	w.scope = scope{sig: s, source: r.source, work: w}
 	if r.when != nil {
 		v, err := r.when.eval(&w.scope)
 		if err != nil {
 			return ruleFailed(r, "when", err)
 		}
 		if yes, _ := v.(bool); !yes {
+			w.say(r.name, "skipped", "when: %s is false", r.when.src)
 			return nil
 		}
 	}
@@ -138,6 +140,7 @@ func (w *work) orderTag(d *draft) {
 	no := d.text[fOrder]
 	last := w.tags.get(w.st, d.rule.source+sep+d.rule.tag)
 	if last.v == no && (no != "" || w.contexts.get(w.st, d.center).v.Order == "") {
+		w.say(d.rule.name, "unchanged", "order %q still runs", no)
 		return
 	}
 	last.v, last.dirty = no, true
@@ -158,6 +161,7 @@ func (w *work) bookOrderState(d *draft) {
 	}
 	word := stateWord(d.state)
 	if d.rule.kind == kindState && c.v.State == word && c.v.Reason == d.text[fReason] {
+		w.say(d.rule.name, "repeated", "order %s is %s already", no, word)
 		return // the source repeats itself
 	}
 	c.dirty = true

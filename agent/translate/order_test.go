@@ -102,7 +102,7 @@ func TestOrderTagSaysSomethingOnlyWhenItChanges(t *testing.T) {
 func TestValidateNamesRuleAndKey(t *testing.T) {
 	for _, c := range []struct{ rule, want string }{
 		{`{rule: counter, source: s, tag: t, counts: yield, unit: C62}`, `rule "number 1": name is missing`},
-		{`{name: x, rule: weight, source: s, tag: t}`, `rule "x": rule "weight" is not a kind`},
+		{`{name: x, rule: weigh, source: s, tag: t}`, `rule "x": rule "weigh" is not a kind`},
 		{`{name: x, rule: reading, source: nope, tag: t}`, `rule "x": source "nope" is not a source`},
 		{`{name: x, rule: counter, source: s, tag: t, unit: C62}`, `rule "x": counts is missing`},
 		{`{name: x, rule: counter, source: s, tag: t, counts: good, unit: C62}`, `rule "x": counts "good" is none of`},

@@ -79,7 +79,7 @@ type factSpec struct {
 var factSpecs = map[string]factSpec{
 	"production_confirmation": {factConfirmation, []field{
 		fOrder, fOperation, fItem, fYield, fScrap, fRework, fUnit, fScrapReason, fFinal, fStartedAt, fFinishedAt, fLot, fPerson,
-		fShift, fOccurredAt, fEquipment}, []field{fOrder}},
+		fShift, fOccurredAt, fEquipment, fSerial}, []field{fOrder}},
 	"material_consumption": {factConsumption, []field{
 		fOrder, fOperation, fItem, fQuantity, fUnit, fLot, fReservation, fMovement, fOccurredAt, fEquipment},
 		[]field{fOrder, fItem, fQuantity}},
@@ -116,6 +116,8 @@ type draft struct {
 	started  time.Time
 	finished time.Time
 	center   string // whose running order the state changes
+
+	reasonText string // what the reason's code means
 }
 
 // fault is why an input cannot become a fact.
@@ -130,7 +132,7 @@ func (f *fault) problem() signal.Problem {
 // record reads the facts that one rule makes of one signal. Faults of single elements do not stop the others.
 func (w *work) record(r *rule, s *signal.Signal) (faults []*fault) {
 	in := &w.scope
-	*in = scope{sig: s, source: r.source}
+	*in = scope{sig: s, source: r.source, work: w}
 	if s.Quality != signal.Good {
 		return []*fault{{"bad_quality", s.Tag, fmt.Sprintf("tag %q has quality %s (%s)", s.Tag, s.Quality, s.Status), "mend the sensor or the connection at the source"}}
 	}
@@ -172,8 +174,12 @@ func (w *work) draft(r *rule, in *scope, index int) *fault {
 			return wrongType(r.when, v, "true or false")
 		}
 		if !yes {
+			w.say(r.name, "skipped", "when: %s is false", r.when.src)
 			return nil
 		}
+	}
+	if r.serial && w.blank(r, in) {
+		return nil
 	}
 	w.staged = append(w.staged, draft{rule: r})
 	d := &w.staged[len(w.staged)-1]
@@ -249,6 +255,9 @@ func (w *work) fill(d *draft, in *scope) *fault {
 		if d.occurred = d.finished; d.occurred.IsZero() {
 			d.occurred = w.timeOf(in.sig)
 		}
+	}
+	if r.serial { // what else is said of it may differ when it is scanned again
+		d.hash = fnvText(fnvStart, d.text[fSerial])
 	}
 	return w.complete(d, in.sig)
 }
@@ -333,6 +342,11 @@ func (w *work) setText(d *draft, m *mapped, text string) *fault {
 			d.returned = true
 		default:
 			return &fault{"unknown_movement", m.expr.src, fmt.Sprintf("movement %q is neither issue nor return", text), "map the source's word with an expression, such as payload.m == '261' ? 'issue' : 'return'"}
+		}
+	case fScrapReason:
+		raw := text
+		if text, d.reasonText = d.rule.reason(raw); d.reasonText == "" && d.rule.reasons != nil {
+			w.tellReason(d.rule, w.scope.sig, raw)
 		}
 	case fState:
 		s, ok := d.rule.states[text]

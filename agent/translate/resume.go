@@ -32,12 +32,19 @@ func (t *Translator) ResumeFrom(st State, now time.Time, marks []*pb.SourceMark)
 		if !ok || err != nil {
 			continue
 		}
-		for _, r := range t.byTag[m.GetSource()][m.GetTag()] {
-			if r.kind == kindCounter {
-				cell := w.counter(r)
-				cell.dirty = w.resume(r, &cell.v, line, epoch, to) || cell.dirty
-			}
+		r := t.byMeter[[2]string{m.GetSource(), m.GetTag()}]
+		if r == nil {
+			continue
 		}
+		cell := w.counter(r)
+		if r.scale != nil {
+			cell.dirty = cell.v.resumeScale(line, epoch, to) || cell.dirty
+			continue
+		}
+		if !cell.v.Dealt.equal(r.share) {
+			w.redeal(r, &cell.v)
+		}
+		cell.dirty = w.resume(r, &cell.v, line, epoch, r.share.heard(to)) || cell.dirty
 	}
 	return w.end()
 }
@@ -83,7 +90,7 @@ func (w *work) resume(r *rule, c *counter, line string, epoch int, to decimal.De
 
 // follow lets a counter go on from the hub's mark, with nothing else remembered of it.
 func (r *rule) follow(c *counter, line string, epoch int, to decimal.Decimal) {
-	*c = counter{Source: r.source, Tag: r.tag, Line: line, Epoch: epoch, At: to, Raw: r.shown(to), Told: true}
+	*c = counter{Source: r.source, Tag: r.meter, Line: line, Epoch: epoch, At: to, Raw: r.shown(to), Told: true, Dealt: c.Dealt}
 }
 
 // shown is what the PLC shows at a position of an epoch.
@@ -132,7 +139,7 @@ func (w *work) trim(r *rule, c *counter, to decimal.Decimal) bool {
 	if o == nil || !to.GreaterThan(o.From) {
 		return false
 	}
-	known := to.Sub(o.From).Mul(r.factor)
+	known := r.share.gain(o.From, to).Mul(o.Booked.factor(r))
 	if known.GreaterThan(o.Qty) {
 		known = o.Qty
 	}
@@ -185,7 +192,7 @@ func (w *work) join(r *rule, c *counter, line string, epoch int, to decimal.Deci
 func (w *work) rejoin(r *rule, c *counter, line string, epoch int, to, ahead decimal.Decimal) {
 	c.Line, c.Epoch, c.At, c.Told = line, epoch, to.Add(ahead), true
 	if o := c.Open; o != nil {
-		left := ahead.Mul(r.factor)
+		left := r.share.gain(to, to.Add(ahead)).Mul(o.Booked.factor(r))
 		row := w.row(o.Booked.row(c.Source))
 		row.stored = row.stored.Add(o.Qty.Sub(left))
 		if o.From, o.Qty = to, left; left.IsZero() {
@@ -203,10 +210,11 @@ func (w *work) openGap(r *rule, c *counter, from, gap decimal.Decimal) {
 		return
 	}
 	if c.Open == nil {
-		c.Open = &open{Booked: w.bookOn(r), Since: w.now.UTC(), First: w.now.UTC(), Last: w.now.UTC()}
+		on, _ := w.bookOn(r, nil)
+		c.Open = &open{Booked: w.inShift(r, on, w.now), Since: w.now.UTC(), First: w.now.UTC(), Last: w.now.UTC()}
 		w.due(w.now.Add(r.every))
 	}
-	qty := gap.Mul(r.factor)
+	qty := r.share.gain(from, from.Add(gap)).Mul(c.Open.Booked.factor(r))
 	c.Open.From, c.Open.Qty = from, c.Open.Qty.Add(qty)
 	row := w.row(c.Open.Booked.row(c.Source))
 	row.counted = row.counted.Add(qty)
@@ -217,9 +225,9 @@ func (w *work) tellGap(r *rule, c *counter, epoch string, from, gap decimal.Deci
 	if gap.IsZero() {
 		return
 	}
-	b := w.bookOn(r)
+	b, _ := w.bookOn(r, nil)
 	b.Order, b.Operation, b.Item = "", "", r.item
-	o := &open{Booked: b, Qty: gap.Mul(r.factor), First: w.now.UTC(), Last: w.now.UTC()}
+	o := &open{Booked: b, Qty: r.share.gain(from, from.Add(gap)).Mul(b.factor(r)), First: w.now.UTC(), Last: w.now.UTC()}
 	row := w.row(b.row(c.Source))
 	row.counted = row.counted.Add(o.Qty)
 	w.confirm(c, o, epoch, from, from.Add(gap))

@@ -29,6 +29,7 @@ const (
 	prefixTag     = "t/g/" // source, tag: last order number of an order tag
 	prefixSeen    = "t/d/" // source, block: keys seen lately
 	prefixIgnored = "t/i/" // source, tag: 1
+	prefixKept    = "t/v/" // source, tag: its last good value, where expressions look at it
 	keyDue        = "t/due"
 	keyPruned     = "t/pruned"
 	keyMet        = "t/met" // set once the hub's marks came

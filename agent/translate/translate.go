@@ -54,6 +54,11 @@ type work struct {
 	staged []draft
 	enc    encoder
 	replay bool
+	muted  bool // exceptions were told by another output of the same counter
+	turned bool // what counts are booked on changed with this signal
+
+	explain *explainer // nil: nobody asks
+	shifts  map[*calendar]worked
 
 	counters table[counter]
 	contexts table[running]
@@ -108,7 +113,11 @@ func (w *work) batch(b signal.Batch) Result {
 	w.res.Facts = make([]Fact, 0, len(b.Signals))
 	byTag := w.t.byTag[b.Source]
 	for i := range b.Signals {
-		w.signal(b.Source, byTag, &b.Signals[i])
+		s := &b.Signals[i]
+		if w.explain != nil {
+			w.explain.begin(b.Source, s, w.timeOf(s))
+		}
+		w.signal(b.Source, byTag, s)
 	}
 	return w.end()
 }
@@ -127,6 +136,13 @@ func (w *work) signal(source string, byTag map[string][]*rule, s *signal.Signal)
 		return
 	}
 	rules, all := byTag[s.Tag], byTag["*"]
+	if kept := w.t.kept[[2]string{source, s.Tag}]; kept && !w.replay {
+		w.turned = w.keep(source, s)
+		if len(rules)+len(all) == 0 {
+			w.turnNow(s)
+			return
+		}
+	}
 	if len(rules) == 0 && s.Tag == signal.AnswerTag {
 		w.answer(source, s)
 	} else if len(rules)+len(all) == 0 {
@@ -145,6 +161,7 @@ func (w *work) signal(source string, byTag map[string][]*rule, s *signal.Signal)
 			w.state(r, s)
 		}
 	}
+	w.turnNow(s)
 	var faults []*fault
 	var faulty *rule
 	for _, r := range rules {
@@ -161,6 +178,14 @@ func (w *work) signal(source string, byTag map[string][]*rule, s *signal.Signal)
 		}
 	}
 	w.bookAll(source, s, faults, faulty)
+}
+
+// turnNow notes a change of what counts are booked on, before anything is counted on it.
+func (w *work) turnNow(s *signal.Signal) {
+	if w.turned && len(w.t.byTime) > 0 {
+		w.turn(s)
+	}
+	w.turned = false
 }
 
 // bookAll books what a signal gave. A signal that failed in part is booked in part only when each part has a key of its
@@ -198,6 +223,7 @@ func plausible(t time.Time) bool { return t.Year() > 1970 && t.Year() <= 9999 }
 // reading takes a value as it is. A tag that is no text is written readably: it would keep all readings of its batch from
 // being stored.
 func (w *work) reading(r *rule, s *signal.Signal) {
+	w.say(r.name, "reading", "kept as telemetry")
 	w.res.Readings = append(w.res.Readings, &pb.Reading{
 		Source: r.source, Tag: readable(s.Tag), Value: plain(s.Value), Quality: s.Quality.String(), At: stamp(w.timeOf(s)), Equipment: r.equipment,
 	})
@@ -233,7 +259,11 @@ func (t *Translator) NextTick(st State) time.Time { return readTimeState(st, key
 // Tick closes confirmations that are due by time and reports exceptions that were merged. Calling it early or often does no
 // harm.
 func (t *Translator) Tick(st State, now time.Time) Result {
-	w := t.begin(st, now)
+	return t.begin(st, now).tick()
+}
+
+func (w *work) tick() Result {
+	st := w.st
 	writeTimeState(st, keyDue, time.Time{})
 	for _, key := range keysUnder(st, prefixCounter) {
 		w.tickCounter(w.counters.get(st, key))
