@@ -45,6 +45,7 @@ const (
 type cli struct {
 	Config string `short:"c" default:"${config}" env:"PLANTAGENT_CONFIG" help:"Configuration file." placeholder:"FILE"`
 
+	Init      initCmd    `cmd:"" help:"Lead from nothing to a first fact: ask, look at the sources, write the configuration, try it."`
 	Run       runCmd     `cmd:"" help:"Run the agent in this window until Ctrl-C."`
 	Check     checkCmd   `cmd:"" help:"Check the configuration without touching the network."`
 	Status    statusCmd  `cmd:"" help:"Say how the running agent is. Exit code: 0 ok, 1 degraded, 2 offline and buffering, 3 losing data, 4 not running."`
