@@ -72,7 +72,9 @@ func (s *setup) compose(sources []*found) string {
 	return b.String()
 }
 
+// dump writes a mapping or list as lines of a block, however it was written before.
 func dump(n *yaml.Node) string {
+	n.Style &^= yaml.FlowStyle
 	raw, err := yaml.Dump(n, yaml.WithIndent(2))
 	if err != nil {
 		return fmt.Sprintf("# %v", err)
