@@ -68,7 +68,9 @@ function plain(o) {
 }
 
 function revived(o) {
-    const parameter = (p) => ({ ...p, value: new Variant({ dataType: DataType[p.value.dataType], value: revivedValue(p.value) }) });
+    const parameter = (p) => ({ ...p, value: new Variant({
+        dataType: DataType[p.value.dataType], arrayType: VariantArrayType.Scalar, value: revivedValue(p.value)
+    }) });
     const copy = { ...o };
     if (copy.startTime) copy.startTime = new Date(copy.startTime);
     if (copy.endTime) copy.endTime = new Date(copy.endTime);
@@ -87,7 +89,8 @@ function shownState(job) {
 
 function parameterOf(o, id) {
     const p = (o.jobOrderParameters ?? []).find((p) => (p.ID ?? p.iD ?? p.id) === id);
-    return p ? String(p.value.value) : "";
+    if (!p) return "";
+    return Array.isArray(p.value.value) ? String(p.value.value[0] * 2 ** 32 + p.value.value[1]) : String(p.value.value);
 }
 
 class Machine {
@@ -107,7 +110,14 @@ class Machine {
             namespace: own, componentOf: this.folder, browseName: "JobResponses", nodeId: `s=${name}.JobResponses`
         });
         for (const [method, act] of Object.entries(methods)) {
-            this.receiver.getMethodByName(method, control).bindMethod((args, context) => this.call(method, act, args, context));
+            this.receiver.getMethodByName(method, control).bindMethod(async (args, context) => {
+                try {
+                    return await this.call(method, act, args, context);
+                } catch (e) {
+                    console.log(method, e);
+                    throw e;
+                }
+            });
         }
         this.provider.getMethodByName("RequestJobResponseByJobOrderID", control)?.bindMethod(async (args, context) => {
             const job = this.find(args[0].value);

@@ -1,0 +1,492 @@
+package opcua
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/linekeeper/linekeeper/agent/signal"
+	"github.com/linekeeper/linekeeper/buildscripts/realparts"
+)
+
+// seed is that of a random test; ORDER_SEED gives it back.
+func seed(t testing.TB) (*rand.Rand, uint64) {
+	t.Helper()
+	n := uint64(time.Now().UnixNano())
+	if s := os.Getenv("ORDER_SEED"); s != "" {
+		var err error
+		if n, err = strconv.ParseUint(s, 10, 64); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Logf("ORDER_SEED=%d", n)
+	return rand.New(rand.NewPCG(n, n)), n
+}
+
+// shop is machines that take orders, and the driver that hands them over.
+type shop struct {
+	*bench
+	plant *realparts.Plant
+	d     *orderDriver
+}
+
+const quickOrders = `
+endpoint: %s
+security_policy: None
+anonymous: true
+publishing_interval: 50ms
+keep_alive: 2s
+work_orders: %s
+`
+
+func newShop(t testing.TB, o realparts.JobOptions, workOrders string) *shop {
+	t.Helper()
+	s := &shop{bench: newBench(t), plant: realparts.NodeOPCUAJobs(t, o)}
+	s.open(workOrders)
+	return s
+}
+
+// open makes the driver and runs it: after a crash on the same folder.
+func (s *shop) open(workOrders string) {
+	s.t.Helper()
+	d, err := Kind.New(s.env(), decodeYAML(fmt.Sprintf(quickOrders, s.plant.Endpoint(), workOrders)))
+	if err != nil {
+		s.t.Fatalf("make the driver: %v", err)
+	}
+	s.d = d.(*orderDriver)
+	s.d.pace.retryMax = 300 * time.Millisecond
+	s.d.orders.pace = orderPace{call: 400 * time.Millisecond, settle: 600 * time.Millisecond, connect: 2 * time.Second}
+	ctx, cancel := context.WithCancel(s.t.Context())
+	s.cancel, s.done = cancel, make(chan error, 1)
+	go func() { s.done <- s.d.Run(ctx, s.cursor, s.emit) }()
+	s.t.Cleanup(s.stop)
+}
+
+func testOrder(no string, revision int64) signal.WorkOrder {
+	at := time.Date(2026, 3, 1, 6, 0, 0, 0, time.UTC)
+	return signal.WorkOrder{
+		OrderNo: no, Revision: revision, Item: "FG-GEAR", Description: "gear", Quantity: signal.Number(strconv.FormatInt(10*revision, 10)), Unit: "C62",
+		Priority: 5, Lot: "L1", PlannedStart: at, PlannedEnd: at.Add(8 * time.Hour),
+		Operations: []signal.Operation{{Operation: "10", Description: "press", WorkCenter: "Press1", Quantity: "10", Unit: "C62"}},
+		Components: []signal.Component{{Item: "RM-STEEL", Required: "12.50", Unit: "KGM", Operation: "10", Reservation: "R1"}},
+	}
+}
+
+func cancelled(o signal.WorkOrder) signal.WorkOrder {
+	o.Cancelled = true
+	return o
+}
+
+// deliver does what the agent does: it offers a revision again until the machine has it or refuses it.
+func (s *shop) deliver(o signal.WorkOrder) error {
+	s.t.Helper()
+	var refused *signal.Refused
+	var last error
+	for end := time.Now().Add(60 * time.Second); time.Now().Before(end); {
+		ctx, cancel := context.WithTimeout(s.t.Context(), 10*time.Second)
+		last = s.d.Deliver(ctx, o)
+		cancel()
+		if last == nil || errors.As(last, &refused) {
+			return last
+		}
+		pause(s.t.Context(), 30*time.Millisecond)
+	}
+	s.t.Fatalf("deliver %s/%d: %v", o.OrderNo, o.Revision, last)
+	return nil
+}
+
+// answers are the answers of an order in the order they were told.
+func (s *shop) answers(no string) string {
+	var list []string
+	seen := map[string]bool{}
+	for _, a := range s.values(signal.AnswerTag) {
+		v := a.Value.(map[string]any)
+		if v["order_no"] != no {
+			continue
+		}
+		if a.Position == "" || seen[a.Position] {
+			s.t.Errorf("position %q is empty or comes twice", a.Position)
+		}
+		seen[a.Position] = true
+		list = append(list, fmt.Sprintf("%s/%s", v["status"], v["revision"]))
+	}
+	return strings.Join(list, " ")
+}
+
+func (s *shop) awaitAnswers(no, want string) {
+	s.t.Helper()
+	realparts.Eventually(s.t, 15*time.Second, no+" is "+want, func() error {
+		if got := s.answers(no); got != want {
+			return fmt.Errorf("answers are %q", got)
+		}
+		return nil
+	})
+}
+
+func (s *shop) machine(name string) realparts.JobMachine {
+	s.t.Helper()
+	all, _ := s.plant.JobMachines(s.t)
+	return all[name]
+}
+
+func (s *shop) move(machine, id, to string) {
+	s.t.Helper()
+	s.plant.Post(s.t, "/move", map[string]any{"machine": machine, "id": id, "to": to})
+}
+
+func TestOrderBecomesAJobAndItsStatesComeBack(t *testing.T) {
+	s := newShop(t, realparts.JobOptions{}, "{job_control: {poll: 100ms}}")
+	if err := s.deliver(testOrder("WO-1", 1)); err != nil {
+		t.Fatal(err)
+	}
+	s.awaitAnswers("WO-1", "accepted/1")
+	m := s.machine("Press1")
+	if len(m.Jobs) != 1 || m.Jobs[0].State != "NotAllowedToStart" || m.Jobs[0].Revision != "1" {
+		t.Fatalf("the machine has %+v", m.Jobs)
+	}
+	for _, part := range []string{`"FG-GEAR"`, `"12.50"`, `"RM-STEEL"`, `"priority":5`, `"2026-03-01T06:00:00.000Z"`, `"KGM"`, `"Produced"`} {
+		if !strings.Contains(string(m.Jobs[0].Order), part) {
+			t.Errorf("the job has no %s: %s", part, m.Jobs[0].Order)
+		}
+	}
+	if err := s.deliver(testOrder("WO-1", 2)); err != nil {
+		t.Fatal(err)
+	}
+	s.awaitAnswers("WO-1", "accepted/1 accepted/2")
+	s.move("Press1", "WO-1", "Running")
+	s.awaitAnswers("WO-1", "accepted/1 accepted/2 started/2")
+	s.move("Press1", "WO-1", "Interrupted")
+	s.awaitAnswers("WO-1", "accepted/1 accepted/2 started/2 held/2")
+	s.move("Press1", "WO-1", "Running")
+	s.awaitAnswers("WO-1", "accepted/1 accepted/2 started/2 held/2 started/2")
+
+	// While the agent is away the job ends; it comes back and tells it, and nothing a second time.
+	s.stop()
+	s.move("Press1", "WO-1", "Ended")
+	s.open("{job_control: {poll: 100ms, clear: true}}")
+	all := "accepted/1 accepted/2 started/2 held/2 started/2 finished/2"
+	s.awaitAnswers("WO-1", all)
+	realparts.Eventually(t, 10*time.Second, "the job is cleared", func() error {
+		if m := s.machine("Press1"); len(m.Jobs) != 0 {
+			return fmt.Errorf("%+v", m.Jobs)
+		}
+		return nil
+	})
+	pause(t.Context(), 500*time.Millisecond)
+	s.awaitAnswers("WO-1", all)
+	var refused *signal.Refused
+	if err := s.deliver(testOrder("WO-1", 3)); !errors.As(err, &refused) || !strings.Contains(err.Error(), "twice") {
+		t.Errorf("a new revision of an ended job gives %v", err)
+	}
+	if p := s.problem("work_orders/auto"); p != nil {
+		t.Errorf("the page shows %+v", p)
+	}
+}
+
+// The worst receiver: it forgets replies, breaks connections, is slow, and would store one order twice if asked twice.
+func TestReceiverThatLosesRepliesStoresEachOrderExactlyOnce(t *testing.T) {
+	r, n := seed(t)
+	for _, fault := range []map[string]any{
+		{"loseAfter": 0.2, "loseBefore": 0.05}, {"loseAfter": 0.2, "loseBefore": 0.05, "cut": true},
+	} {
+		s := newShop(t, realparts.JobOptions{AcceptTwice: true}, "{job_control: {poll: 200ms}}")
+		fault["seed"] = n % 1e9
+		s.plant.Post(t, "/faults", fault)
+		const orders = 40
+		latest := map[string]int64{}
+		for i := range orders {
+			no := fmt.Sprintf("WO-%d", i)
+			for revision := int64(1); revision <= 1+int64(r.IntN(2)); revision++ {
+				if err := s.deliver(testOrder(no, revision)); err != nil {
+					t.Fatal(err)
+				}
+				latest[no] = revision
+			}
+			if i == orders/2 { // the agent is killed once, and starts with what it wrote down
+				s.stop()
+				s.open("{job_control: {poll: 200ms}}")
+			}
+		}
+		m := s.machine("Press1")
+		_, lost := s.plant.JobMachines(t)
+		stored, updated := map[string]int{}, 0
+		for _, e := range m.Effects {
+			if e.Method == "Store" {
+				stored[e.ID]++
+			} else {
+				updated++
+			}
+		}
+		for no, revision := range latest {
+			if stored[no] != 1 {
+				t.Errorf("%s was stored %d times", no, stored[no])
+			}
+			for _, j := range m.Jobs {
+				if j.ID == no && j.Revision != fmt.Sprint(revision) {
+					t.Errorf("%s has revision %s, want %d", no, j.Revision, revision)
+				}
+			}
+		}
+		if len(m.Jobs) != orders || lost == 0 {
+			t.Errorf("%d jobs of %d, %d replies or requests lost", len(m.Jobs), orders, lost)
+		}
+		t.Logf("%d orders, %d updates, %d calls lost (cut: %v)", orders, updated, lost, fault["cut"] != nil)
+		s.stop()
+	}
+}
+
+func TestReplyThatComesMuchTooLateMakesNoSecondJob(t *testing.T) {
+	s := newShop(t, realparts.JobOptions{AcceptTwice: true}, "{job_control: {}}")
+	s.plant.Post(t, "/faults", map[string]any{"delay": 1500})
+	if err := s.deliver(testOrder("WO-1", 1)); err != nil {
+		t.Fatal(err)
+	}
+	s.d.orders.pace.settle = 3 * time.Second
+	s.plant.Post(t, "/faults", map[string]any{"delayBefore": 1500}) // even the effect comes when nobody waits any more
+	if err := s.deliver(testOrder("WO-2", 1)); err != nil {
+		t.Fatal(err)
+	}
+	if m := s.machine("Press1"); len(m.Jobs) != 2 || len(m.Effects) != 2 {
+		t.Errorf("the machine has %+v by %+v", m.Jobs, m.Effects)
+	}
+}
+
+func TestMachineThatForgetsParametersStillGetsEachRevisionOnce(t *testing.T) {
+	s := newShop(t, realparts.JobOptions{ForgetParameters: true}, "{job_control: {poll: 100ms}}")
+	s.plant.Post(t, "/faults", map[string]any{"loseAfter": 1})
+	for revision := range int64(3) {
+		if err := s.deliver(testOrder("WO-1", revision+1)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	m := s.machine("Press1")
+	if len(m.Jobs) != 1 || len(m.Effects) != 3 || m.Effects[2].Method != "Update" || !strings.Contains(string(m.Jobs[0].Order), `"30"`) {
+		t.Errorf("the machine has %+v by %+v", m.Jobs, m.Effects)
+	}
+}
+
+func TestCancellationFollowsTheJobsState(t *testing.T) {
+	s := newShop(t, realparts.JobOptions{}, "{job_control: {poll: 100ms}}")
+	var refused *signal.Refused
+	if err := s.deliver(testOrder("WO-1", 1)); err != nil {
+		t.Fatal(err)
+	}
+	s.awaitAnswers("WO-1", "accepted/1")
+	if err := s.deliver(cancelled(testOrder("WO-1", 2))); err != nil {
+		t.Fatal(err)
+	}
+	s.awaitAnswers("WO-1", "accepted/1 cancelled/2")
+	if err := s.deliver(testOrder("WO-1", 3)); err != nil { // released again
+		t.Fatal(err)
+	}
+	s.awaitAnswers("WO-1", "accepted/1 cancelled/2 accepted/3")
+	s.move("Press1", "WO-1", "Running")
+	if err := s.deliver(cancelled(testOrder("WO-1", 4))); !errors.As(err, &refused) || !strings.Contains(refused.Reason, "too late") {
+		t.Errorf("a job that runs is cancelled with %v", err)
+	}
+	s.awaitAnswers("WO-1", "accepted/1 cancelled/2 accepted/3 started/3")
+	if err := s.deliver(cancelled(testOrder("WO-9", 1))); err != nil { // the machine never had it
+		t.Error(err)
+	}
+	s.stop()
+	s.open("{job_control: {poll: 100ms, cancel_running: stop}}")
+	if err := s.deliver(cancelled(testOrder("WO-1", 5))); err != nil {
+		t.Error(err)
+	}
+	s.awaitAnswers("WO-1", "accepted/1 cancelled/2 accepted/3 started/3 cancelled/5")
+	if m := s.machine("Press1"); m.Jobs[0].State != "Ended" {
+		t.Errorf("the machine has %+v", m.Jobs)
+	}
+	s.stop()
+	s.open("{job_control: {poll: 100ms, cancel_running: abort, start: store_and_start}}")
+	if err := s.deliver(testOrder("WO-2", 1)); err != nil {
+		t.Fatal(err)
+	}
+	if m := s.machine("Press1"); m.Jobs[1].State != "AllowedToStart" {
+		t.Errorf("the machine has %+v", m.Jobs)
+	}
+	s.move("Press1", "WO-2", "Running")
+	s.awaitAnswers("WO-2", "accepted/1 started/1")
+	if err := s.deliver(cancelled(testOrder("WO-2", 2))); err != nil {
+		t.Error(err)
+	}
+	s.awaitAnswers("WO-2", "accepted/1 started/1 cancelled/2")
+}
+
+func TestEachMachineGetsTheOrdersOfItsWorkCentre(t *testing.T) {
+	s := newShop(t, realparts.JobOptions{Machines: []string{"Press1", "Press2"}}, `{job_control: {receivers: [
+  {work_center: press1, node: "nsu=urn:plant:machines;s=Press1.JobOrderReceiver"},
+  {work_center: "press2*", node: "nsu=urn:plant:machines;s=Press2.JobOrderReceiver"}]}}`)
+	var refused *signal.Refused
+	for center, want := range map[string]string{"press1": "Press1", "ulm/hall1/press1": "Press1", "press2-left": "Press2", "lathe": ""} {
+		o := testOrder("WO-"+center, 1)
+		o.WorkCenter = center
+		err := s.deliver(o)
+		if want == "" {
+			if !errors.As(err, &refused) || !strings.Contains(refused.Reason, `"lathe"`) {
+				t.Errorf("an order for nobody gives %v", err)
+			}
+			continue
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if m := s.machine(want); !strings.Contains(fmt.Sprintf("%+v", m.Jobs), o.OrderNo) {
+			t.Errorf("%s is not at %s: %+v", o.OrderNo, want, m.Jobs)
+		}
+	}
+	s.stop()
+	s.open("{job_control: {}}")
+	realparts.Eventually(t, 10*time.Second, "the page says that there are two", func() error {
+		if p := s.problem("work_orders/auto"); p == nil || !strings.Contains(p.Reason, "2 receivers") {
+			return fmt.Errorf("it shows %+v", p)
+		}
+		return nil
+	})
+}
+
+func TestWhatTheMachineCannotTakeIsRefusedByName(t *testing.T) {
+	s := newShop(t, realparts.JobOptions{}, "{job_control: {}}")
+	s.plant.Post(t, "/faults", map[string]any{"refuse": 16})
+	var refused *signal.Refused
+	if err := s.deliver(testOrder("WO-1", 1)); !errors.As(err, &refused) || !strings.Contains(refused.Reason, "cannot accept") {
+		t.Errorf("delivered with %v", err)
+	}
+	s.plant.Post(t, "/faults", map[string]any{"bad": "BadResourceUnavailable"})
+	if err := s.d.Deliver(t.Context(), testOrder("WO-2", 1)); err == nil || errors.As(err, &refused) || !strings.Contains(err.Error(), "BadResourceUnavailable") {
+		t.Errorf("a server that is busy gives %v", err)
+	}
+}
+
+const writeBlock = `{write: [{work_center: press1, within: 300ms, strobe: "ns=2;s=Press1.Strobe", echo: "ns=2;s=Press1.Echo", nodes: {
+  order_no: "ns=2;s=Press1.Order", revision: "ns=2;s=Press1.Revision", item: "ns=2;s=Press1.Item", quantity: "ns=2;s=Press1.Quantity",
+  planned_end: "ns=2;s=Press1.Due", cancelled: "ns=2;s=Press1.Cancelled"}}]}`
+
+func atPress1(o signal.WorkOrder) signal.WorkOrder {
+	o.WorkCenter = "press1"
+	return o
+}
+
+// nodesOf are the namespaces of the job machines: index 2 is the job control's there.
+func writes(s string) string { return strings.ReplaceAll(s, "ns=2;", "nsu=urn:plant:machines;") }
+
+func TestOrderIsWrittenIntoNodesOnceAndTakenBeforeTheNext(t *testing.T) {
+	s := newShop(t, realparts.JobOptions{}, writes(writeBlock))
+	if err := s.deliver(atPress1(testOrder("WO-1", 1))); err != nil {
+		t.Fatal(err)
+	}
+	if m := s.machine("Press1"); len(m.Setups) != 1 || m.Setups[0].Order != "WO-1" || m.Setups[0].Quantity != 10 || m.Setups[0].Strobe != 1 {
+		t.Fatalf("the machine took %+v", m.Setups)
+	}
+	// The machine takes it and its echo is lost: after a crash the order is not offered again, and the next one waits.
+	s.plant.Post(t, "/faults", map[string]any{"echoAfter": 2000})
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	defer cancel()
+	if err := s.d.Deliver(ctx, atPress1(testOrder("WO-2", 1))); err == nil || !strings.Contains(err.Error(), "has not echoed 2") {
+		t.Errorf("without an echo: %v", err)
+	}
+	s.stop()
+	s.open(writes(writeBlock))
+	if err := s.d.Deliver(ctx, atPress1(testOrder("WO-3", 1))); err == nil || !strings.Contains(err.Error(), `"WO-2" yet`) {
+		t.Errorf("the next order while one is not taken: %v", err)
+	}
+	s.plant.Post(t, "/faults", map[string]any{})
+	if err := s.deliver(atPress1(testOrder("WO-3", 1))); err != nil {
+		t.Error(err)
+	}
+	if err := s.deliver(atPress1(testOrder("WO-2", 1))); err != nil {
+		t.Error(err)
+	}
+	if err := s.deliver(cancelled(atPress1(testOrder("WO-3", 2)))); err != nil {
+		t.Error(err)
+	}
+	var took []string
+	for _, x := range s.machine("Press1").Setups {
+		took = append(took, fmt.Sprintf("%s/%d/%v", x.Order, x.Revision, x.Cancelled))
+	}
+	if got, want := strings.Join(took, " "), "WO-1/1/false WO-2/1/false WO-3/1/false WO-3/2/true"; got != want {
+		t.Errorf("the machine took %s, want %s", got, want)
+	}
+	o := atPress1(testOrder("WO-4", 1))
+	o.Quantity = "1.00000000000000000001"
+	var refused *signal.Refused
+	if err := s.deliver(o); !errors.As(err, &refused) || !strings.Contains(refused.Reason, "quantity") {
+		t.Errorf("a quantity that does not fit gives %v", err)
+	}
+}
+
+func TestMachinesOfOneServerDoNotWaitForEachOther(t *testing.T) {
+	s := newShop(t, realparts.JobOptions{Machines: []string{"Press1", "Press2"}}, writes(`{write: [
+  {work_center: press1, within: 5s, strobe: "ns=2;s=Press1.Strobe", echo: "ns=2;s=Press1.Echo", nodes: {order_no: "ns=2;s=Press1.Order", revision: "ns=2;s=Press1.Revision"}},
+  {work_center: press2, nodes: {order_no: "ns=2;s=Press2.Order", revision: "ns=2;s=Press2.Revision"}}]}`))
+	s.plant.Post(t, "/faults", map[string]any{"deaf": true})
+	one, two := atPress1(testOrder("WO-1", 1)), testOrder("WO-2", 1)
+	two.WorkCenter = "press2"
+	if s.d.Lane(one) == s.d.Lane(two) {
+		t.Error("two machines share a lane")
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	wg.Go(func() { s.d.Deliver(ctx, one) })
+	if err := s.deliver(two); err != nil {
+		t.Error(err)
+	}
+	cancel()
+	wg.Wait()
+}
+
+func TestWorkOrdersSectionSaysWhatIsWrong(t *testing.T) {
+	for text, want := range map[string]string{
+		"{}":                                                             "is empty",
+		"{job_control: {}, write: [{}]}":                                 "two sources",
+		"{job_control: {start: now}}":                                    "store_and_start",
+		"{job_control: {cancel_running: maybe}}":                         "abort",
+		"{job_control: {poll: 1h}}":                                      "100ms to 1m",
+		"{job_control: {receiver: press}}":                               "node id",
+		"{job_control: {receivers: [{node: x}]}}":                        "receivers 1",
+		"{job_control: {receiver: auto, receivers: [{node: i=1}]}}":      "exclude",
+		"{write: [{nodes: {order: i=1}}]}":                               "unknown",
+		"{write: [{nodes: {order_no: i=1}}]}":                            "no revision",
+		"{write: [{nodes: {order_no: i=1, revision: i=2}, echo: i=3}]}":  "strobe",
+		"{write: [{nodes: {order_no: i=1, revision: i=2}, strobe: x}]}":  "strobe",
+		"{write: [{nodes: {order_no: i=1, revision: x}}]}":               "revision",
+		"{write: [{nodes: {order_no: i=1, revision: i=2}, within: 2m}]}": "out of range",
+		"{write: [{nodes: {order_no: i=1, revision: i=2}, wait: 2m}]}":   "wait",
+	} {
+		_, err := Kind.New(newBench(t).env(), decodeYAML(fmt.Sprintf(quickOrders, "opc.tcp://h:1", text)))
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %q", text, err, want)
+		}
+	}
+}
+
+func TestDamagedNotesOnOneOrderTakeNoOtherAlong(t *testing.T) {
+	dir := t.TempDir()
+	j, _, err := openJournal(dir, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, no := range []string{"WO-1", "WO-2"} {
+		e := j.get("m", no)
+		e.Done = 7
+		e.say(7, signal.AnswerAccepted, "", time.Now())
+		if err := j.put(e); err != nil {
+			t.Fatal(err)
+		}
+	}
+	realparts.WriteFile(t, dir+"/"+key("m", "WO-1")+".json", "{\"order\":\"WO")
+	j, damaged, err := openJournal(dir, time.Now())
+	if err != nil || len(damaged) != 1 {
+		t.Fatalf("%v, %v", damaged, err)
+	}
+	if a, b := j.get("m", "WO-1"), j.get("m", "WO-2"); a.Done != none || b.Done != 7 || len(b.Telling) != 1 {
+		t.Errorf("%+v, %+v", a, b)
+	}
+}
