@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	yaml "go.yaml.in/yaml/v4"
+
+	"github.com/linekeeper/linekeeper/agent/propose"
 )
 
 // compose writes the whole file.
@@ -17,12 +19,12 @@ func (s *setup) compose(sources []*found) string {
 	line("# Linekeeper plant agent. Written by `plantagent init`; change it as you like, and check it with: plantagent check -c FILE")
 	line("# `plantagent sample` explains every key. A relative file name starts at this file's own folder.")
 	line("")
-	line("plant: %s   # the ISA-95 site; part of every fact's key: never change it later", scalar(a.Plant))
-	line("agent: %s", scalar(a.Agent))
-	line("time_zone: %s", scalar(cmp.Or(a.TimeZone, "UTC")))
+	line("plant: %s   # the ISA-95 site; part of every fact's key: never change it later", propose.Scalar(a.Plant))
+	line("agent: %s", propose.Scalar(a.Agent))
+	line("time_zone: %s", propose.Scalar(cmp.Or(a.TimeZone, "UTC")))
 	for _, o := range [][2]string{{"data_dir", a.DataDir}, {"listen", a.Listen}, {"contact", a.Contact}} {
 		if o[1] != "" {
-			line("%s: %s", o[0], scalar(o[1]))
+			line("%s: %s", o[0], propose.Scalar(o[1]))
 		}
 	}
 	line("")
@@ -31,17 +33,17 @@ func (s *setup) compose(sources []*found) string {
 		line("# hub: {address: hub.example.com:9443, ca_file: ca.pem, cert_file: agent.pem, key_file: agent.key}")
 	} else {
 		line("hub:")
-		line("  address: %s", scalar(a.Hub.Address))
+		line("  address: %s", propose.Scalar(a.Hub.Address))
 		for _, f := range [][2]string{{"ca_file", "ca.pem"}, {"cert_file", "agent.pem"}, {"key_file", "agent.key"}} {
-			line("  %s: %s", f[0], scalar(filepath.ToSlash(filepath.Join(a.Hub.Credentials, f[1]))))
+			line("  %s: %s", f[0], propose.Scalar(filepath.ToSlash(filepath.Join(a.Hub.Credentials, f[1]))))
 		}
 	}
 	if a.WorkOrders != "" {
-		line("\nwork_orders:\n  receiver: %s", scalar(a.WorkOrders))
+		line("\nwork_orders:\n  receiver: %s", propose.Scalar(a.WorkOrders))
 	}
 	line("\nsources:")
 	for _, f := range sources {
-		line("  - name: %s\n    kind: %s", scalar(f.Name), f.Kind)
+		line("  - name: %s\n    kind: %s", propose.Scalar(f.Name), f.Kind)
 		indented(&b, dump(f.section), "    ")
 	}
 	for _, extra := range []struct {
@@ -62,9 +64,9 @@ func (s *setup) compose(sources []*found) string {
 		if f.Rules == "none" {
 			continue
 		}
-		for _, r := range propose(f.Source, f.tags) {
-			line("\n  # Proposed, because %s.", r.why)
-			for i, l := range r.lines {
+		for _, r := range propose.Rules(propose.Source{Name: f.Name, WorkCenter: f.WorkCenter, Unit: f.Unit}, f.tags) {
+			line("\n  # Proposed, because %s.", r.Why)
+			for i, l := range r.Lines {
 				line("  %s%s", map[bool]string{true: "- ", false: "  "}[i == 0], l)
 			}
 		}

@@ -10,6 +10,7 @@ import (
 
 	yaml "go.yaml.in/yaml/v4"
 
+	"github.com/linekeeper/linekeeper/agent/propose"
 	"github.com/linekeeper/linekeeper/agent/signal"
 )
 
@@ -27,7 +28,7 @@ func (s *setup) pick(ctx context.Context, f *found) error {
 	defer cancel()
 	for _, p := range f.Pick {
 		if p.Kind == yaml.MappingNode {
-			t, err := newTag(&p, signal.Entry{})
+			t, err := propose.NewTag(&p, signal.Entry{})
 			if err != nil {
 				return err
 			}
@@ -50,7 +51,7 @@ func (s *setup) pick(ctx context.Context, f *found) error {
 	if len(f.tags) == 0 && f.value(f.kind.Tags) == nil {
 		return errors.New("no tag was picked: give globs or tags under pick")
 	}
-	unique(f.tags)
+	propose.Unique(f.tags)
 	f.list()
 	s.say("  %d %s", len(f.tags), plural(len(f.tags), "tag"))
 	return nil
@@ -67,7 +68,7 @@ func (f *found) list() {
 		f.set(f.kind.Tags, seq)
 	}
 	for _, t := range f.tags {
-		seq.Content = append(seq.Content, t.element)
+		seq.Content = append(seq.Content, t.Element)
 	}
 }
 
@@ -77,7 +78,7 @@ func (s *setup) glob(ctx context.Context, f *found, browser signal.Browser, glob
 	}
 	known := map[string]bool{}
 	for _, t := range f.tags {
-		known[t.entry.ID] = true
+		known[t.Entry.ID] = true
 	}
 	var failed error
 	err = browser.Find(ctx, "", glob, func(e signal.Entry) bool {
@@ -85,8 +86,8 @@ func (s *setup) glob(ctx context.Context, f *found, browser signal.Browser, glob
 			n++
 			return true
 		}
-		var t tag
-		if t, failed = entryTag(e); failed != nil {
+		var t propose.Tag
+		if t, failed = propose.FromEntry(e); failed != nil {
 			return false
 		}
 		if n++; n > most {
@@ -106,28 +107,16 @@ func (s *setup) glob(ctx context.Context, f *found, browser signal.Browser, glob
 func (s *setup) lookInto(ctx context.Context, f *found, browser signal.Browser) error {
 	for i := range f.tags {
 		t := &f.tags[i]
-		if !t.entry.Children || t.fields != nil {
+		if !t.Entry.Children || t.Fields != nil {
 			continue
 		}
-		fields, _, err := browser.Browse(ctx, t.entry.ID, "", 500)
+		fields, _, err := browser.Browse(ctx, t.Entry.ID, "", 500)
 		if err != nil {
-			return fmt.Errorf("look into %q: %w", t.entry.Path, err)
+			return fmt.Errorf("look into %q: %w", t.Entry.Path, err)
 		}
-		t.fields = fields
+		t.Fields = fields
 	}
 	return nil
-}
-
-func entryTag(e signal.Entry) (tag, error) {
-	var doc yaml.Node
-	if err := yaml.Load([]byte(e.Tag), &doc); err != nil || len(doc.Content) == 0 {
-		return tag{}, fmt.Errorf("%q cannot become a tag: its driver says %q", e.Path, e.Tag)
-	}
-	element := doc.Content[0]
-	if element.Kind == yaml.SequenceNode && len(element.Content) == 1 { // written as an element of a list
-		element = element.Content[0]
-	}
-	return newTag(element, e)
 }
 
 // pickByHand lets a person walk through what the source offers.
@@ -174,7 +163,7 @@ func (s *setup) pickByHand(ctx context.Context, f *found, browser signal.Browser
 		}
 		e := entries[number-1]
 		if e.Readable {
-			t, err := entryTag(e)
+			t, err := propose.FromEntry(e)
 			if err != nil {
 				s.say("  %v", err)
 				continue

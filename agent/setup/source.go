@@ -14,6 +14,7 @@ import (
 
 	yaml "go.yaml.in/yaml/v4"
 
+	"github.com/linekeeper/linekeeper/agent/propose"
 	"github.com/linekeeper/linekeeper/agent/signal"
 )
 
@@ -22,7 +23,7 @@ type found struct {
 	Source
 	kind    signal.Kind
 	section *yaml.Node // its keys, tags among them at the end
-	tags    []tag
+	tags    []propose.Tag
 	dir     string
 }
 

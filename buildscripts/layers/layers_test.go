@@ -57,6 +57,7 @@ var table = []place{
 	{"drivers/*/*", agents, 1, "a part of a driver: knows agent/signal and its siblings of the same driver"},
 	{"drivers/*", agents, 2, "a driver knows agent/signal and its own parts only"},
 	{"agent", agents, 3, "assembles the agent"},
+	{"agent/propose", agents, 1, "pure: tags and rules out of names and types"},
 	{"agent/setup", agents, 4, "leads to a first fact with the assembled agent"},
 	{"agent/drill", agents, 4, "runs the assembled agent through disasters"},
 
