@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/linekeeper/linekeeper/drivers/mqttlink"
 )
@@ -19,6 +20,8 @@ type memory struct {
 	// Topics are the filters that the session may hold at the broker: written before subscribing and after unsubscribing,
 	// so that none is ever forgotten there.
 	Topics []string `json:"topics"`
+	// Seen is when the session was last known to be in use.
+	Seen time.Time `json:"seen,omitzero"`
 	// Cycles: the broker numbers messages upward and does not use the number of an acknowledged one again soon.
 	Cycles bool `json:"cycles"`
 	// Unconfirmed holds the durable messages whose acknowledgement the broker may not have read: number (2 bytes) and hash
@@ -59,6 +62,7 @@ type ledger struct {
 	last       uint16 // the last number of a message that is not a repetition; 0 when none was seen
 	over       bool   // all repetitions have come on this connection
 	open       int    // deliveries before this one are acknowledged on the present connection
+	came       int    // messages of QoS 1 on the present connection
 }
 
 const (
@@ -90,7 +94,7 @@ func (l *ledger) bytes() []byte {
 // connected starts a new connection. Without the old session nothing will be repeated. What was acknowledged on the old
 // connection is kept only if its number still proves something.
 func (l *ledger) connected(sessionPresent bool) {
-	l.over, l.last, l.open = false, 0, 0
+	l.over, l.last, l.open, l.came = false, 0, 0, 0
 	if !sessionPresent {
 		l.deliveries = nil
 		l.cycles = false
@@ -106,6 +110,7 @@ func (l *ledger) connected(sessionPresent bool) {
 
 // repeats reports whether a message of QoS 1 is durable already. It must be called for every such message, in order.
 func (l *ledger) repeats(m *mqttlink.Message, hash uint64) bool {
+	defer func() { l.came++ }()
 	if !m.Dup {
 		l.endRepetitions()
 		l.observe(m)
@@ -141,15 +146,16 @@ func (l *ledger) endRepetitions() {
 	}
 }
 
-// observe learns from the number of a new message. A broker that goes on counting although lower numbers are free again
-// is one that counts upward.
+// observe learns from the number of a new message. A broker that goes on counting although lower numbers are free is one that
+// counts upward: free because it has read an acknowledgement, or because fewer messages came on this connection than there are
+// lower numbers.
 func (l *ledger) observe(m *mqttlink.Message) {
 	if l.last != 0 {
 		next := l.last + 1
 		if next == 0 {
 			next = 1 // 0 is no number
 		}
-		l.cycles = m.ID == next && (l.cycles || m.Freed)
+		l.cycles = m.ID == next && (l.cycles || m.Freed || int(m.ID) > l.came+1)
 	}
 	l.last = m.ID
 }

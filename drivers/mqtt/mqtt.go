@@ -1,9 +1,11 @@
-// Package mqtt reads messages from an MQTT 3.1.1 broker.
+// Package mqtt reads messages from an MQTT broker, 3.1.1 or 5, and hands work orders to receivers behind it.
 //
-// It owns one persistent session at one broker. It promises that a message of QoS 1 is acknowledged only after emit made it
-// durable, in the order of receipt; that what waits becomes durable in batches; that memory stays bounded by the window; and
-// that a lost session, a refused topic or a stolen client name is shown. A message may come twice when the agent died
-// between durable and acknowledged. It never publishes, and it never looks into a payload beyond decoding it.
+// It owns one persistent session at one broker, and the journal of the work orders that it published. It promises that a
+// message of QoS 1 is acknowledged only after emit made it durable, in the order of receipt; that what waits becomes durable in
+// batches; that memory stays bounded by the window; and that a lost session, a refused topic or a stolen client name is shown.
+// A message may come twice when the agent died between durable and acknowledged. A work order's revision is published under
+// one id, with the same bytes each time, and counts as delivered when its receiver said so. It publishes nothing but work
+// orders and its own status, and looks into no payload but answers to orders beyond decoding it.
 package mqtt
 
 import (
@@ -13,11 +15,13 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/linekeeper/linekeeper/agent/signal"
 	"github.com/linekeeper/linekeeper/drivers/mqttlink"
+	"github.com/linekeeper/linekeeper/drivers/payload"
 )
 
 //go:embed sample.yaml
@@ -43,16 +47,30 @@ type Config struct {
 	SessionExpiry time.Duration `yaml:"session_expiry"`
 	Window        int           `yaml:"window"` // messages; default 5000
 	Batch         int           `yaml:"batch"`  // messages; default 1500, or the window where that is less
-	Topics        []Topic       `yaml:"topics"`
+	// StatusTopic is where the agent says that it is online, and the broker that it is not; empty: nowhere.
+	StatusTopic string      `yaml:"status_topic"`
+	Topics      []Topic     `yaml:"topics"`
+	WorkOrders  *WorkOrders `yaml:"work_orders"`
 }
 
 // Topic is one subscription and what becomes of its messages.
 type Topic struct {
-	Tag      string `yaml:"tag"`
-	Filter   string `yaml:"topic"`
-	Format   string `yaml:"format"`   // "json" (default), "text", "bytes"
-	MaxSize  int    `yaml:"max_size"` // bytes; default 262144
-	Retained string `yaml:"retained"` // "skip" (default), "use"
+	Tag string `yaml:"tag"`
+	// Topic is a filter, in which {name} stands for one level that becomes a label; or $share/group/ and a filter.
+	Topic string `yaml:"topic"`
+	// Equipment makes the label "equipment" of the named levels: "{site}/{line}".
+	Equipment string `yaml:"equipment"`
+	Format    string `yaml:"format"` // "json" (default), "csv", "number", "text", "bytes"
+	// CSV says how csv is written, Number how number is.
+	CSV    payload.CSVOptions `yaml:"csv"`
+	Number payload.Locale     `yaml:"number"`
+	// Properties makes the value a map of payload and properties (MQTT 5: content_type, response_topic, correlation, expiry_s, user).
+	Properties bool   `yaml:"with_properties"`
+	MaxSize    int    `yaml:"max_size"` // bytes; default 262144
+	Retained   string `yaml:"retained"` // "skip" (default), "use"
+
+	pattern pattern
+	answers bool // of work orders
 }
 
 func newDriver(env signal.Env, decode func(into any) error) (signal.Driver, error) {
@@ -65,7 +83,11 @@ func newDriver(env signal.Env, decode func(into any) error) (signal.Driver, erro
 	if err != nil {
 		return nil, err
 	}
-	return &driver{env: env, config: c, broker: u, rules: newRules(c.Topics)}, nil
+	d := &driver{env: env, config: c, broker: u, rules: newRules(c.Topics)}
+	if c.WorkOrders != nil {
+		d.orders = newOrders(env, c.WorkOrders)
+	}
+	return d, nil
 }
 
 func (c *Config) fill(env signal.Env) {
@@ -92,18 +114,28 @@ func (c *Config) fill(env signal.Env) {
 			*f = filepath.Join(env.ConfigDir, *f)
 		}
 	}
-	for i := range c.Topics {
-		t := &c.Topics[i]
-		if t.Format == "" {
-			t.Format = "json"
-		}
-		if t.MaxSize == 0 {
-			t.MaxSize = 256 << 10
-		}
-		if t.Retained == "" {
-			t.Retained = "skip"
+	if c.WorkOrders != nil {
+		c.WorkOrders.fill()
+		if t, ok := c.WorkOrders.answersTopic(); ok {
+			c.Topics = append(slices.Clip(c.Topics), t)
 		}
 	}
+	for i := range c.Topics {
+		c.Topics[i].fill(env.Zone)
+	}
+}
+
+func (t *Topic) fill(zone *time.Location) {
+	if t.Format == "" {
+		t.Format = "json"
+	}
+	if t.MaxSize == 0 {
+		t.MaxSize = 256 << 10
+	}
+	if t.Retained == "" {
+		t.Retained = "skip"
+	}
+	t.CSV.Zone = zone
 }
 
 func (c *Config) validate() (*url.URL, error) {
@@ -127,8 +159,15 @@ func (c *Config) validate() (*url.URL, error) {
 		return nil, fmt.Errorf("session_expiry %s is below 1h: what waits at the broker for the agent would soon be thrown away", c.SessionExpiry)
 	case c.Window < 1 || c.Batch < 1 || c.Batch > c.Window:
 		return nil, fmt.Errorf("batch %d and window %d: both must be above 0 and batch not above window", c.Batch, c.Window)
-	case len(c.Topics) == 0:
-		return nil, errors.New("the list of topics is empty: name at least one")
+	case len(c.Topics) == 0 && c.WorkOrders == nil:
+		return nil, errors.New("the list of topics is empty: name at least one, or work_orders")
+	case strings.ContainsAny(c.StatusTopic, "+#\x00"):
+		return nil, fmt.Errorf("status_topic %q: + and # cannot stand in a topic that is published", c.StatusTopic)
+	}
+	if c.WorkOrders != nil {
+		if err := c.WorkOrders.validate(); err != nil {
+			return nil, fmt.Errorf("work_orders: %w", err)
+		}
 	}
 	return u, validateTopics(c.Topics)
 }

@@ -235,14 +235,28 @@ func (p *plant) awaitAll(m *machine) {
 	p.await(fmt.Sprintf("%d messages", want), func() bool { return len(p.signals) >= want })
 }
 
+// inBoth runs a test in both versions of the protocol; version is the line of the configuration.
+func inBoth(t *testing.T, test func(t *testing.T, version string)) {
+	for _, v := range []string{"5", "3.1.1"} {
+		t.Run(v, func(t *testing.T) {
+			t.Parallel()
+			test(t, "version: "+v)
+		})
+	}
+}
+
 func section(b *realparts.Broker, more string) string {
 	return fmt.Sprintf("broker: %s\nkeep_alive: 2s\n%s\ntopics:\n- {tag: counts, topic: line/+/counts}\n", b.URL(), more)
 }
 
 func TestMessagesArriveOnceInOrderWithExactNumbers(t *testing.T) {
+	inBoth(t, testMessagesArriveOnceInOrderWithExactNumbers)
+}
+
+func testMessagesArriveOnceInOrderWithExactNumbers(t *testing.T, version string) {
 	b := realparts.Mosquitto(t, realparts.MosquittoOptions{})
 	p, m := newPlant(t), newMachine(t, b, nil)
-	p.start(section(b, ""))
+	p.start(section(b, version))
 	p.awaitOK()
 	for range 5 {
 		m.publish("line/1/counts", 300)
@@ -262,16 +276,20 @@ func TestMessagesArriveOnceInOrderWithExactNumbers(t *testing.T) {
 // A driver that is dropped between durable and acknowledged is what kill -9 leaves behind: the next one starts with the
 // cursor of the last durable batch and gets the messages again.
 func TestKilledAgentLosesNothingAndStoresNothingTwice(t *testing.T) {
+	inBoth(t, testKilledAgentLosesNothingAndStoresNothingTwice)
+}
+
+func testKilledAgentLosesNothingAndStoresNothingTwice(t *testing.T, version string) {
 	b := realparts.Mosquitto(t, realparts.MosquittoOptions{MaxInflight: 200})
 	p, m := newPlant(t), newMachine(t, b, nil)
-	stop := p.start(section(b, "batch: 50\nwindow: 200"))
+	stop := p.start(section(b, version+"\nbatch: 50\nwindow: 200"))
 	p.awaitOK()
 	m.publish("line/1/counts", 500) // the broker has counted on past free numbers by now
 	p.awaitAll(m)
 	for round := range 6 {
 		stop()
 		m.publish("line/1/counts", 400)
-		d, err := Kind.New(p.env(), decodeYAML(section(b, "batch: 50\nwindow: 200")))
+		d, err := Kind.New(p.env(), decodeYAML(section(b, version+"\nbatch: 50\nwindow: 200")))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -290,7 +308,7 @@ func TestKilledAgentLosesNothingAndStoresNothingTwice(t *testing.T) {
 		<-died
 	}
 	stop()
-	p.start(section(b, ""))
+	p.start(section(b, version))
 	p.awaitAll(m)
 	m.publish("line/1/counts", 1)
 	p.awaitAll(m)
@@ -315,10 +333,14 @@ func TestRefusedBatchIsOfferedAgainUntilItIsTaken(t *testing.T) {
 }
 
 func TestFullBufferHoldsTheBrokerBackAndKeepsTheConnection(t *testing.T) {
+	inBoth(t, testFullBufferHoldsTheBrokerBackAndKeepsTheConnection)
+}
+
+func testFullBufferHoldsTheBrokerBackAndKeepsTheConnection(t *testing.T, version string) {
 	const window = 100
 	b := realparts.Mosquitto(t, realparts.MosquittoOptions{MaxInflight: window})
 	p, m := newPlant(t), newMachine(t, b, nil)
-	p.start(section(b, fmt.Sprintf("window: %d\nbatch: 10", window)))
+	p.start(section(b, version+"\n"+fmt.Sprintf("window: %d\nbatch: 10", window)))
 	p.awaitOK()
 	gate := make(chan struct{})
 	p.set(func() { p.gate = gate })
@@ -339,9 +361,13 @@ func TestFullBufferHoldsTheBrokerBackAndKeepsTheConnection(t *testing.T) {
 }
 
 func TestBrokerThatSendsItsWholeQueueCannotFillTheMemory(t *testing.T) {
+	inBoth(t, testBrokerThatSendsItsWholeQueueCannotFillTheMemory)
+}
+
+func testBrokerThatSendsItsWholeQueueCannotFillTheMemory(t *testing.T, version string) {
 	b := realparts.Mosquitto(t, realparts.MosquittoOptions{MaxInflight: 20_000})
 	p, m := newPlant(t), newMachine(t, b, nil)
-	p.start(section(b, ""))
+	p.start(section(b, version))
 	p.awaitOK()
 	gate := make(chan struct{})
 	p.set(func() { p.gate = gate })
@@ -354,9 +380,13 @@ func TestBrokerThatSendsItsWholeQueueCannotFillTheMemory(t *testing.T) {
 }
 
 func TestBrokerRestartLosesNothingThatItKept(t *testing.T) {
+	inBoth(t, testBrokerRestartLosesNothingThatItKept)
+}
+
+func testBrokerRestartLosesNothingThatItKept(t *testing.T, version string) {
 	b := realparts.Mosquitto(t, realparts.MosquittoOptions{})
 	p, m := newPlant(t), newMachine(t, b, nil)
-	p.start(section(b, ""))
+	p.start(section(b, version))
 	p.awaitOK()
 	for range 3 {
 		gate := make(chan struct{})
@@ -376,9 +406,13 @@ func TestBrokerRestartLosesNothingThatItKept(t *testing.T) {
 }
 
 func TestLostSessionIsReportedAndMessagesInHandAreSaved(t *testing.T) {
+	inBoth(t, testLostSessionIsReportedAndMessagesInHandAreSaved)
+}
+
+func testLostSessionIsReportedAndMessagesInHandAreSaved(t *testing.T, version string) {
 	b := realparts.Mosquitto(t, realparts.MosquittoOptions{Extra: "autosave_interval 0"})
 	p, m := newPlant(t), newMachine(t, b, nil)
-	p.start(section(b, ""))
+	p.start(section(b, version))
 	p.awaitOK()
 	gate := make(chan struct{})
 	p.set(func() { p.gate = gate })
@@ -399,9 +433,13 @@ func TestLostSessionIsReportedAndMessagesInHandAreSaved(t *testing.T) {
 }
 
 func TestFrozenBrokerIsNoticedAndReadAgain(t *testing.T) {
+	inBoth(t, testFrozenBrokerIsNoticedAndReadAgain)
+}
+
+func testFrozenBrokerIsNoticedAndReadAgain(t *testing.T, version string) {
 	b := realparts.Mosquitto(t, realparts.MosquittoOptions{})
 	p, m := newPlant(t), newMachine(t, b, nil)
-	p.start(strings.Replace(section(b, ""), "keep_alive: 2s", "keep_alive: 1s", 1))
+	p.start(strings.Replace(section(b, version), "keep_alive: 2s", "keep_alive: 1s", 1))
 	p.awaitOK()
 	m.publish("line/1/counts", 100)
 	p.awaitAll(m)
@@ -414,11 +452,13 @@ func TestFrozenBrokerIsNoticedAndReadAgain(t *testing.T) {
 	p.check(m)
 }
 
-func TestWrongPasswordIsAClearProblem(t *testing.T) {
+func TestWrongPasswordIsAClearProblem(t *testing.T) { inBoth(t, testWrongPasswordIsAClearProblem) }
+
+func testWrongPasswordIsAClearProblem(t *testing.T, version string) {
 	b := realparts.Mosquitto(t, realparts.MosquittoOptions{User: "agent", Password: "right"})
 	p := newPlant(t)
 	realparts.WriteFile(t, filepath.Join(p.dir, "pw"), "wrong-secret\n")
-	p.start(section(b, "username: agent\npassword_file: pw"))
+	p.start(section(b, version+"\nusername: agent\npassword_file: pw"))
 	x := p.awaitProblem("connect", "login_refused")
 	if !strings.Contains(x.Reason, `"agent"`) || !strings.Contains(x.NextStep, "password_file") || strings.Contains(fmt.Sprint(*x), "wrong-secret") {
 		t.Errorf("problem is %+v", x)
@@ -429,19 +469,23 @@ func TestWrongPasswordIsAClearProblem(t *testing.T) {
 }
 
 func TestUnknownAuthorityIsRefusedAndTheRightOneTaken(t *testing.T) {
+	inBoth(t, testUnknownAuthorityIsRefusedAndTheRightOneTaken)
+}
+
+func testUnknownAuthorityIsRefusedAndTheRightOneTaken(t *testing.T, version string) {
 	b := realparts.Mosquitto(t, realparts.MosquittoOptions{TLS: true, ClientCertificates: true})
 	cert, key := b.ClientCertificate(t, "agent")
 	p := newPlant(t)
-	stop := p.start(section(b, fmt.Sprintf("cert: %s\nkey: %s", cert, key)))
+	stop := p.start(section(b, version+"\n"+fmt.Sprintf("cert: %s\nkey: %s", cert, key)))
 	p.awaitProblem("connect", "certificate_unknown")
 	stop()
-	stop = p.start(section(b, fmt.Sprintf("cert: %s\nkey: %s\nca: %s\nserver_name: elsewhere", cert, key, b.CAFile)))
+	stop = p.start(section(b, version+"\n"+fmt.Sprintf("cert: %s\nkey: %s\nca: %s\nserver_name: elsewhere", cert, key, b.CAFile)))
 	p.awaitProblem("connect", "certificate_name")
 	stop()
-	stop = p.start(section(b, "ca: "+b.CAFile))
+	stop = p.start(section(b, version+"\nca: "+b.CAFile))
 	p.awaitProblem("connect", "certificate_refused")
 	stop()
-	p.start(section(b, fmt.Sprintf("cert: %s\nkey: %s\nca: %s", cert, key, b.CAFile)))
+	p.start(section(b, version+"\n"+fmt.Sprintf("cert: %s\nkey: %s\nca: %s", cert, key, b.CAFile)))
 	p.awaitOK()
 }
 
@@ -493,9 +537,15 @@ topics:
 }
 
 func TestTopicThatLeftTheConfigurationIsUnsubscribed(t *testing.T) {
+	inBoth(t, testTopicThatLeftTheConfigurationIsUnsubscribed)
+}
+
+func testTopicThatLeftTheConfigurationIsUnsubscribed(t *testing.T, version string) {
 	b := realparts.Mosquitto(t, realparts.MosquittoOptions{})
 	p, m := newPlant(t), newMachine(t, b, nil)
-	config := func(topics string) string { return fmt.Sprintf("broker: %s\ntopics: [%s]\n", b.URL(), topics) }
+	config := func(topics string) string {
+		return fmt.Sprintf(version+"\nbroker: %s\ntopics: [%s]\n", b.URL(), topics)
+	}
 	stop := p.start(config("{tag: x, topic: x}, {tag: y, topic: y}"))
 	p.awaitOK()
 	stop()
@@ -522,11 +572,15 @@ func TestTopicThatLeftTheConfigurationIsUnsubscribed(t *testing.T) {
 }
 
 func TestRetainedSnapshotsAreSkippedUnlessWanted(t *testing.T) {
+	inBoth(t, testRetainedSnapshotsAreSkippedUnlessWanted)
+}
+
+func testRetainedSnapshotsAreSkippedUnlessWanted(t *testing.T, version string) {
 	b := realparts.Mosquitto(t, realparts.MosquittoOptions{})
 	p, m := newPlant(t), newMachine(t, b, nil)
 	m.send("count", 1, true, `1`)
 	m.send("state", 1, true, `"running"`)
-	p.start(fmt.Sprintf("broker: %s\ntopics: [{tag: c, topic: count}, {tag: s, topic: state, retained: use}]\n", b.URL()))
+	p.start(fmt.Sprintf(version+"\nbroker: %s\ntopics: [{tag: c, topic: count}, {tag: s, topic: state, retained: use}]\n", b.URL()))
 	p.awaitOK()
 	m.send("count", 1, true, `2`) // live: the flag is not set on the way to those who are subscribed
 	p.await("two signals", func() bool { return len(p.signals) == 2 })
@@ -575,9 +629,13 @@ func (*allowOpen) OnACLCheck(_ *mochi.Client, topic string, write bool) bool {
 }
 
 func TestTwinWithTheSameClientIDIsNoticed(t *testing.T) {
+	inBoth(t, testTwinWithTheSameClientIDIsNoticed)
+}
+
+func testTwinWithTheSameClientIDIsNoticed(t *testing.T, version string) {
 	b := realparts.Mosquitto(t, realparts.MosquittoOptions{})
 	p := newPlant(t)
-	p.start(section(b, ""))
+	p.start(section(b, version))
 	p.awaitOK()
 	newMachine(t, b, func(o *paho.ClientOptions) {
 		o.SetClientID("linekeeper-p-a-s").SetCleanSession(false).SetAutoReconnect(true)

@@ -3,11 +3,13 @@ package mqtt
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net/url"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/linekeeper/linekeeper/agent/signal"
@@ -15,10 +17,12 @@ import (
 )
 
 type driver struct {
-	env    signal.Env
-	config Config
-	broker *url.URL
-	rules  *rules
+	env     signal.Env
+	config  Config
+	broker  *url.URL
+	rules   *rules
+	orders  *journal                         // nil without work orders
+	session atomic.Pointer[mqttlink.Session] // nil without a connection
 }
 
 // Waiting times. A wait is drawn at random below the bound of its attempt (full jitter).
@@ -42,6 +46,7 @@ type run struct {
 	batch    []mqttlink.Message
 	spoken   mqttlink.Version // of the last connection
 	lostAt   []time.Time
+	lastUse  time.Time // when the last connection ended
 	attempts int
 }
 
@@ -80,8 +85,11 @@ func (r *run) once(ctx context.Context) {
 	s, err := r.connect(ctx)
 	started := time.Now()
 	if err == nil {
+		r.session.Store(s)
 		err = r.serve(ctx, s)
-		s.Close()
+		r.session.Store(nil)
+		r.lastUse = time.Now()
+		r.farewell(ctx, s)
 		if ctx.Err() == nil {
 			r.drain(ctx, s)
 		}
@@ -115,6 +123,11 @@ func (r *run) report(err error, wasConnected bool) {
 	r.env.Reporter.State(signal.StateFailed, p.Reason)
 	if !wasConnected {
 		r.env.Reporter.Problem("connect", p)
+		return
+	}
+	if errors.Is(err, mqttlink.ErrTakenOver) {
+		r.env.Reporter.Problem("client_id", p)
+		r.lostAt = append(r.lostAt, time.Now())
 		return
 	}
 	r.watchForTwins()
@@ -214,6 +227,7 @@ func (r *run) drain(ctx context.Context, s *mqttlink.Session) {
 func (r *run) store(ctx context.Context, batch []mqttlink.Message) bool {
 	signals := make([]signal.Signal, 0, len(batch)) // the receiver may keep it
 	deliveries := make([]delivery, 0, len(batch))
+	var answers []answer
 	for i := range batch {
 		m := &batch[i]
 		if m.QoS > 0 {
@@ -223,27 +237,25 @@ func (r *run) store(ctx context.Context, batch []mqttlink.Message) bool {
 			}
 			deliveries = append(deliveries, delivery{id: m.ID, hash: h})
 		}
-		if s, wanted := r.signal(m); wanted {
-			signals = append(signals, s)
-		}
+		signals, answers = r.signals(signals, answers, m)
 	}
 	r.ledger.add(deliveries)
 	if batch != nil && len(signals) == 0 {
 		return true // nothing to keep: to acknowledge is enough
 	}
-	r.memory.Cycles, r.memory.Unconfirmed = r.ledger.cycles, r.ledger.bytes()
+	r.memory.Cycles, r.memory.Unconfirmed, r.memory.Seen = r.ledger.cycles, r.ledger.bytes(), time.Now().UTC().Truncate(time.Second)
 	cursor, err := json.Marshal(r.memory)
 	if err != nil {
 		panic(err) // strings and bytes only
 	}
-	return r.emitUntilDurable(ctx, signal.Batch{Source: r.env.Source, Signals: signals, Cursor: cursor})
+	return r.emitUntilDurable(ctx, signal.Batch{Source: r.env.Source, Signals: signals, Cursor: cursor}, answers)
 }
 
-// signal decodes a message; it reports false for one that the configuration does not want.
-func (r *run) signal(m *mqttlink.Message) (signal.Signal, bool) {
+// signals decodes a message, unless the configuration does not want it.
+func (r *run) signals(out []signal.Signal, answers []answer, m *mqttlink.Message) ([]signal.Signal, []answer) {
 	t := r.rules.find(m.Topic)
 	if m.Retained && t != nil && t.Retained == "skip" {
-		return signal.Signal{}, false
+		return out, answers
 	}
 	if m.QoS == 0 && t != nil && !m.Retained && !r.rules.warned[t.Tag] {
 		r.rules.warned[t.Tag] = true
@@ -251,17 +263,24 @@ func (r *run) signal(m *mqttlink.Message) (signal.Signal, bool) {
 			Reason:   "the sender publishes with QoS 0: a message is lost whenever the connection or the agent is down",
 			NextStep: "make the sender publish with QoS 1"})
 	}
-	return decode(m, t), true
+	out = decode(out, m, t)
+	if last := &out[len(out)-1]; t != nil && t.answers && last.Problem == nil {
+		answers = append(answers, r.answer(last, m))
+	}
+	return out, answers
 }
 
 // emitUntilDurable repeats a refused batch. It returns false when ctx ended before the batch was durable.
-func (r *run) emitUntilDurable(ctx context.Context, b signal.Batch) bool {
+func (r *run) emitUntilDurable(ctx context.Context, b signal.Batch, answers []answer) bool {
 	held := time.AfterFunc(heldAfter, func() {
 		r.env.Reporter.State(signal.StateHeld, "the buffer does not take more at present; the broker keeps the messages")
 	})
 	wasHeld := false
 	for attempt := 0; ; attempt++ {
-		err := r.emit(ctx, b)
+		err := r.note(answers)
+		if err == nil {
+			err = r.emit(ctx, b)
+		}
 		if err == nil {
 			if !held.Stop() || wasHeld {
 				r.env.Reporter.State(signal.StateOK, "")

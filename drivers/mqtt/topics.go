@@ -1,6 +1,7 @@
 package mqtt
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -11,7 +12,6 @@ import (
 // rules finds the subscription that a message belongs to. It is used by one goroutine only.
 type rules struct {
 	topics []Topic
-	levels [][]string
 	known  map[string]*Topic // answers of the past, nil values included
 	warned map[string]bool   // tags whose sender uses QoS 0
 }
@@ -21,9 +21,6 @@ const knownTopics = 10_000
 
 func newRules(topics []Topic) *rules {
 	r := &rules{topics: topics, known: map[string]*Topic{}, warned: map[string]bool{}}
-	for _, t := range topics {
-		r.levels = append(r.levels, strings.Split(t.Filter, "/"))
-	}
 	return r
 }
 
@@ -35,7 +32,7 @@ func (r *rules) find(topic string) *Topic {
 	var found *Topic
 	levels := strings.Split(topic, "/")
 	for i := range r.topics {
-		if overlap(r.levels[i], levels) {
+		if overlap(r.topics[i].pattern.levels, levels) {
 			found = &r.topics[i]
 			break
 		}
@@ -50,8 +47,8 @@ func (r *rules) find(topic string) *Topic {
 func (r *rules) subscriptions() []mqttlink.Subscription {
 	out := make([]mqttlink.Subscription, len(r.topics))
 	for i, t := range r.topics {
-		out[i] = mqttlink.Subscription{Filter: t.Filter, QoS: 1}
-		if t.Retained == "skip" {
+		out[i] = mqttlink.Subscription{Filter: t.pattern.filter, QoS: 1}
+		if t.Retained == "skip" { // as far as the broker can do that
 			out[i].Retained = mqttlink.RetainedNotSent
 		}
 	}
@@ -61,7 +58,7 @@ func (r *rules) subscriptions() []mqttlink.Subscription {
 func (r *rules) filters() []string {
 	out := make([]string, len(r.topics))
 	for i, t := range r.topics {
-		out[i] = t.Filter
+		out[i] = t.pattern.filter
 	}
 	slices.Sort(out)
 	return out
@@ -88,44 +85,58 @@ func overlap(a, b []string) bool {
 
 func validateTopics(topics []Topic) error {
 	tags := map[string]bool{}
-	for i, t := range topics {
+	for i := range topics {
+		t := &topics[i]
 		if t.Tag == "" || tags[t.Tag] {
-			return fmt.Errorf("topics: tag %q of topic %q is empty or used twice", t.Tag, t.Filter)
+			return fmt.Errorf("topics: tag %q of topic %q is empty or used twice", t.Tag, t.Topic)
 		}
 		tags[t.Tag] = true
-		if err := validateFilter(t.Filter); err != nil {
+		if err := t.validate(); err != nil {
 			return fmt.Errorf("topics: %q: %w", t.Tag, err)
 		}
-		switch {
-		case t.Format != "json" && t.Format != "text" && t.Format != "bytes":
-			return fmt.Errorf("topics: %q: format %q is none of json, text, bytes", t.Tag, t.Format)
-		case t.Retained != "skip" && t.Retained != "use":
-			return fmt.Errorf("topics: %q: retained %q is neither skip nor use", t.Tag, t.Retained)
-		case t.MaxSize < 1:
-			return fmt.Errorf("topics: %q: max_size %d is not above 0 bytes", t.Tag, t.MaxSize)
-		}
 		for _, other := range topics[:i] {
-			if overlap(strings.Split(t.Filter, "/"), strings.Split(other.Filter, "/")) {
+			if overlap(t.pattern.levels, other.pattern.levels) {
 				return fmt.Errorf("topics: %q (%s) and %q (%s) overlap: a broker may deliver one message twice; narrow one of them, or use a second source with its own client_id",
-					other.Tag, other.Filter, t.Tag, t.Filter)
+					other.Tag, other.Topic, t.Tag, t.Topic)
 			}
 		}
 	}
 	return nil
 }
 
-func validateFilter(f string) error {
-	if f == "" || strings.ContainsRune(f, 0) || len(f) > 65535 {
-		return fmt.Errorf("topic %q is empty or too long", f)
+var formats = []string{"json", "csv", "number", "text", "bytes"}
+
+func (t *Topic) validate() (err error) {
+	if t.pattern, err = parsePattern(t.Topic); err != nil {
+		return err
 	}
-	if strings.HasPrefix(f, "$share/") {
-		return fmt.Errorf("topic %q: a shared subscription spreads messages over several clients and loses their order", f)
+	switch {
+	case !slices.Contains(formats, t.Format):
+		return fmt.Errorf("format %q is none of %s", t.Format, strings.Join(formats, ", "))
+	case t.Retained != "skip" && t.Retained != "use":
+		return fmt.Errorf("retained %q is neither skip nor use", t.Retained)
+	case t.Retained == "use" && t.pattern.shared:
+		return errors.New("retained: use has no meaning with a shared subscription: brokers send it no retained messages")
+	case t.MaxSize < 1:
+		return fmt.Errorf("max_size %d is not above 0 bytes", t.MaxSize)
 	}
-	levels := strings.Split(f, "/")
-	for i, l := range levels {
-		if l == "#" && i < len(levels)-1 || len(l) > 1 && strings.ContainsAny(l, "+#") {
-			return fmt.Errorf("topic %q: + and # must fill a whole level, # only the last", f)
+	if err := t.CSV.Validate(); err != nil {
+		return fmt.Errorf("csv: %w", err)
+	}
+	if err := t.Number.Validate(); err != nil {
+		return fmt.Errorf("number: %w", err)
+	}
+	t.pattern.equipment, err = parseTemplate(t.Equipment)
+	if err != nil {
+		return fmt.Errorf("equipment: %w", err)
+	}
+	for _, name := range t.pattern.equipment.names() {
+		if _, ok := t.pattern.named[name]; !ok {
+			return fmt.Errorf("equipment %q: topic %q has no level {%s}", t.Equipment, t.Topic, name)
 		}
+	}
+	if _, taken := t.pattern.named["equipment"]; taken && t.Equipment != "" {
+		return errors.New("equipment: the topic has a level of that name already")
 	}
 	return nil
 }

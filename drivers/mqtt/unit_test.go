@@ -12,6 +12,7 @@ import (
 
 	"github.com/linekeeper/linekeeper/agent/signal"
 	"github.com/linekeeper/linekeeper/drivers/mqttlink"
+	"github.com/linekeeper/linekeeper/drivers/payload"
 )
 
 func TestSampleIsAValidConfiguration(t *testing.T) {
@@ -21,15 +22,18 @@ func TestSampleIsAValidConfiguration(t *testing.T) {
 		if err != nil {
 			t.Fatalf("sample %s: %v", name, err)
 		}
-		if c := d.(*driver).config; c.KeepAlive != 20*time.Second || c.Window != 5000 || c.Batch != 1500 || c.Topics[0].MaxSize != 262144 {
+		if c := d.(*driver).config; c.KeepAlive != 20*time.Second || c.Window != 5000 || c.Batch != 1500 || c.Topics[0].MaxSize != 262144 || c.Version != mqttlink.Auto {
 			t.Errorf("sample %s: the defaults in the text are not those of the code: %+v", name, c)
+		}
+		if d.(*driver).TakesOrders() != (name == "with everything") {
+			t.Errorf("sample %s: takes orders: %v", name, d.(*driver).TakesOrders())
 		}
 	}
 }
 
 // uncommented turns "# key: value" lines of a sample into settings.
 func uncommented(text string) string {
-	return regexp.MustCompile(`(?m)^( *)# ([a-z_]+: )`).ReplaceAllString(text, "$1$2")
+	return regexp.MustCompile(`(?m)^( *)# ((?:  )*[a-z_]+:(?: |$))`).ReplaceAllString(text, "$1$2")
 }
 
 func TestMistakesInTheConfigurationAreNamed(t *testing.T) {
@@ -45,8 +49,22 @@ func TestMistakesInTheConfigurationAreNamed(t *testing.T) {
 		{"broker: tcp://h", "topics"},
 		{"broker: tcp://h\ntopics: [{tag: a, topic: x/+}, {tag: b, topic: x/y}]", "overlap"},
 		{"broker: tcp://h\ntopics: [{tag: a, topic: x/#/y}]", "whole level"},
-		{"broker: tcp://h\ntopics: [{tag: a, topic: $share/g/x}]", "shared"},
+		{"broker: tcp://h\ntopics: [{tag: a, topic: $share/g}]", "shared"},
+		{"broker: tcp://h\ntopics: [{tag: a, topic: $share/g/x, retained: use}]", "shared"},
+		{"broker: tcp://h\ntopics: [{tag: a, topic: $share/g/x/+}, {tag: b, topic: x/y}]", "overlap"},
 		{"broker: tcp://h\ntopics: [{tag: a, topic: x, format: xml}]", "xml"},
+		{"broker: tcp://h\nversion: 4\n" + topics, "3.1.1"},
+		{"broker: tcp://h\nsession_expiry: 1m\n" + topics, "session_expiry"},
+		{"broker: tcp://h\nstatus_topic: a/+\n" + topics, "status_topic"},
+		{"broker: tcp://h\ntopics: [{tag: a, topic: 'x/{line}s'}]", "whole level"},
+		{"broker: tcp://h\ntopics: [{tag: a, topic: 'x/{line}/{line}'}]", "two levels"},
+		{"broker: tcp://h\ntopics: [{tag: a, topic: 'x/{line}', equipment: '{site}/{line}'}]", "{site}"},
+		{"broker: tcp://h\ntopics: [{tag: a, topic: x, format: csv, csv: {header: false}}]", "columns"},
+		{"broker: tcp://h\ntopics: [{tag: a, topic: x, number: {decimal: x}}]", "decimal"},
+		{"broker: tcp://h\nwork_orders: {topic: o}", "ack_topic"},
+		{"broker: tcp://h\nwork_orders: {topic: 'o/{machine}', ack: none}", "{machine}"},
+		{"broker: tcp://h\nwork_orders: {topic: o, ack_topic: 'a/{item}'}\ntopics: [{tag: a, topic: 'a/#'}]", "overlap"},
+		{"broker: tcp://h\nwork_orders: {topic: o, ack: none, words: {OK: fine}}", "fine"},
 	} {
 		_, err := Kind.New(signal.Env{}, decodeYAML(c.text))
 		if err == nil || !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), "hidden") {
@@ -112,6 +130,19 @@ func TestRepetitionsAreToldFromNews(t *testing.T) {
 	l.connected(true)
 	expect(take(&l, msg(1, true, "x")), "x")
 
+	l = ledger{} // numbers that go on after all lower ones are free: the broker counts upward
+	l.connected(true)
+	expect(take(&l, msg(501, false, "x"), msg(502, false, "x")), "x x")
+	if !l.cycles {
+		t.Error("a broker that counts upward was not recognised")
+	}
+	l = ledger{} // the lowest free numbers on a new connection prove nothing
+	l.connected(true)
+	expect(take(&l, msg(1, true, "x"), msg(2, true, "x"), msg(3, false, "x"), msg(4, false, "x")), "x x x x")
+	if l.cycles {
+		t.Error("a broker that takes the lowest free number was taken for one that counts upward")
+	}
+
 	l = ledger{cycles: true} // acknowledged, the broker counts upward: the acknowledgement was lost with the connection
 	l.connected(true)
 	expect(take(&l, msg(7, false, "x"), msg(8, false, "x"), msg(9, false, "x")), "x x x")
@@ -123,6 +154,59 @@ func TestRepetitionsAreToldFromNews(t *testing.T) {
 		expect(take(l, msg(8, true, "x"), msg(9, true, "x"), msg(10, false, "x"), msg(8, true, "x")), "x x")
 		l.connected(false)
 		expect(take(l, msg(9, true, "x")), "x")
+	}
+}
+
+func TestNamedLevelsBecomeLabels(t *testing.T) {
+	topic := Topic{Topic: "$share/g/{site}/x/{line}/+/#", Equipment: "{line}@{site}!", Format: "json", Retained: "skip", MaxSize: 1}
+	if err := topic.validate(); err != nil {
+		t.Fatal(err)
+	}
+	if topic.pattern.filter != "$share/g/+/x/+/+/#" || !topic.pattern.shared {
+		t.Errorf("pattern is %+v", topic.pattern)
+	}
+	want := map[string]string{"site": "ulm", "line": "l1", "equipment": "l1@ulm!"}
+	if diff := cmp.Diff(topic.pattern.labels("ulm/x/l1/a/b"), want); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestPayloadsOfEveryFormat(t *testing.T) {
+	header := false
+	for _, c := range []struct {
+		topic   Topic
+		payload string
+		want    string // values and problems' codes
+	}{
+		{Topic{Format: "number"}, " 0012.50\n", "12.50"},
+		{Topic{Format: "number", Number: payload.Locale{Decimal: ",", Thousands: "."}}, "1.234,5", "1234.5"},
+		{Topic{Format: "number"}, "12,5", "bad_number"},
+		{Topic{Format: "number"}, "", "bad_number"},
+		{Topic{Format: "number"}, "\xff", "bad_number"},
+		{Topic{Format: "csv"}, "a;b\n1;2\n3;4\n", "map[a:1 b:2] map[a:3 b:4]"},
+		{Topic{Format: "csv"}, "a;b\n1;2;3\n3;4\n", "bad_csv map[a:3 b:4]"},
+		{Topic{Format: "csv"}, "a;b\n", "bad_csv"},
+		{Topic{Format: "csv"}, "", "bad_csv"},
+		{Topic{Format: "csv"}, "a,a\n1,2", "column_twice"},
+		{Topic{Format: "csv", CSV: payload.CSVOptions{Header: &header, Columns: []payload.Column{{Name: "n", Type: "number"}}, Locale: payload.Locale{Decimal: ","}}}, "1,5", "bad_csv"},
+		{Topic{Format: "csv", CSV: payload.CSVOptions{Header: &header, Delimiter: ";", Columns: []payload.Column{{Name: "n", Type: "number"}, {Name: "t"}}, Locale: payload.Locale{Decimal: ","}}}, "1,5;x\ny;z", "map[n:1.5 t:x] bad_value"},
+		{Topic{Format: "json", Properties: true}, "5", "map[payload:5 properties:map[content_type:t correlation:c expiry_s:60 user:map[a:[1 2 3] b:x]]]"},
+		{Topic{Format: "json", Properties: true}, "{", "bad_json"},
+	} {
+		c.topic.Tag, c.topic.MaxSize = "t", 1000
+		m := &mqttlink.Message{Topic: "x", Payload: []byte(c.payload), Properties: &mqttlink.Properties{ContentType: "t", Correlation: []byte("c"), Expiry: time.Minute,
+			User: []mqttlink.Property{{Name: "a", Value: "1"}, {Name: "a", Value: "2"}, {Name: "b", Value: "x"}, {Name: "a", Value: "3"}}}}
+		var got []string
+		for _, s := range decode(nil, m, &c.topic) {
+			if s.Problem != nil {
+				got = append(got, s.Problem.Code)
+			} else {
+				got = append(got, fmt.Sprint(s.Value))
+			}
+		}
+		if strings.Join(got, " ") != c.want {
+			t.Errorf("%q as %s: %q, want %q", c.payload, c.topic.Format, got, c.want)
+		}
 	}
 }
 

@@ -82,6 +82,9 @@ func grant(filter string, code byte) Grant {
 	return Grant{Filter: filter, Refused: &Reason{Code: code, Words: words[code]}}
 }
 
+// NotGranted is the answer to a subscription that was not even asked for, with a reason code of MQTT 5.
+func NotGranted(filter string, code byte) Grant { return grant(filter, code) }
+
 var words = map[byte]string{
 	0x00: "normal end",
 	0x04: "end with a will",
