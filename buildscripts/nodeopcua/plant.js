@@ -10,7 +10,7 @@ import http from "node:http";
 import path from "node:path";
 import {
     DataType, MessageSecurityMode, OPCUACertificateManager, OPCUAServer, SecurityPolicy, StatusCodes, VariantArrayType,
-    Variant, coerceLocalizedText, nodesets
+    Variant, coerceLocalizedText, nodesets, standardUnits
 } from "node-opcua";
 
 const options = JSON.parse(process.argv[2]);
@@ -47,9 +47,8 @@ const server = new OPCUAServer({
     privateKeyFile: options.privateKeyFile,
     serverCertificateManager: store("pki", !options.trustList),
     userCertificateManager: store("users", false),
-    securityPolicies: [
-        SecurityPolicy.None, SecurityPolicy.Basic256Sha256, SecurityPolicy.Aes128_Sha256_RsaOaep, SecurityPolicy.Aes256_Sha256_RsaPss
-    ],
+    securityPolicies: (options.policies ?? ["None", "Basic256Sha256", "Aes128_Sha256_RsaOaep", "Aes256_Sha256_RsaPss"])
+        .map((name) => SecurityPolicy[name]),
     securityModes: [MessageSecurityMode.None, MessageSecurityMode.Sign, MessageSecurityMode.SignAndEncrypt],
     allowAnonymous: options.anonymous,
     maxConnectionsPerEndpoint: 100,
@@ -102,6 +101,36 @@ for (let i = 1; i <= options.machines; i++) {
     add(name + ".State", DataType.String, "Stopped", folder);
 }
 for (let i = 0; i < options.counters; i++) add("Count." + i, DataType.UInt32, 0);
+
+// A wide folder for browsers, with a way back to where it hangs, and a value with a unit.
+if (options.tree) {
+    const tree = own.addObject({ componentOf: plant, browseName: "Tree", nodeId: "s=Tree" });
+    tree.addReference({ referenceType: "Organizes", nodeId: plant });
+    for (let i = 0; i < options.tree; i++) {
+        own.addVariable({ componentOf: tree, browseName: "Leaf" + i, nodeId: "s=Tree." + i, dataType: "UInt32",
+            value: { dataType: DataType.UInt32, value: i } });
+    }
+    own.addAnalogDataItem({ componentOf: tree, browseName: "Oil/Temperature", nodeId: "s=Tree.Temperature", dataType: "Double",
+        engineeringUnits: standardUnits.degree_celsius, engineeringUnitsRange: { low: 0, high: 200 },
+        accessLevel: "CurrentRead", userAccessLevel: "CurrentRead", value: { dataType: DataType.Double, value: 71.5 } });
+}
+
+// download loads a machine's program anew: its nodes get other ids under the names that they had.
+let downloads = 0;
+function download(machine) {
+    downloads++;
+    const folder = space.findNode("ns=" + own.index + ";s=" + machine);
+    for (const [name, node] of [...nodes]) {
+        if (!name.startsWith(machine + ".")) continue;
+        const dataType = node.dataType.value, browseName = node.browseName.name;
+        space.deleteNode(node);
+        const again = own.addVariable({
+            componentOf: folder, browseName, nodeId: "s=Download" + downloads + "." + name, dataType, minimumSamplingInterval: 0
+        });
+        again.setValueFromSource({ dataType, value: memory.values[name] });
+        nodes.set(name, again);
+    }
+}
 
 // One node for each type a test sets by POST /set.
 for (const type of ["Boolean", "SByte", "Byte", "Int16", "UInt16", "Int32", "UInt32", "Int64", "UInt64", "Float", "Double", "String",
@@ -246,6 +275,7 @@ const actions = {
     "POST /tick": (b) => startTicking(b.period),
     "POST /burst": (b) => tick(b.times),
     "POST /remove": (b) => { space.deleteNode(nodes.get(b.node)); nodes.delete(b.node); },
+    "POST /download": (b) => download(b.machine),
     "POST /add": (b) => { add(b.node, DataType.UInt32, 0); },
     "POST /close-sessions": (b) => closeSessions(b.deleteSubscriptions === true),
     "POST /end-subscriptions": () => endSubscriptions()

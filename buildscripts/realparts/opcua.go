@@ -38,6 +38,11 @@ type PlantOptions struct {
 	Users map[string]string
 	// Anonymous lets clients in without a user.
 	Anonymous bool
+	// Policies are the security policies that it offers; None and the three that are not outdated when empty.
+	Policies []string
+	// Tree is how many variables there are in a folder Plant/Tree, which leads back to Plant; with them comes an
+	// Oil/Temperature in degrees Celsius.
+	Tree int
 	// OperationLimits are the server's own limits, such as "maxMonitoredItemsPerCall".
 	OperationLimits map[string]int
 	// Certificate is the server's; zero fields get working values.
@@ -103,7 +108,7 @@ func NodeOPCUA(t testing.TB, o PlantOptions) *Plant {
 	}
 	options, err := json.Marshal(map[string]any{
 		"dir": o.Dir, "port": p.Port, "controlPort": p.Control, "machines": o.Machines, "counters": o.Counters,
-		"trustList": o.TrustList, "users": o.Users, "anonymous": o.Anonymous, "operationLimits": limits,
+		"trustList": o.TrustList, "tree": o.Tree, "policies": o.Policies, "users": o.Users, "anonymous": o.Anonymous, "operationLimits": limits,
 		"applicationUri": PlantURI, "certificateFile": cert, "privateKeyFile": key,
 	})
 	if err != nil {

@@ -69,6 +69,9 @@ type reader struct {
 	log    signal.Logger
 	store  store
 	lobby  *lobby
+	// written are the nodes as the configuration names them, lost why a browse path leads nowhere, by tag.
+	written []Node
+	lost    map[string]string
 	// judged is what was found about the server's certificate.
 	judged judgement
 
@@ -107,6 +110,7 @@ type reader struct {
 func newReader(d *driver, emit signal.Emit) *reader {
 	return &reader{
 		env: d.env, config: d.config, pace: d.pace, log: d.env.Logger, store: store{d.env.Dir}, lobby: &d.lobby,
+		written: d.config.Nodes, lost: map[string]string{},
 		emitter: newEmitter(emit, d.pace.emit), pins: map[string]nodeName{}, waiting: map[string]*waitingNode{},
 		publishLimit: outstanding, expiry: map[string]time.Time{},
 	}

@@ -138,6 +138,9 @@ func (s *subscription) takeAcks() []*ua.SubscriptionAcknowledgement {
 
 // attach makes the session deliver: with the subscription from before where the server still has it, else with a new one.
 func (r *reader) attach(ctx context.Context, l *link, facts serverFacts) error {
+	if err := r.locate(ctx, l, facts, nil); err != nil {
+		return err
+	}
 	if r.sub != nil {
 		if err := r.resume(ctx, l, facts); err != nil {
 			return err
@@ -371,6 +374,9 @@ func (r *reader) itemRequests(nodes []Node, namespaces []string) ([]*ua.Monitore
 }
 
 func (r *reader) resolve(n Node, namespaces []string) (*ua.NodeID, error) {
+	if reason := r.lost[n.Tag]; reason != "" {
+		return nil, errors.New(reason)
+	}
 	name, ok := r.pins[n.Node]
 	if !ok {
 		parsed, err := parseNode(n.Node)
@@ -425,6 +431,10 @@ func (r *reader) retryItems(ctx context.Context, s session, facts serverFacts, n
 	if len(due) == 0 {
 		return nil
 	}
+	due, err := r.relocate(ctx, s, facts, due)
+	if err != nil {
+		return err
+	}
 	before := len(r.sub.list)
 	old := map[*item]bool{}
 	var ids []uint32
@@ -440,7 +450,7 @@ func (r *reader) retryItems(ctx context.Context, s session, facts serverFacts, n
 		}
 		r.sub.remove(old)
 	}
-	err := r.monitor(ctx, s, due, facts)
+	err = r.monitor(ctx, s, due, facts)
 	if len(r.sub.list) != before || len(old) > 0 {
 		r.tableChanged()
 	}

@@ -1,0 +1,23 @@
+package opcua
+
+import (
+	"testing"
+
+	"github.com/linekeeper/linekeeper/buildscripts/realparts"
+)
+
+// TestLookingAroundNodeOPCUA holds what is tried on one plant with a small server's limits.
+func TestLookingAroundNodeOPCUA(t *testing.T) {
+	t.Parallel()
+	plant := realparts.NodeOPCUA(t, realparts.PlantOptions{Counters: 1, Machines: 2, Tree: 1500, OperationLimits: map[string]int{
+		"maxNodesPerRead": 20, "maxNodesPerBrowse": 5, "maxNodesPerTranslateBrowsePathsToNodeIds": 2}})
+	for _, part := range []struct {
+		name string
+		test func(*testing.T, *realparts.Plant)
+	}{
+		{"browse paths lead to nodes", testPaths},
+		{"ids that change after a download are found again", testDownload},
+	} {
+		t.Run(part.name, func(t *testing.T) { part.test(t, plant) })
+	}
+}
