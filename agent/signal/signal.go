@@ -102,6 +102,28 @@ type OrderReceiver interface {
 	Deliver(ctx context.Context, o WorkOrder) error
 }
 
+// LaneReceiver is an OrderReceiver with several machines behind it, which need not wait for each other.
+type LaneReceiver interface {
+	// Lane names the machine that an order goes to. Orders of one lane are delivered one after the other, those of different
+	// lanes at the same time.
+	Lane(o WorkOrder) string
+}
+
+// OrderChecker is an OrderReceiver that can tell beforehand what it would not take or could not book.
+type OrderChecker interface {
+	// CheckOrder returns nil for an order that may be delivered, and *Refused, with the field at fault and the next step, for
+	// one that must not. Any other error says that it cannot be told now: the order waits and is checked again. It is never
+	// asked of a cancellation.
+	CheckOrder(ctx context.Context, o WorkOrder) error
+}
+
+// OrderHolder is an OrderReceiver whose machines can be told to hold an order. Others are not offered held revisions.
+type OrderHolder interface {
+	// HoldsOrders reports whether Deliver takes a revision with Held set: what runs is paused, what waits does not start, until
+	// a later revision is not held any more.
+	HoldsOrders() bool
+}
+
 // Refused is the error of a Deliver that must not be repeated.
 type Refused struct{ Reason string }
 
@@ -112,6 +134,7 @@ type WorkOrder struct {
 	OrderNo      string
 	Revision     int64
 	Cancelled    bool
+	Held         bool // only for an OrderHolder
 	Plant        string
 	WorkCenter   string
 	Item         string
