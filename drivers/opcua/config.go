@@ -4,7 +4,6 @@ import (
 	_ "embed"
 	"errors"
 	"fmt"
-	"math"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -56,6 +55,12 @@ type Config struct {
 	// minutes each when zero.
 	SessionTimeout time.Duration `yaml:"session_timeout"`
 	Lifetime       time.Duration `yaml:"lifetime"`
+	// Read is how values are read: "subscribe", or "poll" for servers whose subscriptions do not work; empty subscribes, and polls
+	// where the server has no subscriptions. PollEvery is how often polled nodes are read; 1 s when zero.
+	Read      string        `yaml:"read"`
+	PollEvery time.Duration `yaml:"poll_every"`
+	// SkipHistory leaves a gap as it is where the server's history could fill it.
+	SkipHistory bool `yaml:"skip_history"`
 	// Nodes are what is read.
 	Nodes []Node `yaml:"nodes"`
 	// WorkOrders is how the server's machines take work orders; nil when they take none.
@@ -84,8 +89,12 @@ type Node struct {
 	Sampling *time.Duration `yaml:"sampling"`
 	// Queue is how many values the server keeps for the node; 1000 when zero.
 	Queue uint32 `yaml:"queue"`
-	// Deadband is the change of a number that is not worth reporting; 0 reports every change.
-	Deadband float64 `yaml:"deadband"`
+	// Deadband is the change of a number that is not worth reporting; 0 reports every change. DeadbandPercent is the same in
+	// percent of the node's range (EURange), where it has one. A server that takes neither reports every change.
+	Deadband        float64 `yaml:"deadband"`
+	DeadbandPercent float64 `yaml:"deadband_percent"`
+	// ExpectEvery is how long the node may be silent before the page says so; 0 says nothing.
+	ExpectEvery time.Duration `yaml:"expect_every"`
 }
 
 const (
@@ -136,6 +145,7 @@ func (c *Config) setDefaults(env signal.Env) {
 	}
 	setDefault(&c.PublishingInterval, defaultPublishing)
 	setDefault(&c.KeepAlive, defaultKeepAlive)
+	setDefault(&c.PollEvery, defaultPolling)
 	setDefault(&c.SessionTimeout, defaultTimeout)
 	setDefault(&c.Lifetime, defaultTimeout)
 	for i := range c.Nodes {
@@ -174,6 +184,9 @@ func (c *Config) Validate() error {
 		if err := c.WorkOrders.Validate(); err != nil {
 			return err
 		}
+	}
+	if err := c.validateReading(); err != nil {
+		return err
 	}
 	return c.validateNodes()
 }
@@ -293,9 +306,6 @@ func (c *Config) validateNodes() error {
 		}
 		if *n.Sampling < 0 || *n.Sampling > time.Hour {
 			return fmt.Errorf("tag %q: sampling %s is out of range: choose 0s to 1h", n.Tag, *n.Sampling)
-		}
-		if n.Deadband < 0 || math.IsNaN(n.Deadband) || math.IsInf(n.Deadband, 0) {
-			return fmt.Errorf("tag %q: deadband %g is not a change of a number", n.Tag, n.Deadband)
 		}
 	}
 	return nil

@@ -39,8 +39,10 @@ type tableItem struct {
 	Sampling time.Duration `json:"s"`
 	Queue    uint32        `json:"q"`
 	Deadband float64       `json:"d,omitempty"`
-	// Granted is the queue that the server made.
-	Granted uint32 `json:"g"`
+	Percent  float64       `json:"p,omitempty"`
+	// Granted is the queue that the server made, Rate how often it looks.
+	Granted uint32        `json:"g"`
+	Rate    time.Duration `json:"r,omitempty"`
 }
 
 // A cursor is: version, length of the table, table (JSON, deflated: it is written with each message), next sequence number,

@@ -94,6 +94,12 @@ type reader struct {
 	waiting map[string]*waitingNode
 	// publishLimit is how many publish requests the server takes.
 	publishLimit int
+	// nodes are those of the configuration, by tag.
+	nodes map[string]*Node
+	// unfiltered are the tags whose deadband the server does not take.
+	unfiltered map[string]bool
+	// itemsAtOnce bounds a request for items after the server hung up on a larger one; 0 is no bound.
+	itemsAtOnce int
 	// types are the structures of the present session's server.
 	types *types
 
@@ -108,12 +114,17 @@ type reader struct {
 }
 
 func newReader(d *driver, emit signal.Emit) *reader {
-	return &reader{
+	r := &reader{
 		env: d.env, config: d.config, pace: d.pace, log: d.env.Logger, store: store{d.env.Dir}, lobby: &d.lobby,
 		written: d.config.Nodes, lost: map[string]string{},
 		emitter: newEmitter(emit, d.pace.emit), pins: map[string]nodeName{}, waiting: map[string]*waitingNode{},
 		publishLimit: outstanding, expiry: map[string]time.Time{},
+		nodes: map[string]*Node{}, unfiltered: map[string]bool{},
 	}
+	for i := range r.config.Nodes {
+		r.nodes[r.config.Nodes[i].Tag] = &r.config.Nodes[i]
+	}
+	return r
 }
 
 // restore takes up where the cursor was written.

@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
-	"strings"
 	"time"
 
 	"github.com/gopcua/opcua/ua"
@@ -19,6 +17,8 @@ const (
 	maxNotifications = 10_000
 	// itemsPerCall is used where the server names no limit.
 	itemsPerCall = 1000
+	// minItemsAtOnce is what every server takes.
+	minItemsAtOnce = 10
 	// maxUndecodable is how often a message that cannot be decoded is asked for before it is given up.
 	maxUndecodable = 3
 )
@@ -298,190 +298,6 @@ func (r *reader) tableChanged() {
 	if len(r.pending) < window {
 		r.hand(&delivery{batch: signal.Batch{Source: r.env.Source, Cursor: r.sub.cursor(r.sub.order.next)}, sub: r.sub})
 	}
-}
-
-func (r *reader) node(tag string) (Node, bool) {
-	for _, n := range r.config.Nodes {
-		if n.Tag == tag {
-			return n, true
-		}
-	}
-	return Node{}, false
-}
-
-func (i *item) matches(n Node) bool {
-	return i.Node == n.Node && i.Sampling == *n.Sampling && i.Queue == n.Queue && i.Deadband == n.Deadband
-}
-
-// monitor creates items for nodes. A node that the server refuses waits for its next turn; only a fault of the connection
-// is an error.
-func (r *reader) monitor(ctx context.Context, s session, nodes []Node, facts serverFacts) error {
-	size := itemsPerCall
-	if facts.itemsPerCall > 0 {
-		size = int(min(facts.itemsPerCall, itemsPerCall))
-	}
-	requests, nodes := r.itemRequests(nodes, facts.namespaces)
-	for len(nodes) > 0 {
-		n := min(size, len(nodes))
-		results, err := s.createItems(ctx, r.sub.table.Subscription, requests[:n])
-		if tooMuch(err) && size > 1 {
-			size = max(1, n/2) // some servers keep other limits than they name
-			continue
-		}
-		if connectionFault(err) {
-			return fmt.Errorf("create monitored items: %w", err)
-		}
-		for i, node := range nodes[:n] {
-			if err != nil {
-				r.refuse(node, err.Error())
-				continue
-			}
-			r.created(node, requests[i].RequestedParameters.ClientHandle, results[i])
-		}
-		requests, nodes = requests[n:], nodes[n:]
-	}
-	return nil
-}
-
-func tooMuch(err error) bool {
-	return errors.Is(err, ua.StatusBadTooManyOperations) || errors.Is(err, ua.StatusBadEncodingLimitsExceeded) ||
-		errors.Is(err, ua.StatusBadRequestTooLarge) || errors.Is(err, ua.StatusBadResponseTooLarge)
-}
-
-// itemRequests returns the requests for those nodes whose names mean something at this server, and these nodes.
-func (r *reader) itemRequests(nodes []Node, namespaces []string) ([]*ua.MonitoredItemCreateRequest, []Node) {
-	var requests []*ua.MonitoredItemCreateRequest
-	var resolved []Node
-	for _, n := range nodes {
-		id, err := r.resolve(n, namespaces)
-		if err != nil {
-			r.refuse(n, err.Error())
-			continue
-		}
-		p := &ua.MonitoringParameters{ClientHandle: r.sub.table.NextHandle, SamplingInterval: milliseconds(*n.Sampling),
-			QueueSize: n.Queue, DiscardOldest: true}
-		if n.Deadband > 0 {
-			p.Filter = ua.NewExtensionObject(&ua.DataChangeFilter{Trigger: ua.DataChangeTriggerStatusValue,
-				DeadbandType: uint32(ua.DeadbandTypeAbsolute), DeadbandValue: n.Deadband})
-		}
-		r.sub.table.NextHandle++
-		requests = append(requests, &ua.MonitoredItemCreateRequest{
-			ItemToMonitor:  &ua.ReadValueID{NodeID: id, AttributeID: ua.AttributeIDValue, DataEncoding: &ua.QualifiedName{}},
-			MonitoringMode: ua.MonitoringModeReporting, RequestedParameters: p})
-		resolved = append(resolved, n)
-	}
-	return requests, resolved
-}
-
-func (r *reader) resolve(n Node, namespaces []string) (*ua.NodeID, error) {
-	if reason := r.lost[n.Tag]; reason != "" {
-		return nil, errors.New(reason)
-	}
-	name, ok := r.pins[n.Node]
-	if !ok {
-		parsed, err := parseNode(n.Node)
-		if err != nil {
-			return nil, err
-		}
-		name = parsed.pinned(namespaces)
-	}
-	id, err := name.resolve(namespaces)
-	if err == nil {
-		r.pins[n.Node] = name
-	}
-	return id, err
-}
-
-func (r *reader) created(n Node, handle uint32, res *ua.MonitoredItemCreateResult) {
-	if quality(res.StatusCode) == signal.Bad {
-		r.refuse(n, statusName(res.StatusCode))
-		return
-	}
-	r.sub.add(&item{tableItem: tableItem{Handle: handle, ID: res.MonitoredItemID, Tag: n.Tag, Node: n.Node,
-		URI: r.pins[n.Node].uri, Sampling: *n.Sampling, Queue: n.Queue, Deadband: n.Deadband, Granted: res.RevisedQueueSize}})
-	if r.waiting[n.Tag] != nil {
-		delete(r.waiting, n.Tag)
-		r.problem("node:"+n.Tag, nil)
-	}
-}
-
-// refuse notes that a node cannot be read now.
-func (r *reader) refuse(n Node, reason string) {
-	w := r.waiting[n.Tag]
-	if w == nil {
-		w = &waitingNode{}
-		r.waiting[n.Tag] = w
-		r.log.Warn("node cannot be read", "source", r.env.Source, "tag", n.Tag, "node", n.Node, "reason", reason)
-	}
-	w.due = time.Now().Add(jitter(r.pace.item, r.pace.itemMax, w.attempts))
-	w.attempts++
-	r.problem("node:"+n.Tag, &signal.Problem{Code: "bad_node", Item: n.Tag,
-		Reason:   fmt.Sprintf("node %q of tag %q cannot be read: %s", n.Node, n.Tag, reason),
-		NextStep: "correct the node in the configuration, or bring it back in the server; the agent tries again by itself"})
-}
-
-// retryItems tries those refused nodes whose time has come.
-func (r *reader) retryItems(ctx context.Context, s session, facts serverFacts, now time.Time) error {
-	var due []Node
-	for _, n := range r.config.Nodes {
-		if w := r.waiting[n.Tag]; w != nil && now.After(w.due) {
-			due = append(due, n)
-		}
-	}
-	if len(due) == 0 {
-		return nil
-	}
-	due, err := r.relocate(ctx, s, facts, due)
-	if err != nil {
-		return err
-	}
-	before := len(r.sub.list)
-	old := map[*item]bool{}
-	var ids []uint32
-	for _, i := range r.sub.list {
-		if w := r.waiting[i.Tag]; i.gone && w != nil && now.After(w.due) {
-			old[i] = true
-			ids = append(ids, i.ID)
-		}
-	}
-	if len(ids) > 0 {
-		if err := s.deleteItems(ctx, r.sub.table.Subscription, ids); connectionFault(err) {
-			return fmt.Errorf("remove monitored items: %w", err)
-		}
-		r.sub.remove(old)
-	}
-	err = r.monitor(ctx, s, due, facts)
-	if len(r.sub.list) != before || len(old) > 0 {
-		r.tableChanged()
-	}
-	return err
-}
-
-// checkLimits says where the server grants less than was asked for: it decides how long an outage may last.
-func (r *reader) checkLimits() {
-	var short []string
-	if r.session != nil && r.session.RevisedTimeout() < r.config.SessionTimeout {
-		short = append(short, fmt.Sprintf("session_timeout %s", r.session.RevisedTimeout()))
-	}
-	if t := r.sub.table.Lifetime; t < r.config.Lifetime-r.config.PublishingInterval {
-		short = append(short, fmt.Sprintf("lifetime %s", t.Round(time.Second)))
-	}
-	queue, tag := uint32(math.MaxUint32), ""
-	for _, i := range r.sub.list {
-		if i.Granted < i.Queue && i.Granted < queue {
-			queue, tag = i.Granted, i.Tag
-		}
-	}
-	if tag != "" {
-		short = append(short, fmt.Sprintf("queue %d (tag %q)", queue, tag))
-	}
-	if short == nil {
-		r.problem("server_limits", nil)
-		return
-	}
-	r.problem("server_limits", &signal.Problem{Code: "server_limits", Item: r.config.Endpoint,
-		Reason:   "the server grants less than the configuration asks for: " + strings.Join(short, ", "),
-		NextStep: "an outage longer than that may lose values; raise the server's limits where it can be done"})
 }
 
 // connectionFault reports whether an error is about the way to the server, not about what was asked.

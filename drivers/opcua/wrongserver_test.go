@@ -26,11 +26,14 @@ type wrongServer struct {
 	*server.Server
 	endpoint string
 
-	mu     sync.Mutex
-	notes  [][]byte // the bodies of the notifications to send, in their order
-	seq    uint32
-	values map[string]*ua.DataValue
-	calls  map[string]int
+	mu       sync.Mutex
+	services map[uint16]func(ua.Request) (ua.Response, error)
+	notes    [][]byte // the bodies of the notifications to send, in their order
+	seq      uint32
+	values   map[string]*ua.DataValue
+	calls    map[string]int
+	// handles are those of the items that were made last.
+	handles map[string]uint32
 }
 
 func newWrongServer(t *testing.T, nodes int) *wrongServer {
@@ -42,7 +45,8 @@ func newWrongServer(t *testing.T, nodes int) *wrongServer {
 	}
 	port := l.Addr().(*net.TCPAddr).Port
 	l.Close()
-	w := &wrongServer{endpoint: fmt.Sprintf("opc.tcp://127.0.0.1:%d", port), values: map[string]*ua.DataValue{}, calls: map[string]int{}}
+	w := &wrongServer{endpoint: fmt.Sprintf("opc.tcp://127.0.0.1:%d", port), values: map[string]*ua.DataValue{}, calls: map[string]int{}, handles: map[string]uint32{},
+		services: map[uint16]func(ua.Request) (ua.Response, error){}}
 	w.Server = server.New(server.EndPoint("127.0.0.1", port), server.EnableSecurity("None", ua.MessageSecurityModeNone),
 		server.EnableAuthMode(ua.UserTokenTypeAnonymous))
 	ns := server.NewNodeNameSpace(w.Server, "urn:wrong")
@@ -51,6 +55,10 @@ func newWrongServer(t *testing.T, nodes int) *wrongServer {
 		w.set(name, uint32(0))
 		ns.AddNode(server.NewVariableNode(ua.NewStringNodeID(ns.ID(), name), name, func() *ua.DataValue { return w.value(name) }))
 	}
+	// The library answers with the endpoints of the very address only.
+	w.handle(id.GetEndpointsRequest_Encoding_DefaultBinary, func(r ua.Request) (ua.Response, error) {
+		return &ua.GetEndpointsResponse{ResponseHeader: answerTo(r), Endpoints: w.Endpoints()}, nil
+	})
 	w.handle(id.CreateSubscriptionRequest_Encoding_DefaultBinary, w.createSubscription)
 	w.handle(id.CreateMonitoredItemsRequest_Encoding_DefaultBinary, w.createItems)
 	w.handle(id.PublishRequest_Encoding_DefaultBinary, w.publish)
@@ -62,11 +70,16 @@ func newWrongServer(t *testing.T, nodes int) *wrongServer {
 	return w
 }
 
-// handle puts a service in the place of the library's. A status as its error becomes a fault.
+// handle puts a service in the place of the one before. A status as its error becomes a fault. Only services that were handled
+// before the start can be replaced later.
 func (w *wrongServer) handle(typeID uint16, h func(ua.Request) (ua.Response, error)) {
+	w.mu.Lock()
+	w.services[typeID] = h
+	w.mu.Unlock()
 	w.RegisterHandler(typeID, func(_ *uasc.SecureChannel, r ua.Request, _ uint32) (ua.Response, error) {
 		w.mu.Lock()
 		w.calls[fmt.Sprintf("%T", r)]++
+		h := w.services[typeID]
 		w.mu.Unlock()
 		return h(r)
 	})
@@ -104,7 +117,10 @@ func (w *wrongServer) createSubscription(r ua.Request) (ua.Response, error) {
 
 func (w *wrongServer) createItems(r ua.Request) (ua.Response, error) {
 	res := &ua.CreateMonitoredItemsResponse{ResponseHeader: answerTo(r)}
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	for i, item := range r.(*ua.CreateMonitoredItemsRequest).ItemsToCreate {
+		w.handles[item.ItemToMonitor.NodeID.StringID()] = item.RequestedParameters.ClientHandle
 		res.Results = append(res.Results, &ua.MonitoredItemCreateResult{MonitoredItemID: uint32(i + 1), FilterResult: ua.NewExtensionObject(nil),
 			RevisedSamplingInterval: item.RequestedParameters.SamplingInterval, RevisedQueueSize: item.RequestedParameters.QueueSize})
 	}
