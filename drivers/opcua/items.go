@@ -14,11 +14,11 @@ import (
 )
 
 func (r *reader) node(tag string) (Node, bool) {
-	n := r.nodes[tag]
-	if n == nil {
+	i, ok := r.nodes[tag]
+	if !ok {
 		return Node{}, false
 	}
-	return *n, true
+	return r.config.Nodes[i], true
 }
 
 func (i *item) matches(n Node) bool {

@@ -94,8 +94,8 @@ type reader struct {
 	waiting map[string]*waitingNode
 	// publishLimit is how many publish requests the server takes.
 	publishLimit int
-	// nodes are those of the configuration, by tag.
-	nodes map[string]*Node
+	// nodes are the places of the nodes in the configuration, by tag.
+	nodes map[string]int
 	// unfiltered are the tags whose deadband the server does not take.
 	unfiltered map[string]bool
 	// itemsAtOnce bounds a request for items after the server hung up on a larger one; 0 is no bound.
@@ -119,10 +119,10 @@ func newReader(d *driver, emit signal.Emit) *reader {
 		written: d.config.Nodes, lost: map[string]string{},
 		emitter: newEmitter(emit, d.pace.emit), pins: map[string]nodeName{}, waiting: map[string]*waitingNode{},
 		publishLimit: outstanding, expiry: map[string]time.Time{},
-		nodes: map[string]*Node{}, unfiltered: map[string]bool{},
+		nodes: map[string]int{}, unfiltered: map[string]bool{},
 	}
 	for i := range r.config.Nodes {
-		r.nodes[r.config.Nodes[i].Tag] = &r.config.Nodes[i]
+		r.nodes[r.config.Nodes[i].Tag] = i
 	}
 	return r
 }
