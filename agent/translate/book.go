@@ -41,7 +41,9 @@ func (w *work) book(d *draft) *fault {
 				"give a changed record a new id or row version at its source; a correction is a reversal and a new record"}
 		}
 		if before {
-			w.say(d.rule.name, "repeated", "fact %s was made of it before", d.key)
+			if w.explain != nil {
+				w.say(d.rule.name, "repeated", "fact %s was made of it before", d.key)
+			}
 			return nil
 		}
 	}

@@ -323,7 +323,9 @@ func (w *work) apply(r *rule, s *signal.Signal, c *counter, sm sample) bool {
 	case isFirst:
 		w.first(r, s, c, sm)
 	case isSame:
-		w.say(r.name, "unchanged", "the counter stands at %s", sm.raw)
+		if w.explain != nil {
+			w.say(r.name, "unchanged", "the counter stands at %s", sm.raw)
+		}
 		return r.same(c, sm)
 	case isForward:
 		c.Low, c.Before = nil, nil
@@ -336,7 +338,9 @@ func (w *work) apply(r *rule, s *signal.Signal, c *counter, sm sample) bool {
 	case isCorrection:
 		w.correct(r, s, c, step)
 	case isStillLow:
-		w.say(r.name, "waiting", "still below %s, which is confirmed: nothing is counted until the counter passes it", c.Raw)
+		if w.explain != nil {
+			w.say(r.name, "waiting", "still below %s, which is confirmed: nothing is counted until the counter passes it", c.Raw)
+		}
 		return false
 	case isOld:
 		w.note(r, s, "counter_old_value", fmt.Sprintf("counter %q is %s with a time before that of the %s already counted; it is left out", s.Tag, sm.raw, c.Raw),
@@ -402,7 +406,9 @@ func (w *work) first(r *rule, s *signal.Signal, c *counter, sm sample) {
 		w.sayCounted(r, c, sm, sm.raw)
 		return
 	}
-	w.say(r.name, "baseline", "the first value seen of this counter: counting begins from %s", sm.raw)
+	if w.explain != nil {
+		w.say(r.name, "baseline", "the first value seen of this counter: counting begins from %s", sm.raw)
+	}
 }
 
 // reset begins a new epoch.

@@ -116,8 +116,10 @@ func (w *work) tickMerge(key string) {
 func (w *work) ignored(source string, s *signal.Signal) {
 	key := prefixIgnored + source + sep + s.Tag
 	if len(w.st.State(key)) > 0 {
+		w.say("", "no_rule", "no rule takes this tag")
 		return
 	}
+	w.say("", "no_rule", "no rule takes this tag")
 	w.st.SetState(key, []byte{'1'})
 	w.reject(source, s, "", signal.Problem{
 		Code: "no_rule", Item: s.Tag, Reason: fmt.Sprintf("no rule takes tag %q of source %q; it is ignored from now on", s.Tag, source),

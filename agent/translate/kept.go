@@ -27,7 +27,9 @@ func keptTag(source, name string) [2]string {
 // keep remembers the last good value of a tag that expressions look at, and says whether it changed.
 func (w *work) keep(source string, s *signal.Signal) bool {
 	if s.Quality != signal.Good {
-		w.say("", "kept", "quality is %s: its last good value stays", s.Quality)
+		if w.explain != nil {
+			w.say("", "kept", "quality is %s: its last good value stays", s.Quality)
+		}
 		return false
 	}
 	b, err := json.Marshal(Typed{s.Value})

@@ -105,7 +105,9 @@ func (w *work) applyState(r *rule, s *signal.Signal) *fault {
 			return ruleFailed(r, "when", err)
 		}
 		if yes, _ := v.(bool); !yes {
-			w.say(r.name, "skipped", "when: %s is false", r.when.src)
+			if w.explain != nil {
+				w.say(r.name, "skipped", "when: %s is false", r.when.src)
+			}
 			return nil
 		}
 	}
@@ -140,7 +142,9 @@ func (w *work) orderTag(d *draft) {
 	no := d.text[fOrder]
 	last := w.tags.get(w.st, d.rule.source+sep+d.rule.tag)
 	if last.v == no && (no != "" || w.contexts.get(w.st, d.center).v.Order == "") {
-		w.say(d.rule.name, "unchanged", "order %q still runs", no)
+		if w.explain != nil {
+			w.say(d.rule.name, "unchanged", "order %q still runs", no)
+		}
 		return
 	}
 	last.v, last.dirty = no, true
@@ -161,7 +165,9 @@ func (w *work) bookOrderState(d *draft) {
 	}
 	word := stateWord(d.state)
 	if d.rule.kind == kindState && c.v.State == word && c.v.Reason == d.text[fReason] {
-		w.say(d.rule.name, "repeated", "order %s is %s already", no, word)
+		if w.explain != nil {
+			w.say(d.rule.name, "repeated", "order %s is %s already", no, word)
+		}
 		return // the source repeats itself
 	}
 	c.dirty = true

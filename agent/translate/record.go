@@ -174,7 +174,9 @@ func (w *work) draft(r *rule, in *scope, index int) *fault {
 			return wrongType(r.when, v, "true or false")
 		}
 		if !yes {
-			w.say(r.name, "skipped", "when: %s is false", r.when.src)
+			if w.explain != nil {
+				w.say(r.name, "skipped", "when: %s is false", r.when.src)
+			}
 			return nil
 		}
 	}

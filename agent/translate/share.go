@@ -58,6 +58,9 @@ func (s *portion) of(at decimal.Decimal) decimal.Decimal {
 func (s *portion) at(got decimal.Decimal) decimal.Decimal {
 	per := decimal.NewFromInt(int64(s.got[s.round]))
 	rounds, rest := got.QuoRem(per, 0)
+	if rest.IsZero() && rounds.IsPositive() { // within the round that it ends, not at the next one's beginning
+		rounds, rest = rounds.Sub(decimal.NewFromInt(1)), per
+	}
 	at := rounds.Mul(decimal.NewFromInt(int64(s.round)))
 	if rest.IsZero() {
 		return at

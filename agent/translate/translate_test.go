@@ -88,11 +88,15 @@ func rules(t failer, text string) Config {
 		Rules []Rule            `yaml:"rules"`
 		Units map[string]string `yaml:"units"`
 		Items map[string]string `yaml:"items"`
+
+		Calendars []Calendar             `yaml:"calendars"`
+		Reasons   map[string]ReasonTable `yaml:"reasons"`
+		KeyFile   string                 `yaml:"pseudonym_key_file"` // the agent's
 	}
 	if err := yaml.Load([]byte(text), &f, yaml.WithKnownFields()); err != nil {
 		t.Fatalf("read rules: %v", err)
 	}
-	return Config{Plant: "ulm", Agent: "pc1", Zone: "Europe/Berlin", Rules: f.Rules, Units: f.Units, Items: f.Items}
+	return Config{Plant: "ulm", Agent: "pc1", Zone: "Europe/Berlin", Rules: f.Rules, Units: f.Units, Items: f.Items, Calendars: f.Calendars, Reasons: f.Reasons, PseudonymKey: []byte("a secret of the plant")}
 }
 
 func (l *line) take(res Result) []*pb.Fact {
@@ -195,4 +199,18 @@ func TestCounterDeltasBecomeConfirmationsOfTheRunningOrder(t *testing.T) {
 	if due := l.tr.NextTick(l.st); !due.IsZero() {
 		t.Errorf("nothing is open, but the next tick is due at %v", due)
 	}
+}
+
+// decodeFacts reads the bodies of facts.
+func decodeFacts(t failer, res Result) []*pb.Fact {
+	t.Helper()
+	var facts []*pb.Fact
+	for _, f := range res.Facts {
+		m := &pb.Fact{}
+		if err := proto.Unmarshal(f.Body, m); err != nil {
+			t.Fatalf("read fact: %v", err)
+		}
+		facts = append(facts, m)
+	}
+	return facts
 }

@@ -118,10 +118,14 @@ func (w *work) weigh(r *rule, s *signal.Signal, c *counter, sm sample) bool {
 	}
 	sc.Now, sc.On = sm.raw, &on
 	if sc.Waits {
-		w.say(r.name, "waiting", "%s: waits until the weight stands still for %v", sm.raw, r.scale.stableFor)
+		if w.explain != nil {
+			w.say(r.name, "waiting", "%s: waits until the weight stands still for %v", sm.raw, r.scale.stableFor)
+		}
 		w.due(sc.Began.Add(r.scale.stableFor))
 	} else {
-		w.say(r.name, "unchanged", "%s: the weight stands still", sm.raw)
+		if w.explain != nil {
+			w.say(r.name, "unchanged", "%s: the weight stands still", sm.raw)
+		}
 	}
 	return true
 }
@@ -142,7 +146,9 @@ func (w *work) newScale(r *rule, s *signal.Signal, c *counter, sm sample) {
 		w.due(w.now.Add(r.scale.stableFor))
 	}
 	r.heldOver(c, sm)
-	w.say(r.name, "baseline", "the first weight seen: what goes from %s on is counted", sm.raw)
+	if w.explain != nil {
+		w.say(r.name, "baseline", "the first weight seen: what goes from %s on is counted", sm.raw)
+	}
 }
 
 // noteGap tells of weight that nobody can tell apart any more.
@@ -200,12 +206,16 @@ func (w *work) settled(r *rule, s *signal.Signal, c *counter, sm sample) {
 		w.sayCounted(r, c, sm, moved)
 	case !moved.Neg().LessThan(r.scale.refill):
 		sc.Last = sm.raw
-		w.say(r.name, "baseline", "the weight went the other way by %s: counting goes on from %s", moved.Neg(), sm.raw)
+		if w.explain != nil {
+			w.say(r.name, "baseline", "the weight went the other way by %s: counting goes on from %s", moved.Neg(), sm.raw)
+		}
 		if sc.Ahead != nil {
 			w.refilledBehind(r, s, c, sm)
 		}
 	default:
-		w.say(r.name, "unchanged", "%s differs from %s by less than counts", sm.raw, sc.Last)
+		if w.explain != nil {
+			w.say(r.name, "unchanged", "%s differs from %s by less than counts", sm.raw, sc.Last)
+		}
 	}
 	r.heldOver(c, sm)
 }
