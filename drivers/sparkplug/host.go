@@ -124,8 +124,15 @@ func (h *host) take() output {
 	return out
 }
 
-// connected notes a new connection: nodes of the last run that stay silent are asked for their birth.
+// connected notes a new connection: nodes that are known and stay silent are asked for their birth. Those that do not answer
+// died while nobody listened.
 func (h *host) connected(now time.Time) {
+	for _, n := range h.nodes {
+		if n.online && h.settings.rebirth {
+			n.unheard = true
+			n.ask.polite, n.ask.at = politeAsks, now.Add(askKnownAfter)
+		}
+	}
 	for id := range h.past {
 		n := h.node(id)
 		if n == nil {
@@ -164,6 +171,9 @@ func (h *host) receive(m *message, now time.Time) {
 		return
 	}
 	m.hash = hashOf(m.topic, m.payload)
+	if n.unheard {
+		n.unheard, n.ask.polite = false, 0
+	}
 	switch m.kind {
 	case "NBIRTH":
 		h.nodeBirth(n, m, now)
@@ -231,6 +241,9 @@ func (h *host) due(n *node, now time.Time) {
 		n.gapAt = time.Time{}
 		h.out.problems["gap:"+n.id.String()] = nil
 	}
+	if n.unheard && n.ask.polite == 0 && !now.Before(n.ask.at) {
+		h.die(n, now)
+	}
 	n.askIfDue(now)
 }
 
@@ -252,7 +265,7 @@ func (h *host) next() time.Time {
 		if len(n.parked) > 0 {
 			soon(n.parked[0].received.Add(parkAge + time.Millisecond))
 		}
-		if n.ask.open() && h.settings.rebirth {
+		if n.ask.open() && h.settings.rebirth || n.unheard {
 			soon(n.ask.at)
 		}
 	}

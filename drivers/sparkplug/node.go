@@ -29,8 +29,9 @@ type node struct {
 	gapSince     time.Time // since when the earlier one is waited for
 	gapAt        time.Time // when messages were last found missing
 
-	dead   bool
-	diedAt time.Time
+	dead    bool
+	diedAt  time.Time
+	unheard bool // born before the present connection and silent on it
 
 	devices map[string]*device // "" is the node itself
 	aliases map[uint64]*metric
@@ -196,9 +197,13 @@ func (h *host) nodeDeath(n *node, m *message, now time.Time) {
 	case numbered && bdSeq != n.bdSeq:
 		return // the death of an earlier session
 	}
+	h.die(n, now)
+}
+
+func (h *host) die(n *node, now time.Time) {
 	h.skipGaps(n, now)
 	n.release()
-	n.online, n.dead, n.diedAt = false, true, now
+	n.online, n.dead, n.diedAt, n.unheard = false, true, now, false
 	n.unpark(func(parked) bool { return true }, "no_birth", errNewBirth)
 	for _, name := range sortedKeys(n.devices) {
 		n.stale(n.devices[name], 0, now)

@@ -1,0 +1,459 @@
+package sparkplug
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/linekeeper/linekeeper/agent/signal"
+	"github.com/linekeeper/linekeeper/drivers/mqttlink"
+	"github.com/linekeeper/linekeeper/drivers/sparkplug/payload"
+)
+
+const (
+	batchMessages = 500
+	heldAfter     = time.Second // a batch that becomes durable later than this means that the buffer holds the source back
+	cursorEvery   = 10 * time.Second
+	lingering     = 2 * time.Second // after saying OFFLINE, for what nodes had sent before they heard it
+	quiet         = 300 * time.Millisecond
+	lastEmit      = 3 * time.Second
+	sayAgain      = 5 * time.Second // between two answers to somebody who says that this host is offline
+	sayConflict   = 3               // such answers within sayConflictIn mean two hosts of one name
+	sayConflictIn = time.Minute
+)
+
+// hostRun is the host at work; one goroutine owns it.
+type hostRun struct {
+	*driver
+	emit     signal.Emit
+	host     *host
+	pending  []signal.Signal // handed out by the host and not durable yet
+	stored   []byte          // the cursor that is durable
+	storedAt time.Time
+	taken    []mqttlink.Message
+	unacked  []mqttlink.Message
+	denied   []time.Time // when somebody said that this host is offline
+	since    int64       // the time of what was last said of this host, in milliseconds
+	outdated bool        // somebody said something later than this connection can
+}
+
+// runHost reads edge nodes until ctx ends.
+func (d *driver) runHost(ctx context.Context, cursor []byte, emit signal.Emit) {
+	h := &d.config.Host
+	r := &hostRun{driver: d, emit: emit}
+	var err error
+	r.host, err = newHost(d.config.Metrics, hostSettings{
+		reorderWait: h.ReorderWait, rebirthWait: h.RebirthWait, historyWait: h.HistoryWait, rebirth: h.Rebirth == "ask",
+	}, cursor)
+	if err != nil {
+		d.env.Logger.Warn("start without what the last run knew of the edge nodes", "source", d.env.Source, "err", err)
+	}
+	d.again(ctx, roleHost, r.once)
+	r.lastStore(context.WithoutCancel(ctx))
+}
+
+// lastStore makes durable what came before the agent stopped.
+func (r *hostRun) lastStore(ctx context.Context) {
+	r.report()
+	r.pending = append(r.pending, r.host.out.signals...)
+	cursor := r.host.cursor()
+	if len(r.pending) == 0 && bytes.Equal(cursor, r.stored) {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, lastEmit)
+	defer cancel()
+	if err := r.emit(ctx, signal.Batch{Source: r.env.Source, Signals: r.pending, Cursor: cursor}); err != nil && len(r.pending) > 0 {
+		r.env.Logger.Error("values came in while the buffer took none: they are lost unless their nodes send them again",
+			"source", r.env.Source, "values", len(r.pending), "err", err)
+	}
+}
+
+// once makes one connection and works with it until it ends.
+func (r *hostRun) once(ctx context.Context) (*mqttlink.Options, error) {
+	// The buffer must take data before nodes are told to send some.
+	if !r.store(ctx, nil, true) {
+		return nil, ctx.Err()
+	}
+	r.since = max(r.since+1, time.Now().UnixMilli())
+	r.outdated = false
+	state := &stateTopic{host: &r.config.Host, since: r.since}
+	options := r.options(r.config.ClientID, state.will())
+	s, err := mqttlink.Connect(ctx, options)
+	if err != nil {
+		return &options, err
+	}
+	state.session = s
+	r.env.Reporter.Problem("connect:"+roleHost, nil)
+	r.host.connected(time.Now())
+	err = r.serve(ctx, s, state)
+	if ctx.Err() != nil {
+		r.farewell(ctx, s, state)
+	} else {
+		s.Close()
+	}
+	for r.take(s, state) {
+	}
+	r.host.disconnected(time.Now())
+	r.unacked = nil
+	if ctx.Err() == nil {
+		r.store(ctx, state, false)
+	}
+	return &options, err
+}
+
+// serve works until the connection ends or ctx does.
+func (r *hostRun) serve(ctx context.Context, s *mqttlink.Session, state *stateTopic) error {
+	granted := make(chan error, 1)
+	var subscribing sync.WaitGroup
+	defer subscribing.Wait()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	subscribing.Go(func() { granted <- r.subscribe(ctx, s) })
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	subscribed := false
+	for {
+		timer.Reset(r.untilNext())
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-s.Done():
+			return s.Err()
+		case err := <-granted:
+			if err != nil {
+				return err
+			}
+			subscribed = true
+		case <-s.Ready():
+			r.take(s, state)
+		case <-timer.C:
+			r.host.tick(time.Now())
+		}
+		if r.outdated {
+			return nil // the next connection is later
+		}
+		if !r.store(ctx, state, false) {
+			return ctx.Err()
+		}
+		if err := r.acknowledge(s); err != nil {
+			return err
+		}
+		r.request(ctx, s)
+		if subscribed && !s.Full() {
+			if err := state.say(ctx, true); err != nil {
+				return fmt.Errorf("say that this host is online: %w", err)
+			}
+			r.status.set(roleHost, signal.StateOK, "")
+		}
+	}
+}
+
+func (r *hostRun) untilNext() time.Duration {
+	next := r.host.next()
+	if next.IsZero() {
+		return cursorEvery
+	}
+	return min(max(time.Until(next), 0), cursorEvery)
+}
+
+// subscribe asks for everything that the host reads, before it says that it is online.
+func (r *hostRun) subscribe(ctx context.Context, s *mqttlink.Session) error {
+	h := &r.config.Host
+	var list []mqttlink.Subscription
+	for _, g := range h.Groups {
+		list = append(list, mqttlink.Subscription{Filter: namespace + "/" + g + "/#", QoS: 1})
+	}
+	if len(h.Groups) == 0 {
+		list = append(list, mqttlink.Subscription{Filter: namespace + "/#", QoS: 1})
+	}
+	if !h.ListenOnly && (len(h.Groups) > 0 || h.StateFormat == format22) {
+		list = append(list, mqttlink.Subscription{Filter: h.stateTopic(), QoS: 1})
+	}
+	grants, err := s.Subscribe(ctx, list)
+	if err != nil {
+		return fmt.Errorf("subscribe: %w", err)
+	}
+	for _, g := range grants {
+		var p *signal.Problem
+		if g.Refused != nil {
+			p = &signal.Problem{Code: "topic_refused", Item: g.Filter, Reason: "the broker refuses this subscription: " + g.Refused.String(),
+				NextStep: "allow the agent's user to read the topic at the broker (access list)"}
+		}
+		r.env.Reporter.Problem("topic:"+g.Filter, p)
+	}
+	return nil
+}
+
+// take gives the host what has come; it reports false when that was nothing.
+func (r *hostRun) take(s *mqttlink.Session, state *stateTopic) bool {
+	r.taken = s.Take(r.taken, batchMessages)
+	for i := range r.taken {
+		m := &r.taken[i]
+		if m.QoS > 0 {
+			r.unacked = append(r.unacked, mqttlink.Message{ID: m.ID, QoS: m.QoS})
+		}
+		if state.about(m.Topic) {
+			r.heardOfItself(m, state)
+			continue
+		}
+		if len(m.Payload) > r.config.Host.MaxSize {
+			r.host.out.signals = append(r.host.out.signals, r.tooLarge(m))
+			continue
+		}
+		r.host.receive(&message{topic: m.Topic, payload: m.Payload, received: m.Received, retained: m.Retained}, m.Received)
+	}
+	return len(r.taken) > 0
+}
+
+// acknowledge acknowledges what is durable: deaths, the only messages that Sparkplug sends with an acknowledgement.
+func (r *hostRun) acknowledge(s *mqttlink.Session) error {
+	if len(r.unacked) == 0 {
+		return nil
+	}
+	_, err := s.Acknowledge(r.unacked)
+	r.unacked = r.unacked[:0]
+	if err != nil {
+		return fmt.Errorf("acknowledge messages: %w", err)
+	}
+	return nil
+}
+
+func (r *hostRun) tooLarge(m *mqttlink.Message) signal.Signal {
+	return signal.Signal{Tag: m.Topic, Topic: m.Topic, Payload: bytes.Clone(m.Payload[:r.config.Host.MaxSize]), ReceivedTime: m.Received,
+		Problem: &signal.Problem{Code: "too_large", Item: m.Topic,
+			Reason:   fmt.Sprintf("the message has %d bytes, more than host.max_size %d; only the beginning is kept", len(m.Payload), r.config.Host.MaxSize),
+			NextStep: "raise host.max_size, or make the node write smaller messages"}}
+}
+
+// heardOfItself answers whoever says that this host is offline while it is not: an old will, or a host of the same name.
+func (r *hostRun) heardOfItself(m *mqttlink.Message, state *stateTopic) {
+	online, at, ok := readState(r.config.Host.StateFormat, m.Payload)
+	if ok && at > r.since {
+		// Nodes believe whoever speaks of the latest time: a clock was set back, or two hosts have one name.
+		r.since, r.outdated = at, true
+	}
+	if !ok || online || m.Retained {
+		return
+	}
+	now := time.Now()
+	for len(r.denied) > 0 && now.Sub(r.denied[0]) > sayConflictIn {
+		r.denied = r.denied[1:]
+	}
+	if n := len(r.denied); n > 0 && now.Sub(r.denied[n-1]) < sayAgain {
+		return
+	}
+	if state.deny() {
+		r.denied = append(r.denied, now)
+	}
+	if len(r.denied) >= sayConflict {
+		r.env.Reporter.Problem("host_id", &signal.Problem{Code: "host_id_conflict", Item: r.config.Host.ID,
+			Reason:   "somebody else says again and again that this host is offline; most likely another host uses the same id",
+			NextStep: "give each host application its own host.id"})
+	}
+}
+
+// request sends the host's requests for births.
+func (r *hostRun) request(ctx context.Context, s *mqttlink.Session) {
+	asked := r.host.out.rebirths
+	r.host.out.rebirths = nil
+	for _, id := range asked {
+		command := payload.Payload{Timestamp: uint64(time.Now().UnixMilli()), Metrics: []payload.Metric{{
+			Name: rebirthName, Type: payload.Boolean, Value: payload.Raw{Carrier: payload.BooleanValue, Bits: 1},
+		}}}
+		short, cancel := context.WithTimeout(ctx, patience)
+		err := s.Publish(short, mqttlink.Publication{Topic: namespace + "/" + id.group + "/NCMD/" + id.node, Payload: command.Encode()})
+		cancel()
+		if err != nil {
+			r.env.Logger.Warn("ask an edge node for its birth", "source", r.env.Source, "node", id.String(), "err", err)
+		}
+	}
+}
+
+// report shows the host's problems.
+func (r *hostRun) report() {
+	for key, p := range r.host.out.problems {
+		r.env.Reporter.Problem(key, p)
+	}
+	clear(r.host.out.problems)
+}
+
+// store makes durable what the host has handed out, for as long as it takes; always says to store the cursor alone, too.
+// It returns false only when ctx ended before. state may be nil.
+func (r *hostRun) store(ctx context.Context, state *stateTopic, always bool) bool {
+	r.report()
+	r.pending = append(r.pending, r.host.out.signals...)
+	r.host.out.signals = nil
+	cursor := r.host.cursor()
+	if len(r.pending) == 0 && !always && (bytes.Equal(cursor, r.stored) || time.Since(r.storedAt) < cursorEvery) {
+		return true
+	}
+	if !r.emitUntilDurable(ctx, state, signal.Batch{Source: r.env.Source, Signals: r.pending, Cursor: cursor}) {
+		return false
+	}
+	r.pending, r.stored, r.storedAt = nil, cursor, time.Now()
+	return true
+}
+
+// emitUntilDurable repeats a refused batch. While it does not become durable the host is offline.
+func (r *hostRun) emitUntilDurable(ctx context.Context, state *stateTopic, b signal.Batch) bool {
+	done := make(chan struct{})
+	var watch sync.WaitGroup
+	watch.Go(func() { r.watchHeld(ctx, state, done) })
+	defer watch.Wait()
+	defer close(done)
+	for attempt := 0; ; attempt++ {
+		err := r.emit(ctx, b)
+		if err == nil {
+			return true
+		}
+		if ctx.Err() != nil {
+			return false
+		}
+		r.env.Logger.Warn("store values", "source", r.env.Source, "err", err)
+		r.holdBack(ctx, state, "store values: "+err.Error())
+		wait(ctx, jitter(attempt))
+	}
+}
+
+// watchHeld notices a batch that takes long.
+func (r *hostRun) watchHeld(ctx context.Context, state *stateTopic, done <-chan struct{}) {
+	t := time.NewTimer(heldAfter)
+	defer t.Stop()
+	select {
+	case <-done:
+	case <-ctx.Done():
+	case <-t.C:
+		r.holdBack(ctx, state, "the buffer does not take more at present; the host is offline, so that edge nodes store what they have")
+	}
+}
+
+// holdBack says that the host is offline.
+func (r *hostRun) holdBack(ctx context.Context, state *stateTopic, reason string) {
+	r.status.set(roleHost, signal.StateHeld, reason)
+	if state == nil {
+		return
+	}
+	if err := state.say(ctx, false); err != nil && ctx.Err() == nil {
+		r.env.Logger.Warn("say that the host is offline", "source", r.env.Source, "err", err)
+	}
+}
+
+// farewell says that the host goes offline, waits for what nodes had sent before they heard that, and ends the connection.
+func (r *hostRun) farewell(ctx context.Context, s *mqttlink.Session, state *stateTopic) {
+	if err := state.say(context.WithoutCancel(ctx), false); err != nil {
+		r.env.Logger.Warn("say that the host is offline", "source", r.env.Source, "err", err)
+	}
+	r.linger(s, state)
+	s.Close()
+}
+
+// linger takes what still comes, until nothing has come for a moment.
+func (r *hostRun) linger(s *mqttlink.Session, state *stateTopic) {
+	last := time.NewTimer(lingering)
+	defer last.Stop()
+	calm := time.NewTimer(quiet)
+	defer calm.Stop()
+	for {
+		select {
+		case <-s.Ready():
+			r.take(s, state)
+			calm.Reset(quiet)
+		case <-calm.C:
+			return
+		case <-last.C:
+			return
+		case <-s.Done():
+			return
+		}
+	}
+}
+
+// stateTopic is where a host says whether it is online. All that it says on one connection carries the time of the
+// connection, as its will does: nodes believe no will that is older than what was said last.
+type stateTopic struct {
+	host    *Host
+	since   int64
+	session *mqttlink.Session
+
+	mu     sync.Mutex
+	known  bool
+	online bool
+}
+
+func (h *Host) stateTopic() string { return stateTopicOf(h.StateFormat, h.ID) }
+
+func stateTopicOf(format, id string) string {
+	if format == format22 {
+		return "STATE/" + id
+	}
+	return namespace + "/STATE/" + id
+}
+
+func (t *stateTopic) about(topic string) bool {
+	return !t.host.ListenOnly && topic == t.host.stateTopic()
+}
+
+func (t *stateTopic) will() *mqttlink.Publication {
+	if t.host.ListenOnly {
+		return nil
+	}
+	p := t.publication(false)
+	return &p
+}
+
+func (t *stateTopic) publication(online bool) mqttlink.Publication {
+	text := []byte("OFFLINE")
+	switch {
+	case t.host.StateFormat == format30:
+		text = fmt.Appendf(nil, `{"online":%t,"timestamp":%d}`, online, t.since)
+	case online:
+		text = []byte("ONLINE")
+	}
+	return mqttlink.Publication{Topic: t.host.stateTopic(), Payload: text, QoS: 1, Retain: true}
+}
+
+// say tells a change.
+func (t *stateTopic) say(ctx context.Context, online bool) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.host.ListenOnly || t.known && t.online == online {
+		return nil
+	}
+	short, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	if err := t.session.Publish(short, t.publication(online)); err != nil {
+		t.known = false
+		return err
+	}
+	t.known, t.online = true, online
+	return nil
+}
+
+// deny makes the next say tell what is so once more; false when there is nothing to tell.
+func (t *stateTopic) deny() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if !t.known || !t.online {
+		return false
+	}
+	t.known = false
+	return true
+}
+
+// readState reads what a host says of itself; timestamp is 0 in the older format.
+func readState(format string, b []byte) (online bool, timestamp int64, ok bool) {
+	if format == format22 {
+		return string(b) == "ONLINE", 0, string(b) == "ONLINE" || string(b) == "OFFLINE"
+	}
+	var s struct {
+		Online    *bool `json:"online"`
+		Timestamp int64 `json:"timestamp"`
+	}
+	if err := json.Unmarshal(b, &s); err != nil || s.Online == nil {
+		return false, 0, false
+	}
+	return *s.Online, s.Timestamp, true
+}
