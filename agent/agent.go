@@ -39,6 +39,7 @@ type Agent struct {
 	receiver receiver
 	sources  []source
 	ui       net.Listener
+	page     localui.Deps
 
 	started  time.Time
 	judgment judgment
@@ -71,6 +72,8 @@ type Options struct {
 	Listen func(network, address string) (net.Listener, error)
 	// Disk is what the buffers ask of the disk; nil means the real one.
 	Disk buffer.Disk
+	// Admin is what an admin can do on the page.
+	Admin AdminOptions
 }
 
 // New checks the configuration, opens the buffers and the page's port, and makes the drivers. It reaches no other machine.
@@ -103,6 +106,12 @@ func New(cfg Config, o Options) (*Agent, error) {
 		a.Close()
 		return nil, err
 	}
+	admin, err := localui.NewAdmin(localui.TokenFile(a.cfg.DataDir), a.now)
+	if err != nil {
+		a.Close()
+		return nil, err
+	}
+	a.page = localui.Deps{Snapshot: a.Snapshot, Hosts: a.cfg.AllowedHosts, Admin: admin, Tools: a.adminTools(o.Admin)}
 	return a, nil
 }
 
@@ -191,7 +200,7 @@ func ignoreClosed(err error) error {
 
 func (a *Agent) makeSources(kinds []signal.Kind) error {
 	for _, sc := range a.cfg.Sources {
-		dir := filepath.Join(a.cfg.DataDir, "sources", sc.Name)
+		dir := a.cfg.sourceDir(sc.Name)
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return fmt.Errorf("make folder of source %q: %w", sc.Name, err)
 		}
@@ -390,7 +399,7 @@ func (a *Agent) runOnce(ctx context.Context, s source) (err error) {
 // servePage serves the operator's page; the returned function stops it.
 func (a *Agent) servePage() (stop func()) {
 	srv := &http.Server{
-		Handler:           localui.New(localui.Deps{Snapshot: a.Snapshot, Hosts: a.cfg.AllowedHosts}),
+		Handler:           localui.New(a.page),
 		ReadHeaderTimeout: 10 * time.Second,
 		IdleTimeout:       time.Minute,
 	}

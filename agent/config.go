@@ -166,6 +166,9 @@ func (c *Config) setDefaults() {
 	}
 }
 
+// sourceDir is where a source keeps its files.
+func (c *Config) sourceDir(source string) string { return filepath.Join(c.DataDir, "sources", source) }
+
 // Faults are several faults as one error.
 type Faults []Fault
 

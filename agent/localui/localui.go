@@ -17,7 +17,7 @@ import (
 	"github.com/linekeeper/linekeeper/agent/status"
 )
 
-//go:embed page.html assets
+//go:embed page.html admin.html assets
 var files embed.FS
 
 // Deps are what the page shows.
@@ -28,6 +28,9 @@ type Deps struct {
 	Hosts []string
 	// Zone is the zone of the times on the page; the computer's own when nil.
 	Zone *time.Location
+	// Admin lets those in who may use Tools; nil leaves both out.
+	Admin *Admin
+	Tools Tools
 }
 
 type server struct {
@@ -53,14 +56,21 @@ func New(deps Deps) http.Handler {
 	mux.HandleFunc("/metrics", s.serveMetrics)
 	mux.HandleFunc("/healthz", s.serveHealth)
 	mux.HandleFunc("/assets/", s.serveAsset)
+	if deps.Admin != nil {
+		s.addTools(mux)
+	}
 	return s.guard(mux)
 }
 
-// guard lets only reads through, and only under the page's own names.
+// guard lets requests through only under the page's own names, and only reads but for the admin's part.
 func (s *server) guard(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()
-		h.Set("Content-Security-Policy", "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; object-src 'none'")
+		forms := "'none'"
+		if s.changes(r.URL.Path) {
+			forms = "'self'"
+		}
+		h.Set("Content-Security-Policy", "default-src 'self'; base-uri 'none'; form-action "+forms+"; frame-ancestors 'none'; object-src 'none'")
 		h.Set("X-Content-Type-Options", "nosniff")
 		h.Set("X-Frame-Options", "DENY")
 		h.Set("Referrer-Policy", "no-referrer")
@@ -70,13 +80,18 @@ func (s *server) guard(next http.Handler) http.Handler {
 			http.Error(w, "this name is not allowed for the agent's page: add it to allowed_hosts in the configuration", http.StatusForbidden)
 			return
 		}
-		if r.Method != http.MethodGet && r.Method != http.MethodHead {
+		if r.Method != http.MethodGet && r.Method != http.MethodHead && !s.changes(r.URL.Path) {
 			h.Set("Allow", "GET, HEAD")
 			http.Error(w, "this page only reads", http.StatusMethodNotAllowed)
 			return
 		}
 		next.ServeHTTP(w, r)
 	})
+}
+
+// changes says that an address is one of the admin's, which takes more than reads.
+func (s *server) changes(path string) bool {
+	return s.deps.Admin != nil && (path == "/login" || strings.HasPrefix(path, "/admin") || strings.HasPrefix(path, "/api/v1/admin/"))
 }
 
 // bareHost takes port, brackets and case from a host.

@@ -14,6 +14,7 @@ import (
 	yaml "go.yaml.in/yaml/v4"
 
 	"github.com/linekeeper/linekeeper/agent"
+	"github.com/linekeeper/linekeeper/agent/localui"
 	"github.com/linekeeper/linekeeper/agent/setup"
 	"github.com/linekeeper/linekeeper/cmd/config"
 	"github.com/linekeeper/linekeeper/drivers/opcua"
@@ -65,6 +66,21 @@ func trustCertificate(kind, dir, fingerprint string) error {
 		return fmt.Errorf("a source of kind %q has no trust list: name its certificate authority in the configuration", kind)
 	}
 	return opcua.Trust(dir, fingerprint)
+}
+
+// adminOptions are what an admin can do on the page.
+func adminOptions(path string) agent.AdminOptions {
+	return agent.AdminOptions{
+		Adopt: func(p localui.Proposal) (string, error) { return adopt(path, p) },
+		Trust: trustCertificate,
+		Refused: func(kind, dir string) (list []localui.Refused, err error) {
+			found, err := rejectedCertificates(kind, dir)
+			for _, c := range found {
+				list = append(list, localui.Refused{Fingerprint: c.Fingerprint, About: c.About})
+			}
+			return list, err
+		},
+	}
 }
 
 func rejectedCertificates(kind, dir string) ([]setup.Certificate, error) {

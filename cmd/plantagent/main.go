@@ -50,6 +50,7 @@ type cli struct {
 	Check     checkCmd   `cmd:"" help:"Check the configuration without touching the network."`
 	Status    statusCmd  `cmd:"" help:"Say how the running agent is. Exit code: 0 ok, 1 degraded, 2 offline and buffering, 3 losing data, 4 not running."`
 	Trust     trustCmd   `cmd:"" help:"List the OPC UA server certificates that were refused, or trust one by its fingerprint."`
+	Token     tokenCmd   `cmd:"" help:"Print the token for the admin's part of the agent's page."`
 	Drill     drillCmd   `cmd:"" help:"Show that nothing is lost and nothing doubled: run the agent through disasters on a copy of the configuration."`
 	Buffer    bufferCmd  `cmd:"" help:"Look into the buffer, check it, and carry its records to the hub by hand."`
 	Salvage   salvageCmd `cmd:"" name:"salvage-segment" hidden:"" passthrough:"" help:"Read a damaged buffer file; the agent starts it."`
@@ -206,7 +207,7 @@ func (e *env) work(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	a, err := agent.New(cfg, agent.Options{Version: version, Logger: logger(cfg.Log, e.err), Kinds: drivers(), Salvager: salvager()})
+	a, err := agent.New(cfg, agent.Options{Version: version, Logger: logger(cfg.Log, e.err), Kinds: drivers(), Salvager: salvager(), Admin: adminOptions(e.cli.Config)})
 	if err != nil {
 		return err
 	}
