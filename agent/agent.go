@@ -45,6 +45,8 @@ type Agent struct {
 	judgment judgment
 	lost     atomic.Pointer[lostRange]
 
+	publishers []signal.Publisher // sources that tell others how the agent is
+
 	// told is the newest revision of each open work order that the rules know. Before Run starts its goroutines resume has
 	// it, then runOrders alone.
 	told map[string]int64
@@ -211,6 +213,7 @@ func (a *Agent) makeSources(kinds []signal.Kind) error {
 		}
 		a.board.AddSource(sc.Name, sc.Kind)
 		a.sources = append(a.sources, source{name: sc.Name, kind: sc.Kind, driver: d})
+		a.notePublisher(d)
 		// Check has made sure that at most one fits.
 		if to, ok := d.(signal.OrderReceiver); ok && to.TakesOrders() && (a.cfg.Orders.Receiver == "" || a.cfg.Orders.Receiver == sc.Name) {
 			a.receiver = receiver{name: sc.Name, to: to}
@@ -317,6 +320,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	}
 	inner.run(a.runOrders)
 	inner.run(a.pipe.runTicker)
+	inner.run(a.runPublishers)
 
 	outer := newGroup(ctx)
 	for _, s := range a.sources {

@@ -31,6 +31,7 @@ type pipeline struct {
 	inbox     *inbox.Inbox
 	board     *status.Board
 	recent    *recent
+	latest    *latest // nil unless a source publishes it
 	now       func() time.Time
 	log       *slog.Logger
 	// ticked is told when a new count may have an earlier closing time than the ticker waits for.
@@ -85,6 +86,7 @@ func (p *pipeline) store(ctx context.Context, b signal.Batch) error {
 		return fmt.Errorf("store batch of source %q: %w", b.Source, err)
 	}
 	p.board.CountData(b.Source, len(b.Signals))
+	p.latest.note(b)
 	p.after(ctx, b.Source, res)
 	return nil
 }

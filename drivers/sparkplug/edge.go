@@ -6,6 +6,7 @@ import (
 	"math"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -46,6 +47,8 @@ type edgeValue struct {
 	kind  payload.Type
 	null  bool
 	raw   payload.Raw
+	// quality is that of a tag's value.
+	quality signal.Quality
 }
 
 func newEdge(c *Publish) *edge {
@@ -53,7 +56,9 @@ func newEdge(c *Publish) *edge {
 }
 
 // Publishes implements signal.Publisher.
-func (d *driver) Publishes() bool { return d.edge != nil }
+func (d *driver) Publishes() (status, tags bool) {
+	return d.edge != nil, d.edge != nil && len(d.config.Publish.Tags) > 0
+}
 
 // Publish implements signal.Publisher.
 func (d *driver) Publish(metrics []signal.Metric) {
@@ -69,6 +74,9 @@ func (e *edge) update(metrics []signal.Metric) {
 	defer e.mu.Unlock()
 	news := false
 	for _, m := range metrics {
+		if !e.config.tells(m.Name) {
+			continue
+		}
 		v := edgeValueOf(m)
 		i, known := e.index[m.Name]
 		if !known && v.null {
@@ -104,6 +112,14 @@ func (e *edge) update(metrics []signal.Metric) {
 	}
 }
 
+const tagsPrefix = "Tags/"
+
+// tells reports whether a metric is one that the configuration wants told: everything about the agent, and chosen tags.
+func (p *Publish) tells(name string) bool {
+	tag, isTag := strings.CutPrefix(name, tagsPrefix)
+	return !isTag || slices.ContainsFunc(p.Tags, func(glob string) bool { return match(glob, tag) })
+}
+
 // keep stores a value for a host that is away; at the bound the oldest goes, and is counted.
 func (e *edge) keep(v edgeValue) {
 	if e.config.PrimaryHost == "" {
@@ -118,7 +134,7 @@ func (e *edge) keep(v edgeValue) {
 }
 
 func (v *edgeValue) same(o *edgeValue) bool {
-	return v.kind == o.kind && v.null == o.null && v.raw.Carrier == o.raw.Carrier && v.raw.Bits == o.raw.Bits && string(v.raw.Bytes) == string(o.raw.Bytes)
+	return v.kind == o.kind && v.null == o.null && v.quality == o.quality && v.raw.Carrier == o.raw.Carrier && v.raw.Bits == o.raw.Bits && string(v.raw.Bytes) == string(o.raw.Bytes)
 }
 
 // connecting begins a session with the given number.
@@ -160,7 +176,8 @@ func (e *edge) birth(now time.Time) []byte {
 		pm := m.value.metric()
 		pm.Name, pm.Type = m.name, m.kind
 		if m.unit != "" {
-			pm.Properties = []payload.Property{{Key: "engUnit", Type: payload.String, Value: payload.Raw{Carrier: payload.StringValue, Bytes: []byte(m.unit)}}}
+			pm.Properties = append(pm.Properties, payload.Property{Key: "engUnit", Type: payload.String,
+				Value: payload.Raw{Carrier: payload.StringValue, Bytes: []byte(m.unit)}})
 		}
 		p.Metrics = append(p.Metrics, pm)
 	}
@@ -208,12 +225,18 @@ func (e *edge) data(now time.Time) []byte {
 
 // metric is a value as data has it: under its alias, with its type in case it changed since.
 func (v *edgeValue) metric() payload.Metric {
-	return payload.Metric{Alias: uint64(v.index), HasAlias: true, Timestamp: uint64(v.at.UnixMilli()), Type: v.kind, Null: v.null, Value: v.raw}
+	pm := payload.Metric{Alias: uint64(v.index), HasAlias: true, Timestamp: uint64(v.at.UnixMilli()), Type: v.kind, Null: v.null, Value: v.raw}
+	if code := qualityCodes[v.quality]; v.quality != signal.Good {
+		pm.Properties = []payload.Property{{Key: "Quality", Type: payload.Int32, Value: payload.Raw{Carrier: payload.IntValue, Bits: code}}}
+	}
+	return pm
 }
+
+var qualityCodes = [...]uint64{signal.Good: 192, signal.Uncertain: 64, signal.Bad: 0}
 
 // edgeValueOf chooses the type that carries a value exactly: a number that no type can hold travels as text.
 func edgeValueOf(m signal.Metric) edgeValue {
-	v := edgeValue{at: m.At}
+	v := edgeValue{at: m.At, quality: m.Quality}
 	words := func(kind payload.Type, s string) {
 		v.kind, v.raw = kind, payload.Raw{Carrier: payload.StringValue, Bytes: []byte(s)}
 	}

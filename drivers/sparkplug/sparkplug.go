@@ -62,11 +62,12 @@ type Host struct {
 
 // Publish makes the agent an edge node.
 type Publish struct {
-	Group       string `yaml:"group"`        // default the plant
-	Node        string `yaml:"node"`         // default the agent
-	PrimaryHost string `yaml:"primary_host"` // default none
-	StateFormat string `yaml:"state_format"` // of the primary host; "3.0" (default), "2.2"
-	Stored      int    `yaml:"stored"`       // values kept while the primary host is away; default 10000
+	Group       string   `yaml:"group"`        // default the plant
+	Node        string   `yaml:"node"`         // default the agent
+	PrimaryHost string   `yaml:"primary_host"` // default none
+	StateFormat string   `yaml:"state_format"` // of the primary host; "3.0" (default), "2.2"
+	Stored      int      `yaml:"stored"`       // values kept while the primary host is away; default 10000
+	Tags        []string `yaml:"tags"`         // globs of source/tag; default none
 }
 
 const (

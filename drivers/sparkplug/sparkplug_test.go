@@ -113,7 +113,7 @@ func TestKilledHostLosesAndDoublesNothing(t *testing.T) {
 	}
 	t.Logf("seed: SEED=%d", seed)
 	random := rand.New(rand.NewPCG(seed, 1))
-	const kills = 8
+	const kills = 15
 	b := realparts.Mosquitto(t, realparts.MosquittoOptions{})
 	edge := realparts.SparkplugEdge(t, realparts.EdgeOptions{Broker: clients(b), PrimaryHost: "here", Rolling: 400})
 	file := filepath.Join(t.TempDir(), "records")
