@@ -28,7 +28,7 @@ import (
 var sample string
 
 // Kind is this driver in the agent's list.
-var Kind = signal.Kind{Name: "mqtt", Sample: sample, New: newDriver}
+var Kind = signal.Kind{Name: "mqtt", Sample: sample, New: newDriver, Discover: discover, Explore: newExplorer, Tags: "topics"}
 
 // Config is a source's section. Zero values mean the defaults that the sample names.
 type Config struct {
@@ -74,12 +74,17 @@ type Topic struct {
 }
 
 func newDriver(env signal.Env, decode func(into any) error) (signal.Driver, error) {
+	return makeDriver(env, decode, false)
+}
+
+// makeDriver makes a driver; one that only explores needs no topics.
+func makeDriver(env signal.Env, decode func(into any) error, explores bool) (signal.Driver, error) {
 	var c Config
 	if err := decode(&c); err != nil {
 		return nil, err
 	}
 	c.fill(env)
-	u, err := c.validate()
+	u, err := c.validate(explores)
 	if err != nil {
 		return nil, err
 	}
@@ -138,7 +143,7 @@ func (t *Topic) fill(zone *time.Location) {
 	t.CSV.Zone = zone
 }
 
-func (c *Config) validate() (*url.URL, error) {
+func (c *Config) validate(explores bool) (*url.URL, error) {
 	u, err := mqttlink.ParseBroker(c.Broker)
 	if err != nil {
 		return nil, err
@@ -159,7 +164,7 @@ func (c *Config) validate() (*url.URL, error) {
 		return nil, fmt.Errorf("session_expiry %s is below 1h: what waits at the broker for the agent would soon be thrown away", c.SessionExpiry)
 	case c.Window < 1 || c.Batch < 1 || c.Batch > c.Window:
 		return nil, fmt.Errorf("batch %d and window %d: both must be above 0 and batch not above window", c.Batch, c.Window)
-	case len(c.Topics) == 0 && c.WorkOrders == nil:
+	case len(c.Topics) == 0 && c.WorkOrders == nil && !explores:
 		return nil, errors.New("the list of topics is empty: name at least one, or work_orders")
 	case strings.ContainsAny(c.StatusTopic, "+#\x00"):
 		return nil, fmt.Errorf("status_topic %q: + and # cannot stand in a topic that is published", c.StatusTopic)

@@ -23,6 +23,7 @@ type driver struct {
 	rules   *rules
 	orders  *journal                         // nil without work orders
 	session atomic.Pointer[mqttlink.Session] // nil without a connection
+	look    look
 }
 
 // Waiting times. A wait is drawn at random below the bound of its attempt (full jitter).
