@@ -17,6 +17,7 @@ import (
 	"github.com/linekeeper/linekeeper/agent/buffer"
 	"github.com/linekeeper/linekeeper/agent/inbox"
 	"github.com/linekeeper/linekeeper/agent/localui"
+	"github.com/linekeeper/linekeeper/agent/recording"
 	"github.com/linekeeper/linekeeper/agent/signal"
 	"github.com/linekeeper/linekeeper/agent/status"
 	"github.com/linekeeper/linekeeper/agent/translate"
@@ -44,6 +45,7 @@ type Agent struct {
 	started  time.Time
 	judgment judgment
 	lost     atomic.Pointer[lostRange]
+	records  recordings
 
 	publishers []signal.Publisher // sources that tell others how the agent is
 
@@ -256,9 +258,11 @@ func (a *Agent) resumeFrom(ctx context.Context, marks []*pb.SourceMark, wentBack
 		a.log.Warn("this agent's data went back in time (a restored copy?): counters resume from what the hub holds")
 	}
 	var res translate.Result
+	var t told
 	resume := func(room bool) func(*buffer.Tx) error {
 		return func(tx *buffer.Tx) error {
 			now := a.now()
+			t = a.pipe.tell("", now)
 			if res = a.pipe.rules.ResumeFrom(tx, now, marks); len(res.Facts) > 0 && !room {
 				return errFacts
 			}
@@ -279,6 +283,7 @@ func (a *Agent) resumeFrom(ctx context.Context, marks []*pb.SourceMark, wentBack
 	if err != nil {
 		return fmt.Errorf("resume counters from the hub's marks: %w", err)
 	}
+	a.pipe.told(t, func(e *recording.Event) { e.Marks = recording.FromMarks(marks) })
 	a.pipe.after(ctx, "", res)
 	return nil
 }
@@ -330,6 +335,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	<-ctx.Done()
 	outer.stop()
 	inner.stop()
+	a.records.close()
 	serving()
 	a.log.Info("the agent has stopped")
 	return a.Close()

@@ -7,12 +7,14 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/protobuf/proto"
 
 	"github.com/linekeeper/linekeeper/agent/buffer"
 	"github.com/linekeeper/linekeeper/agent/inbox"
+	"github.com/linekeeper/linekeeper/agent/recording"
 	"github.com/linekeeper/linekeeper/agent/signal"
 	"github.com/linekeeper/linekeeper/agent/status"
 	"github.com/linekeeper/linekeeper/agent/translate"
@@ -36,6 +38,9 @@ type pipeline struct {
 	log       *slog.Logger
 	// ticked is told when a new count may have an earlier closing time than the ticker waits for.
 	ticked chan struct{}
+	// recorder writes down what the rules are given, nil while nothing is recorded; tracer shows what they make of it.
+	recorder atomic.Pointer[recorder]
+	tracer   tracer
 	// hubSuspects reports that the clock is known to differ from the hub's; nil without a hub.
 	hubSuspects func() bool
 }
@@ -73,9 +78,11 @@ func (p *pipeline) emit(ctx context.Context, b signal.Batch) error {
 func (p *pipeline) store(ctx context.Context, b signal.Batch) error {
 	b = p.rules.Mask(b) // nothing below sees what is pseudonymised
 	var res translate.Result
+	var t told
 	err := p.business.Commit(ctx, func(tx *buffer.Tx) error {
 		now := p.now()
-		res = p.translate(tx, now, b)
+		t = p.tell(b.Source, now)
+		res, t.why = p.translate(tx, now, b)
 		p.stage(tx, now, res)
 		if b.Cursor != nil {
 			tx.SetState(cursorPrefix+b.Source, b.Cursor)
@@ -85,6 +92,7 @@ func (p *pipeline) store(ctx context.Context, b signal.Batch) error {
 	if err != nil {
 		return fmt.Errorf("store batch of source %q: %w", b.Source, err)
 	}
+	p.told(t, func(e *recording.Event) { e.Batch = recording.FromBatch(b) })
 	p.board.CountData(b.Source, len(b.Signals))
 	p.latest.note(b)
 	p.after(ctx, b.Source, res)
@@ -93,16 +101,16 @@ func (p *pipeline) store(ctx context.Context, b signal.Batch) error {
 
 // translate applies the rules to a batch. Should they break on it, each signal is tried by itself and the one that they
 // break on goes into quarantine: a batch that can never be stored would hold its source back for ever.
-func (p *pipeline) translate(tx *buffer.Tx, now time.Time, b signal.Batch) translate.Result {
-	res, err := p.tryTranslate(tx, now, b)
+func (p *pipeline) translate(tx *buffer.Tx, now time.Time, b signal.Batch) (translate.Result, []translate.Explained) {
+	res, why, err := p.tryTranslate(tx, now, b)
 	if err == nil {
-		return res
+		return res, why
 	}
 	p.log.Error("the rules broke on a batch: its signals are tried one by one", "source", b.Source, "signals", len(b.Signals), "err", err)
 	var all translate.Result
 	for _, s := range b.Signals {
 		one := signal.Batch{Source: b.Source, Signals: []signal.Signal{s}}
-		res, err := p.tryTranslate(tx, now, one)
+		res, because, err := p.tryTranslate(tx, now, one)
 		if err != nil {
 			one.Signals[0].Problem = &signal.Problem{
 				Code: "rules_broke", Item: s.Tag, Reason: fmt.Sprintf("the rules broke on a value of tag %q: %v", s.Tag, err),
@@ -114,28 +122,39 @@ func (p *pipeline) translate(tx *buffer.Tx, now time.Time, b signal.Batch) trans
 		all.Readings = append(all.Readings, res.Readings...)
 		all.Quarantined = append(all.Quarantined, res.Quarantined...)
 		all.Problems = append(all.Problems, res.Problems...)
+		why = append(why, because...)
 	}
-	return all
+	return all, why
 }
 
 // tryTranslate turns a panic of the rules into an error. They write their state back at the end only, so that nothing of
 // a call that broke is left.
-func (p *pipeline) tryTranslate(tx *buffer.Tx, now time.Time, b signal.Batch) (res translate.Result, err error) {
+func (p *pipeline) tryTranslate(tx *buffer.Tx, now time.Time, b signal.Batch) (res translate.Result, why []translate.Explained, err error) {
 	defer func() {
 		if r := recover(); r != nil {
 			err = fmt.Errorf("panic: %v", r)
 		}
 	}()
-	return p.apply(tx, now, b), nil
+	if p.tracer.on() {
+		res, why = p.rules.TranslateExplained(tx, now, b)
+		return res, why, nil
+	}
+	return p.apply(tx, now, b), nil, nil
 }
 
 // tick closes what is due by time and returns when it wants to be called again; zero means not before the next batch.
 func (p *pipeline) tick(ctx context.Context) (time.Time, error) {
 	var res translate.Result
 	var next time.Time
+	var t told
 	err := p.business.Commit(ctx, func(tx *buffer.Tx) error {
 		now := p.now()
-		res = p.rules.Tick(tx, now)
+		t = p.tell("", now)
+		if p.tracer.on() {
+			res, t.why = p.rules.TickExplained(tx, now)
+		} else {
+			res = p.rules.Tick(tx, now)
+		}
 		p.stage(tx, now, res)
 		next = p.rules.NextTick(tx)
 		return nil
@@ -143,6 +162,7 @@ func (p *pipeline) tick(ctx context.Context) (time.Time, error) {
 	if err != nil {
 		return time.Time{}, fmt.Errorf("close confirmations: %w", err)
 	}
+	p.told(t, func(e *recording.Event) { e.Tick = true })
 	p.after(ctx, "", res)
 	return next, nil
 }

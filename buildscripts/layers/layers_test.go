@@ -47,6 +47,7 @@ var table = []place{
 	{"agent/buffer/bufferbench", agents, 1, "measures the buffer"},
 	{"agent/buffer/faultdisk", agents, 0, "a disk for tests knows nobody"},
 	{"agent/translate", agents, 1, "pure rules"},
+	{"agent/recording", agents, 2, "writes down what the rules were given, and replays it"},
 	{"agent/inbox", agents, 1, ""},
 	{"agent/uplink", agents, 1, ""},
 	{"agent/localui", agents, 1, ""},
