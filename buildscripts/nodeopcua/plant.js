@@ -277,6 +277,7 @@ const actions = {
     "POST /remove": (b) => { space.deleteNode(nodes.get(b.node)); nodes.delete(b.node); },
     "POST /download": (b) => download(b.machine),
     "POST /add": (b) => { add(b.node, DataType.UInt32, 0); },
+    "POST /historise": (b) => { space.installHistoricalDataNode(nodes.get(b.node), { maxOnlineValues: 10000 }); },
     "POST /close-sessions": (b) => closeSessions(b.deleteSubscriptions === true),
     "POST /end-subscriptions": () => endSubscriptions()
 };

@@ -46,22 +46,34 @@ type tableItem struct {
 }
 
 // A cursor is: version, length of the table, table (JSON, deflated: it is written with each message), next sequence number,
-// whether no message has come yet, time of the last message in nanoseconds, number of prints, and half a print for each
-// item in the table's order. A print tells the item's last value from all others, so that a server which repeats it after a
-// reconnect is not believed twice; half of it is enough for that one comparison.
+// flags, time of the last message in nanoseconds, since when a gap waits to be filled likewise, number of items with a last value,
+// and for each in the table's order half of the value's print and its time. A print tells the item's last value from all others,
+// so that a server which repeats it after a reconnect is not believed twice; half of it is enough for that one comparison. The
+// time says from where on a history is news.
 const (
-	cursorVersion = 1
-	// maxPrints bounds the cursor's size: with more items a restarted agent may see each item's last value once more.
+	cursorVersion = 2
+	// maxPrints bounds the cursor's size: with more items a restarted agent may see each item's last value once more, and fills
+	// no gap.
 	maxPrints = 4096
 	// maxTable bounds the memory that a broken cursor can take.
 	maxTable = 64 << 20
+
+	flagFresh = 1
 )
 
 type position struct {
-	next   uint32
-	fresh  bool
-	heard  time.Time
-	prints []uint32
+	next  uint32
+	fresh bool
+	heard time.Time
+	// unfilled is since when values are missing that the server's history may have; zero when there is no such gap.
+	unfilled time.Time
+	lasts    []last
+}
+
+// last is what is known of an item's last value.
+type last struct {
+	print uint32
+	at    int64 // in steps of 100 ns since 1970; 0 when it had none
 }
 
 func encodeTable(t *table) []byte {
@@ -89,35 +101,55 @@ func decodeTable(b []byte) (*table, error) {
 }
 
 func encodeCursor(table []byte, p position) []byte {
-	if len(p.prints) > maxPrints {
-		p.prints = nil
+	if len(p.lasts) > maxPrints {
+		p.lasts = nil
 	}
-	b := make([]byte, 0, len(table)+4*len(p.prints)+32)
+	b := make([]byte, 0, len(table)+12*len(p.lasts)+48)
 	b = append(b, cursorVersion)
 	b = binary.AppendUvarint(b, uint64(len(table)))
 	b = append(b, table...)
 	b = binary.LittleEndian.AppendUint32(b, p.next)
+	flags := byte(0)
 	if p.fresh {
-		b = append(b, 1)
-	} else {
-		b = append(b, 0)
+		flags |= flagFresh
 	}
-	b = binary.LittleEndian.AppendUint64(b, uint64(p.heard.UnixNano()))
-	b = binary.AppendUvarint(b, uint64(len(p.prints)))
-	for _, v := range p.prints {
-		b = binary.LittleEndian.AppendUint32(b, v)
+	b = append(b, flags)
+	b = binary.LittleEndian.AppendUint64(b, nanoseconds(p.heard))
+	b = binary.LittleEndian.AppendUint64(b, nanoseconds(p.unfilled))
+	b = binary.AppendUvarint(b, uint64(len(p.lasts)))
+	for _, v := range p.lasts {
+		b = binary.LittleEndian.AppendUint32(b, v.print)
+		b = binary.LittleEndian.AppendUint64(b, uint64(v.at))
 	}
 	return b
 }
 
+func nanoseconds(t time.Time) uint64 {
+	if t.IsZero() {
+		return 0
+	}
+	return uint64(t.UnixNano())
+}
+
+func fromNanoseconds(n uint64) time.Time {
+	if n == 0 {
+		return time.Time{}
+	}
+	return time.Unix(0, int64(n))
+}
+
+var errCut = errors.New("decode the cursor: it is cut off")
+
+// decodeCursor also reads version 1, which had neither the gap nor the times.
 func decodeCursor(b []byte) (*table, position, error) {
 	var p position
-	if len(b) == 0 || b[0] != cursorVersion {
+	if len(b) == 0 || b[0] != cursorVersion && b[0] != 1 {
 		return nil, p, errors.New("decode the cursor: another version wrote it")
 	}
+	old := b[0] == 1
 	size, n := binary.Uvarint(b[1:])
 	if n <= 0 || size > uint64(len(b)-1-n) {
-		return nil, p, errors.New("decode the cursor: it is cut off")
+		return nil, p, errCut
 	}
 	b = b[1+n:]
 	t, err := decodeTable(b[:size])
@@ -125,21 +157,33 @@ func decodeCursor(b []byte) (*table, position, error) {
 		return nil, p, err
 	}
 	b = b[size:]
-	if len(b) < 13 {
-		return nil, p, errors.New("decode the cursor: it is cut off")
+	fixed, each := 4+1+8+8, 4+8
+	if old {
+		fixed, each = 4+1+8, 4
+	}
+	if len(b) < fixed {
+		return nil, p, errCut
 	}
 	p.next = binary.LittleEndian.Uint32(b)
-	p.fresh = b[4] == 1
-	p.heard = time.Unix(0, int64(binary.LittleEndian.Uint64(b[5:])))
-	count, n := binary.Uvarint(b[13:])
-	if n <= 0 || count > maxPrints || uint64(len(b)-13-n) != 4*count {
-		return nil, p, errors.New("decode the cursor: it is cut off")
+	p.fresh = b[4]&flagFresh != 0
+	p.heard = fromNanoseconds(binary.LittleEndian.Uint64(b[5:]))
+	if !old {
+		p.unfilled = fromNanoseconds(binary.LittleEndian.Uint64(b[13:]))
 	}
-	if count != 0 && count != uint64(len(t.Items)) {
-		return nil, p, errors.New("decode the cursor: prints and items do not match")
+	b = b[fixed:]
+	count, n := binary.Uvarint(b)
+	if n <= 0 || count > maxPrints || len(b)-n != int(count)*each {
+		return nil, p, errCut
 	}
-	for b = b[13+n:]; len(b) > 0; b = b[4:] {
-		p.prints = append(p.prints, binary.LittleEndian.Uint32(b))
+	if count != 0 && int(count) != len(t.Items) {
+		return nil, p, errors.New("decode the cursor: last values and items do not match")
+	}
+	for b = b[n:]; len(b) > 0; b = b[each:] {
+		v := last{print: binary.LittleEndian.Uint32(b)}
+		if !old {
+			v.at = int64(binary.LittleEndian.Uint64(b[4:]))
+		}
+		p.lasts = append(p.lasts, v)
 	}
 	return t, p, nil
 }

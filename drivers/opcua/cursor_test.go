@@ -1,6 +1,7 @@
 package opcua
 
 import (
+	"encoding/binary"
 	"testing"
 	"time"
 
@@ -11,12 +12,12 @@ import (
 )
 
 func TestACursorComesBackAsItWas(t *testing.T) {
-	for _, prints := range [][]uint32{nil, {1, 1 << 31, 3}} {
+	for _, lasts := range [][]last{nil, {{1, 5}, {1 << 31, 0}, {3, 1 << 60}}} {
 		want := table{Endpoint: "opc.tcp://h:1", Started: time.Unix(5, 0).UTC(), Subscription: 1<<32 - 1, Lifetime: time.Minute, NextHandle: 9}
 		for i := range 3 {
 			want.Items = append(want.Items, tableItem{Handle: uint32(i), ID: 7, Tag: "t", Node: "ns=2;s=A", URI: "urn:x", Queue: 3, Deadband: 0.5})
 		}
-		p := position{next: 1<<32 - 1, fresh: true, heard: time.Unix(0, 1234567890123), prints: prints}
+		p := position{next: 1<<32 - 1, fresh: true, heard: time.Unix(0, 1234567890123), unfilled: time.Unix(7, 0), lasts: lasts}
 		got, q, err := decodeCursor(encodeCursor(encodeTable(&want), p))
 		if err != nil {
 			t.Fatal(err)
@@ -24,9 +25,28 @@ func TestACursorComesBackAsItWas(t *testing.T) {
 		if d := cmp.Diff(&want, got); d != "" {
 			t.Error(d)
 		}
-		if d := cmp.Diff(p, q, cmp.AllowUnexported(position{})); d != "" {
+		if d := cmp.Diff(p, q, cmp.AllowUnexported(position{}, last{})); d != "" {
 			t.Error(d)
 		}
+	}
+}
+
+// A cursor of the version before has no times and no gap, and still names the subscription.
+func TestACursorOfTheVersionBeforeIsRead(t *testing.T) {
+	packed := encodeTable(&table{Subscription: 4, Items: []tableItem{{Handle: 1}}})
+	b := binary.AppendUvarint([]byte{1}, uint64(len(packed)))
+	b = append(b, packed...)
+	b = binary.LittleEndian.AppendUint32(b, 77)
+	b = append(b, 0)
+	b = binary.LittleEndian.AppendUint64(b, 5e9)
+	b = append(b, 1, 9, 0, 0, 0)
+	got, p, err := decodeCursor(b)
+	if err != nil || got.Subscription != 4 {
+		t.Fatalf("%+v, %v", got, err)
+	}
+	want := position{next: 77, heard: time.Unix(5, 0), lasts: []last{{print: 9}}}
+	if d := cmp.Diff(want, p, cmp.AllowUnexported(position{}, last{})); d != "" {
+		t.Error(d)
 	}
 }
 
@@ -53,7 +73,7 @@ func TestAnotherEndpointIsAnotherSubscription(t *testing.T) {
 }
 
 func FuzzCursor(f *testing.F) {
-	f.Add(encodeCursor(encodeTable(&table{Items: []tableItem{{Handle: 1}}}), position{next: 3, prints: []uint32{4}}))
+	f.Add(encodeCursor(encodeTable(&table{Items: []tableItem{{Handle: 1}}}), position{next: 3, lasts: []last{{4, 9}}}))
 	f.Add([]byte{1, 0, 0})
 	f.Fuzz(func(t *testing.T, b []byte) {
 		table, p, err := decodeCursor(b)

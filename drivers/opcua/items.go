@@ -161,9 +161,14 @@ func (r *reader) created(n Node, handle uint32, res *ua.MonitoredItemCreateResul
 		r.refuse(n, statusName(res.StatusCode))
 		return
 	}
-	r.sub.add(&item{tableItem: tableItem{Handle: handle, ID: res.MonitoredItemID, Tag: n.Tag, Node: n.Node,
+	it := &item{seen: time.Now(), tableItem: tableItem{Handle: handle, ID: res.MonitoredItemID, Tag: n.Tag, Node: n.Node,
 		URI: r.pins[n.Node].uri, Sampling: *n.Sampling, Queue: n.Queue, Deadband: n.Deadband, Percent: n.DeadbandPercent,
-		Granted: res.RevisedQueueSize, Rate: time.Duration(res.RevisedSamplingInterval * float64(time.Millisecond))}})
+		Granted: res.RevisedQueueSize, Rate: time.Duration(res.RevisedSamplingInterval * float64(time.Millisecond))}}
+	if before := r.lasts[n.Tag]; before != nil && before.Node == n.Node {
+		it.print, it.half, it.at, it.repeated = before.print, before.half, before.at, true
+	}
+	delete(r.lasts, n.Tag)
+	r.sub.add(it)
 	if r.waiting[n.Tag] != nil {
 		delete(r.waiting, n.Tag)
 		r.problem("node:"+n.Tag, nil)

@@ -278,10 +278,10 @@ func (r *reader) hand(d *delivery) {
 }
 
 // durable notes that a delivery is stored: now its message may be acknowledged.
-func (l *loop) durable(d *delivery) {
-	l.pending = l.pending[1:]
-	if d.seq != 0 && d.sub == l.sub {
-		l.sub.acks = append(l.sub.acks, d.seq)
+func (r *reader) durable(d *delivery) {
+	r.pending = r.pending[1:]
+	if d.seq != 0 && d.sub == r.sub {
+		r.sub.acks = append(r.sub.acks, d.seq)
 	}
 }
 
@@ -343,8 +343,16 @@ func (l *loop) note(it *item, d *dataValue, s *signal.Signal) bool {
 	// One time, one value: it is the same one. Without a time it is so only where servers repeat, after a reconnect.
 	same := it.last(d.print) && (!d.source.IsZero() || it.repeated)
 	it.print, it.half, it.repeated = d.print, false, false
-	if same {
+	it.seen = s.ReceivedTime
+	if l.silent[it.Tag] {
+		l.heardAgain(it)
+	}
+	if same || it.told[d.print] {
 		return false
+	}
+	it.told = nil
+	if it.at = d.clock(); it.at < 0 {
+		it.at = 0
 	}
 	fill(s, d)
 	if uint32(d.status)&overflow == overflow {
@@ -387,6 +395,7 @@ func (l *loop) statusChanged(status ua.StatusCode) error {
 // watch looks at everything that no message brings.
 func (l *loop) watch(ctx context.Context, now time.Time) error {
 	l.forgetOld(now)
+	l.watchItems(now)
 	l.showHeld(now)
 	silence := now.Sub(l.heard)
 	patience := l.sub.table.KeepAlive*3/2 + 2*time.Second

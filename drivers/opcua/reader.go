@@ -98,6 +98,17 @@ type reader struct {
 	nodes map[string]int
 	// unfiltered are the tags whose deadband the server does not take.
 	unfiltered map[string]bool
+	// gap is the time without a subscription that has not ended, or is not dealt with, yet; nil when there is none.
+	gap *gap
+	// gaps and gapTime are how many there were since the start, and how long together.
+	gaps    int
+	gapTime time.Duration
+	// lasts are the items of the subscription before, by tag, for their last values.
+	lasts map[string]*item
+	// silent are the tags of which the page says so.
+	silent map[string]bool
+	// nextLook is when to look for silent nodes.
+	nextLook time.Time
 	// itemsAtOnce bounds a request for items after the server hung up on a larger one; 0 is no bound.
 	itemsAtOnce int
 	// types are the structures of the present session's server.
@@ -119,7 +130,7 @@ func newReader(d *driver, emit signal.Emit) *reader {
 		written: d.config.Nodes, lost: map[string]string{},
 		emitter: newEmitter(emit, d.pace.emit), pins: map[string]nodeName{}, waiting: map[string]*waitingNode{},
 		publishLimit: outstanding, expiry: map[string]time.Time{},
-		nodes: map[string]int{}, unfiltered: map[string]bool{},
+		nodes: map[string]int{}, unfiltered: map[string]bool{}, lasts: map[string]*item{}, silent: map[string]bool{},
 	}
 	for i := range r.config.Nodes {
 		r.nodes[r.config.Nodes[i].Tag] = i
@@ -193,6 +204,9 @@ func (r *reader) deliver(ctx context.Context, l *link) error {
 	r.lobby.open(&live{link: l, facts: facts})
 	defer r.lobby.close()
 	if err := r.attach(ctx, l, facts); err != nil {
+		return err
+	}
+	if err := r.closeGap(ctx, l, facts); err != nil {
 		return err
 	}
 	return r.read(ctx, l, facts)
@@ -333,19 +347,6 @@ func (r *reader) warnHost(warning string) {
 	}
 	r.problem("certificate_host", &signal.Problem{Code: "certificate_host", Item: r.config.Endpoint, Reason: warning,
 		NextStep: "nothing while you trust this very certificate; otherwise use an address that it names"})
-}
-
-// reportGap tells from when until now values may be missing; a zero from is unknown.
-func (r *reader) reportGap(from time.Time, why string) {
-	now := time.Now()
-	began := "an unknown time"
-	if !from.IsZero() {
-		began = from.In(r.zone()).Format(time.DateTime)
-	}
-	reason := fmt.Sprintf("values between %s and %s may be missing: %s", began, now.In(r.zone()).Format(time.DateTime), why)
-	r.log.Warn("possible gap", "source", r.env.Source, "from", from, "to", now, "reason", why)
-	r.passing("gap", &signal.Problem{Code: "gap", Item: r.config.Endpoint, Reason: reason,
-		NextStep: "counters go on by their difference; check single records of that time against the machine"}, now)
 }
 
 func (r *reader) zone() *time.Location {

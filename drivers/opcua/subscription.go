@@ -39,6 +39,8 @@ type subscription struct {
 	heard time.Time
 	// transferred is true when the server said that another session has the subscription.
 	transferred bool
+	// unfilled is since when values are missing that the server's history may have.
+	unfilled time.Time
 	// undecodable counts failed attempts to read the message that is next.
 	undecodable int
 }
@@ -53,6 +55,12 @@ type item struct {
 	repeated bool
 	// gone is true when the server said that the node does not exist any more.
 	gone bool
+	// at is the time of its last value, in steps of 100 ns since 1970; 0 when it had none.
+	at int64
+	// seen is when its last value came, or when waiting for one began.
+	seen time.Time
+	// told are the prints of the newest values from the server's history, which may come once more from the subscription.
+	told map[uint64]bool
 	// latest is the item's last time within the message that has this round.
 	latest int64
 	round  uint64
@@ -72,10 +80,11 @@ func newSubscription(t table) *subscription {
 
 func resumeSubscription(t *table, p position) *subscription {
 	s := &subscription{table: *t, order: newOrder(p.next, p.fresh), items: map[uint32]*item{}, heard: p.heard}
+	s.unfilled = p.unfilled
 	for i, ti := range t.Items {
-		it := &item{tableItem: ti}
-		if len(p.prints) > 0 {
-			it.print, it.half = uint64(p.prints[i])<<32, true
+		it := &item{tableItem: ti, seen: time.Now()}
+		if len(p.lasts) > 0 {
+			it.print, it.half, it.at = uint64(p.lasts[i].print)<<32, true, p.lasts[i].at
 		}
 		s.add(it)
 	}
@@ -111,11 +120,11 @@ func (s *subscription) changed() {
 
 // cursor is the place after the message before next.
 func (s *subscription) cursor(next uint32) []byte {
-	p := position{next: next, fresh: s.order.fresh, heard: s.heard}
+	p := position{next: next, fresh: s.order.fresh, heard: s.heard, unfilled: s.unfilled}
 	if len(s.list) <= maxPrints {
-		p.prints = make([]uint32, len(s.list))
+		p.lasts = make([]last, len(s.list))
 		for i, it := range s.list {
-			p.prints[i] = uint32(it.print >> 32)
+			p.lasts[i] = last{uint32(it.print >> 32), it.at}
 		}
 	}
 	return encodeCursor(s.encoded, p)
@@ -208,10 +217,26 @@ func (r *reader) isPending(seq uint32) bool {
 	return false
 }
 
-// endSubscription forgets a subscription that the server does not have any more.
+// endSubscription forgets a subscription that the server does not have any more. What is known of its items' last values is kept
+// for the next one.
 func (r *reader) endSubscription(why string) {
-	r.reportGap(r.sub.heard, why)
-	r.abandoned = append(r.abandoned, r.sub.table.Subscription)
+	from := r.sub.heard
+	if !r.sub.unfilled.IsZero() {
+		from = r.sub.unfilled // the gap before was not filled yet
+	}
+	if r.gap == nil {
+		r.gap = &gap{from: from}
+	}
+	r.gap.why = why
+	r.showGap(r.gap, time.Now())
+	for _, i := range r.sub.list {
+		if i.print != 0 {
+			r.lasts[i.Tag] = i
+		}
+	}
+	if r.sub.table.Subscription != 0 {
+		r.abandoned = append(r.abandoned, r.sub.table.Subscription)
+	}
 	r.sub = nil
 }
 
@@ -247,6 +272,9 @@ func (r *reader) subscribe(ctx context.Context, l *link, facts serverFacts) erro
 		Lifetime:   interval * time.Duration(res.RevisedLifetimeCount),
 		NextHandle: 1,
 	})
+	if r.gap != nil {
+		r.sub.unfilled = r.gap.from
+	}
 	r.publishLimit = outstanding
 	r.sweep(ctx, l)
 	r.log.Info("subscription created", "source", r.env.Source, "subscription", res.SubscriptionID, "publishing", interval,

@@ -57,18 +57,18 @@ func (e *encoded) Encode() ([]byte, error) { return e.bytes, nil }
 // The library's table of structures belongs to the process and panics when an id comes twice: every driver asks here. Two
 // servers may use one id for two types, which is why nothing but bytes is ever registered.
 var (
-	knownMu sync.Mutex
-	known   = map[string]bool{}
+	keptMu  sync.Mutex
+	keptIDs = map[string]bool{}
 )
 
 // keepBytesOf makes the library keep the bytes of a structure's type where it decodes an answer itself.
 func keepBytesOf(id *ua.NodeID) {
-	knownMu.Lock()
-	defer knownMu.Unlock()
-	if known[id.String()] {
+	keptMu.Lock()
+	defer keptMu.Unlock()
+	if keptIDs[id.String()] {
 		return
 	}
-	known[id.String()] = true
+	keptIDs[id.String()] = true
 	defer func() {
 		_ = recover() // the library itself knows the type under this id
 	}()

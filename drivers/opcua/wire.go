@@ -234,7 +234,8 @@ type dataValue struct {
 	notNumber string
 	// structures is true while structures in the value wait for their types.
 	structures bool
-	// print tells value, status and source time from all others of its item.
+	// print tells value, status and source time from all others of its item, however a server writes them: in a message, in one
+	// that repeats the value, in its history.
 	print uint64
 }
 
@@ -251,15 +252,19 @@ func (w *wire) nestedValue(d *dataValue, depth int) {
 			}
 		}
 	}
+	if w.err != nil {
+		return
+	}
+	d.print = hash(fnvStart, w.b[from:w.at])
 	if mask&2 != 0 {
 		d.status = ua.StatusCode(w.u32())
 	}
 	if mask&4 != 0 {
+		from = w.at
 		d.source, _ = w.time()
+		d.print = hash(d.print, w.b[from:w.at])
 	}
-	if w.err == nil {
-		d.print = fingerprintOf(w.b[from:w.at])
-	}
+	d.print = hash(d.print, []byte{byte(d.status >> 16), byte(d.status >> 24)})
 	if mask&16 != 0 {
 		w.u16()
 	}
@@ -271,9 +276,10 @@ func (w *wire) nestedValue(d *dataValue, depth int) {
 	}
 }
 
-// fingerprintOf is FNV-1a.
-func fingerprintOf(b []byte) uint64 {
-	h := uint64(14695981039346656037)
+// fnvStart and hash are FNV-1a.
+const fnvStart = 14695981039346656037
+
+func hash(h uint64, b []byte) uint64 {
 	for _, c := range b {
 		h = (h ^ uint64(c)) * 1099511628211
 	}

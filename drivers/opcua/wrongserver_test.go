@@ -13,7 +13,7 @@ import (
 	"time"
 
 	"github.com/gopcua/opcua/id"
-	"github.com/gopcua/opcua/server"
+	uaserver "github.com/gopcua/opcua/server"
 	"github.com/gopcua/opcua/ua"
 	"github.com/gopcua/opcua/uasc"
 
@@ -23,7 +23,7 @@ import (
 // wrongServer is the library's own server with services that answer what no sane server does. It has the nodes "ns=1;s=n0",
 // "ns=1;s=n1", ... which read as what value says.
 type wrongServer struct {
-	*server.Server
+	*uaserver.Server
 	endpoint string
 
 	mu       sync.Mutex
@@ -47,13 +47,13 @@ func newWrongServer(t *testing.T, nodes int) *wrongServer {
 	l.Close()
 	w := &wrongServer{endpoint: fmt.Sprintf("opc.tcp://127.0.0.1:%d", port), values: map[string]*ua.DataValue{}, calls: map[string]int{}, handles: map[string]uint32{},
 		services: map[uint16]func(ua.Request) (ua.Response, error){}}
-	w.Server = server.New(server.EndPoint("127.0.0.1", port), server.EnableSecurity("None", ua.MessageSecurityModeNone),
-		server.EnableAuthMode(ua.UserTokenTypeAnonymous))
-	ns := server.NewNodeNameSpace(w.Server, "urn:wrong")
+	w.Server = uaserver.New(uaserver.EndPoint("127.0.0.1", port), uaserver.EnableSecurity("None", ua.MessageSecurityModeNone),
+		uaserver.EnableAuthMode(ua.UserTokenTypeAnonymous))
+	ns := uaserver.NewNodeNameSpace(w.Server, "urn:wrong")
 	for i := range nodes {
 		name := fmt.Sprintf("n%d", i)
 		w.set(name, uint32(0))
-		ns.AddNode(server.NewVariableNode(ua.NewStringNodeID(ns.ID(), name), name, func() *ua.DataValue { return w.value(name) }))
+		ns.AddNode(uaserver.NewVariableNode(ua.NewStringNodeID(ns.ID(), name), name, func() *ua.DataValue { return w.value(name) }))
 	}
 	// The library answers with the endpoints of the very address only.
 	w.handle(id.GetEndpointsRequest_Encoding_DefaultBinary, func(r ua.Request) (ua.Response, error) {
