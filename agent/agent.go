@@ -33,14 +33,14 @@ type Agent struct {
 	log     *slog.Logger
 	now     func() time.Time
 
-	board    *status.Board
-	pipe     *pipeline
-	inbox    *inbox.Inbox
-	uplink   *uplink.Uplink
-	receiver receiver
-	sources  []source
-	ui       net.Listener
-	page     localui.Deps
+	board   *status.Board
+	pipe    *pipeline
+	inbox   *inbox.Inbox
+	uplink  *uplink.Uplink
+	orders  *orders
+	sources []source
+	ui      net.Listener
+	page    localui.Deps
 
 	started  time.Time
 	judgment judgment
@@ -48,10 +48,6 @@ type Agent struct {
 	records  recordings
 
 	publishers []signal.Publisher // sources that tell others how the agent is
-
-	// told is the newest revision of each open work order that the rules know. Before Run starts its goroutines resume has
-	// it, then runOrders alone.
-	told map[string]int64
 }
 
 // source is one driver and its name.
@@ -96,7 +92,7 @@ func New(cfg Config, o Options) (*Agent, error) {
 	if o.Listen == nil {
 		o.Listen = net.Listen
 	}
-	a := &Agent{cfg: cfg, version: o.Version, log: o.Logger, now: o.Now, told: map[string]int64{}}
+	a := &Agent{cfg: cfg, version: o.Version, log: o.Logger, now: o.Now, orders: newOrders(cfg)}
 	a.started = a.now()
 	if err := a.open(o); err != nil {
 		a.Close()
@@ -216,9 +212,8 @@ func (a *Agent) makeSources(kinds []signal.Kind) error {
 		a.board.AddSource(sc.Name, sc.Kind)
 		a.sources = append(a.sources, source{name: sc.Name, kind: sc.Kind, driver: d})
 		a.notePublisher(d)
-		// Check has made sure that at most one fits.
-		if to, ok := d.(signal.OrderReceiver); ok && to.TakesOrders() && (a.cfg.Orders.Receiver == "" || a.cfg.Orders.Receiver == sc.Name) {
-			a.receiver = receiver{name: sc.Name, to: to}
+		if to, ok := d.(signal.OrderReceiver); ok && to.TakesOrders() {
+			a.orders.receivers = append(a.orders.receivers, receiver{name: sc.Name, to: to})
 		}
 	}
 	return nil

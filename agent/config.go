@@ -68,12 +68,6 @@ type BufferConfig struct {
 	SegmentSize Size `yaml:"segment_size"`
 }
 
-// OrdersConfig says what happens to work orders that come down.
-type OrdersConfig struct {
-	// Receiver is the source that takes them. Default: the only source that can; none when no source can.
-	Receiver string `yaml:"receiver"`
-}
-
 // LogConfig sets what is logged, to standard error.
 type LogConfig struct {
 	Level  string `yaml:"level"`  // debug, info (default), warn, error
@@ -322,18 +316,6 @@ func (k *checker) rules() {
 			f.Where, f.Line, f.Text = key, k.line(key), text
 		}
 		k.faults = append(k.faults, f)
-	}
-}
-
-func (k *checker) orders() {
-	const key = "work_orders.receiver"
-	switch r := k.cfg.Orders.Receiver; {
-	case r == "" && len(k.takers) > 1:
-		k.add("work_orders", "name one of them in receiver:", "%d sources can take work orders: %s", len(k.takers), strings.Join(k.takers, ", "))
-	case r != "" && !slices.Contains(k.sourceNames(), r):
-		k.add(key, "name one of the sources", "%q is not a source", r)
-	case r != "" && !slices.Contains(k.takers, r):
-		k.add(key, "let it take them in its own section, or name another source", "source %q does not take work orders", r)
 	}
 }
 

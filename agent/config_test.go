@@ -73,7 +73,7 @@ func TestEachFaultIsNamedWithItsLineAndNextStep(t *testing.T) {
 		{"units", func(c *Config) { c.Units = map[string]string{"Stk": "pieces"} }, `a.yaml:40: units: "Stk" is given as "pieces"...`},
 		{"two that take orders", func(c *Config) {
 			c.Sources = append(c.Sources, SourceConfig{Name: "m1", Kind: "taker", Decode: ok}, SourceConfig{Name: "m2", Kind: "taker", Decode: ok})
-		}, `a.yaml:50: work_orders: 2 sources can take work orders: m1, m2 (name one of them in receiver:)`},
+		}, `a.yaml:50: work_orders: 2 sources can take work orders: m1, m2 (name one of them in receiver:, or give each its work centres in receivers:)`},
 		{"receiver chosen", func(c *Config) {
 			c.Sources = append(c.Sources, SourceConfig{Name: "m1", Kind: "taker", Decode: ok}, SourceConfig{Name: "m2", Kind: "taker", Decode: ok})
 			c.Orders.Receiver = "m2"

@@ -1,10 +1,15 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
 	"time"
 
 	"github.com/linekeeper/linekeeper/agent/buffer"
@@ -12,37 +17,181 @@ import (
 	"github.com/linekeeper/linekeeper/agent/status"
 )
 
-// receiver is the source that takes work orders.
+// receiver is a source that takes work orders.
 type receiver struct {
 	name string
 	to   signal.OrderReceiver
 }
 
-// runOrders tells the rules of every work order that came down and hands it to the receiver, until ctx ends. A refused
+// orders are the ways of work orders to their receivers.
+type orders struct {
+	routes    []OrderRoute
+	receivers []receiver
+	check     orderCheck
+
+	// told is the newest revision of each open work order that the rules know. Before Run starts its goroutines resume has
+	// it, then runOrders alone.
+	told map[string]int64
+
+	mu sync.Mutex
+	// lanes by their place. busy are the orders that some lane is passing on.
+	lanes map[string]*orderLane
+	busy  map[string]bool
+}
+
+// orderLane is the orders of one receiver, or of one machine behind it: they go one after the other, and no other lane waits.
+type orderLane struct {
+	receiver receiver
+	place    string // of the receiver and the machine, for the inbox
+	key      string // of its problem on the page
+	turn     chan struct{}
+	wake     chan struct{}
+}
+
+func newOrders(cfg Config) *orders {
+	o := &orders{routes: cfg.Orders.Receivers, check: newOrderCheck(cfg), told: map[string]int64{}, lanes: map[string]*orderLane{}, busy: map[string]bool{}}
+	if len(o.routes) == 0 {
+		o.routes = []OrderRoute{{Source: cfg.Orders.Receiver}} // "" is the only one that there is
+	}
+	return o
+}
+
+// receiver returns a source by its name; the only one for "".
+func (o *orders) receiver(name string) (receiver, bool) {
+	for _, r := range o.receivers {
+		if r.name == name || name == "" {
+			return r, true
+		}
+	}
+	return receiver{}, false
+}
+
+// centerOf is where an order is made: its own work centre, or that of its first operation that has one.
+func centerOf(o signal.WorkOrder) string {
+	if o.WorkCenter == "" {
+		for _, op := range o.Operations {
+			if op.WorkCenter != "" {
+				return op.WorkCenter
+			}
+		}
+	}
+	return o.WorkCenter
+}
+
+// laneTo is the lane to the receiver for an order's work centre; nil when there is none.
+func (o *orders) laneTo(w signal.WorkOrder) *orderLane {
+	for _, route := range o.routes {
+		if !fitsCenter(route.WorkCenter, centerOf(w)) {
+			continue
+		}
+		if r, ok := o.receiver(route.Source); ok {
+			return o.lane(r, w)
+		}
+	}
+	return nil
+}
+
+func (o *orders) lane(r receiver, w signal.WorkOrder) *orderLane {
+	name := ""
+	if by, ok := r.to.(signal.LaneReceiver); ok {
+		name = by.Lane(w)
+	}
+	place, key := r.name+"\n"+name, "work_orders"
+	if name != "" {
+		key += " " + name
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	l := o.lanes[place]
+	if l == nil {
+		l = &orderLane{receiver: r, place: place, key: key, turn: make(chan struct{}, 1), wake: make(chan struct{}, 1)}
+		o.lanes[place] = l
+	}
+	return l
+}
+
+// at is the lane to a place that the inbox remembers; nil when its source takes no orders any more.
+func (o *orders) at(place string, w signal.WorkOrder) *orderLane {
+	source, _, _ := strings.Cut(place, "\n")
+	if r, ok := o.receiver(source); ok && source != "" {
+		return o.lane(r, w)
+	}
+	return nil
+}
+
+// claim lets one lane at a time pass an order on.
+func (o *orders) claim(no string) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.busy[no] {
+		return false
+	}
+	o.busy[no] = true
+	return true
+}
+
+func (o *orders) release(no string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	delete(o.busy, no)
+}
+
+// runOrders tells the rules of every work order that came down and hands it to its receiver, until ctx ends. A refused
 // revision is noted and its neighbours go on; any other failure is tried again.
 func (a *Agent) runOrders(ctx context.Context) {
-	timer := time.NewTimer(0)
-	defer timer.Stop()
-	wait := time.Duration(0)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	running := map[*orderLane]bool{}
+	again := newBackoff()
+	defer again.timer.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-a.inbox.Changed():
-		case <-timer.C:
+		case <-again.timer.C:
 		}
-		if err := a.passOrders(ctx); err != nil {
-			if ctx.Err() != nil {
-				return
+		// The rules learn of an order before the receiver does, so that the first answer already finds its item and unit.
+		err := a.tellRules(ctx)
+		if err == nil {
+			var work []*orderLane
+			work, err = a.sortOrders(ctx)
+			for _, l := range work {
+				if !running[l] {
+					running[l] = true
+					wg.Go(func() { a.runLane(ctx, l) })
+				}
+				select {
+				case l.wake <- struct{}{}:
+				default:
+				}
 			}
-			wait = min(max(2*wait, time.Second), 30*time.Second)
-			a.log.Warn("deliver work orders", "err", err, "again_in", wait)
-			timer.Reset(wait/2 + rand.N(wait/2+1))
+		}
+		if err != nil && ctx.Err() == nil {
+			a.log.Warn("pass work orders on", "err", err, "again_in", again.failed())
 			continue
 		}
-		wait = 0
-		timer.Reset(time.Minute)
+		again.succeeded()
 	}
+}
+
+// backoff is the pause until something is tried again: jittered and ever longer after failures, a minute after success.
+type backoff struct {
+	timer *time.Timer
+	wait  time.Duration
+}
+
+func newBackoff() *backoff { return &backoff{timer: time.NewTimer(0)} }
+
+func (b *backoff) failed() time.Duration {
+	b.wait = min(max(2*b.wait, time.Second), 30*time.Second)
+	b.timer.Reset(b.wait/2 + rand.N(b.wait/2+1))
+	return b.wait
+}
+
+func (b *backoff) succeeded() {
+	b.wait = 0
+	b.timer.Reset(time.Minute)
 }
 
 // tellRules lets the rules know of every open work order's newest revision, once.
@@ -52,14 +201,14 @@ func (a *Agent) tellRules(ctx context.Context) error {
 	var news []signal.WorkOrder
 	for _, o := range open {
 		told[o.OrderNo] = o.Revision
-		if last, ok := a.told[o.OrderNo]; !ok || last != o.Revision {
+		if last, ok := a.orders.told[o.OrderNo]; !ok || last != o.Revision {
 			news = append(news, o)
 		}
 	}
 	if len(news) > 0 {
 		err := a.pipe.business.Update(ctx, func(tx *buffer.Tx) error {
 			for _, o := range news {
-				a.pipe.rules.Dispatched(tx, a.now(), o)
+				a.pipe.dispatched(tx, a.now(), o)
 			}
 			return nil
 		})
@@ -67,70 +216,265 @@ func (a *Agent) tellRules(ctx context.Context) error {
 			return fmt.Errorf("note work orders for the rules: %w", err)
 		}
 	}
-	a.told = told
+	a.orders.told = told
 	return nil
 }
 
-// passOrders brings every pending revision one step further. The rules learn of an order before the receiver does, so
-// that the first answer already finds its item and unit.
-func (a *Agent) passOrders(ctx context.Context) error {
-	if err := a.tellRules(ctx); err != nil {
-		return err
-	}
-	if a.receiver.to == nil {
-		return nil // no source takes orders: they are shown, and the rules know them
-	}
-	var failed []error
-	pending := a.inbox.Pending()
-	for _, o := range pending {
-		if err := a.passOrder(ctx, o); err != nil {
-			failed = append(failed, err)
-			a.showUndelivered(failed, len(pending)) // the others may take long
+// laneOf is the lane that has to do with an order next. A cancellation goes to whoever has the order; so does what belongs to
+// a receiver that is told to hold.
+func (a *Agent) laneOf(o signal.WorkOrder) *orderLane {
+	if o.Cancelled || o.Held {
+		place, center := a.inbox.Place(o.OrderNo)
+		if l := a.orders.at(place, as(o, center)); l != nil {
+			return l
 		}
+	}
+	return a.orders.laneTo(o)
+}
+
+// as is an order as it was handed over for a work centre.
+func as(o signal.WorkOrder, center string) signal.WorkOrder {
+	if center != "" && center != centerOf(o) {
+		o.WorkCenter, o.Operations = center, nil
+	}
+	return o
+}
+
+// sortOrders finds the lanes that have something to do, and looks after the orders that have none.
+func (a *Agent) sortOrders(ctx context.Context) ([]*orderLane, error) {
+	var work []*orderLane
+	seen := map[*orderLane]bool{}
+	var lost, warnings []string
+	list := a.waiting()
+	a.orders.check.forget(list)
+	for _, o := range list {
+		warning, refusal := a.orders.check.look(o)
+		if warning != "" {
+			warnings = append(warnings, warning)
+		}
+		l := a.laneOf(o)
+		switch {
+		case l == nil && refusal != "":
+			if err := a.refuse(ctx, a.orderSource(nil), o, refusal); err != nil {
+				return nil, err
+			}
+			continue
+		case l == nil && len(a.orders.receivers) > 0:
+			lost = append(lost, fmt.Sprintf("%q (work centre %q)", o.OrderNo, centerOf(o)))
+			continue
+		case l == nil:
+			continue // no source takes orders: they are shown, and the rules know them
+		}
+		if !seen[l] {
+			seen[l] = true
+			work = append(work, l)
+		}
+	}
+	a.showOrders("work_orders_lost", "no_receiver", lost, "no receiver takes work order %s", "add its work centre to work_orders.receivers, or correct it in the ERP")
+	a.showOrders("work_orders_check", "order_doubtful", warnings, "%s", "correct the order in the ERP, or add what it names to the rules or to work_orders.check")
+	return work, nil
+}
+
+// showOrders shows, or takes from, the page what is wrong with some orders, at the first receiver.
+func (a *Agent) showOrders(key, code string, list []string, format, step string) {
+	p := status.Problem{Key: key}
+	if len(list) > 0 {
+		p.Code, p.Item, p.NextStep = code, "work orders", step
+		p.Reason = fmt.Sprintf(format, list[0])
+		if len(list) > 1 {
+			p.Reason += fmt.Sprintf(", and %d more", len(list)-1)
+		}
+	}
+	a.board.SetProblem(a.orderSource(nil), p)
+}
+
+// orderSource is the source under which something about orders is told.
+func (a *Agent) orderSource(l *orderLane) string {
+	switch {
+	case l != nil:
+		return l.receiver.name
+	case len(a.orders.receivers) > 0:
+		return a.orders.receivers[0].name
+	case len(a.sources) > 0:
+		return a.sources[0].name
+	}
+	return "work_orders"
+}
+
+// waiting are the orders that somebody has yet to be offered: cancellations first, so that they overtake what waits, then by
+// arrival.
+func (a *Agent) waiting() []signal.WorkOrder {
+	list := a.inbox.Pending()
+	for _, o := range a.inbox.Holding() {
+		if l := a.laneOf(o); l != nil {
+			if h, ok := l.receiver.to.(signal.OrderHolder); ok && h.HoldsOrders() {
+				list = append(list, o)
+			}
+		}
+	}
+	slices.SortStableFunc(list, func(x, y signal.WorkOrder) int {
+		rank := func(o signal.WorkOrder) int {
+			switch {
+			case o.Cancelled:
+				return 0
+			case o.Held:
+				return 1
+			}
+			return 2
+		}
+		return cmp.Compare(rank(x), rank(y))
+	})
+	return list
+}
+
+// runLane passes the orders of one lane on until ctx ends.
+func (a *Agent) runLane(ctx context.Context, l *orderLane) {
+	again := newBackoff()
+	defer again.timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-l.wake:
+		case <-again.timer.C:
+		}
+		if err := a.passLane(ctx, l); err != nil && ctx.Err() == nil {
+			a.log.Warn("deliver work orders", "source", l.receiver.name, "err", err, "again_in", again.failed())
+			continue
+		}
+		again.succeeded()
+	}
+}
+
+// passLane brings every waiting revision of a lane one step further, each once. What comes down meanwhile is seen: a
+// cancellation does not wait for the orders before it.
+func (a *Agent) passLane(ctx context.Context, l *orderLane) error {
+	var failed []error
+	var busy error
+	tried := map[string]int64{}
+	var list []signal.WorkOrder
+	news := a.inbox.News() - 1
+	for {
+		if n := a.inbox.News(); n != news {
+			news, list = n, a.waiting()
+		}
+		i := slices.IndexFunc(list, func(o signal.WorkOrder) bool {
+			last, done := tried[o.OrderNo]
+			return !(done && last == o.Revision) && a.laneOf(o) == l
+		})
+		if i < 0 {
+			break
+		}
+		o := list[i]
+		list = list[i+1:]
+		tried[o.OrderNo] = o.Revision
+		if !a.orders.claim(o.OrderNo) {
+			busy = errBusy
+			continue
+		}
+		err := a.passOrder(ctx, l, o)
+		a.orders.release(o.OrderNo)
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
+		if err != nil {
+			failed = append(failed, err)
+			a.showUndelivered(l, failed) // the others may take long
+		}
 	}
-	a.showUndelivered(failed, len(pending))
-	return errors.Join(failed...)
+	a.showUndelivered(l, failed)
+	return errors.Join(append(failed, busy)...)
 }
 
+// errBusy says that another lane passes an order on: one that goes from one machine to another.
+var errBusy = errors.New("another machine is being told of an order first")
+
 // showUndelivered tells on the page which work orders the receiver has not got, until it has.
-func (a *Agent) showUndelivered(failed []error, of int) {
-	p := status.Problem{Key: "work_orders"}
+func (a *Agent) showUndelivered(l *orderLane, failed []error) {
+	p := status.Problem{Key: l.key}
 	if len(failed) > 0 {
 		p.Code, p.Item, p.Reason = "not_delivered", "work orders", failed[0].Error()
 		if len(failed) > 1 {
-			p.Reason = fmt.Sprintf("%d of %d are not delivered, the first: %s", len(failed), of, p.Reason)
+			p.Reason = fmt.Sprintf("%d are not delivered, the first: %s", len(failed), p.Reason)
 		}
 		p.NextStep = "look at the receiver; delivery is tried again by itself"
 	}
-	a.board.SetProblem(a.receiver.name, p)
+	a.board.SetProblem(l.receiver.name, p)
 }
 
-func (a *Agent) passOrder(ctx context.Context, o signal.WorkOrder) error {
+// passOrder offers one revision to its receiver and notes what it says.
+func (a *Agent) passOrder(ctx context.Context, l *orderLane, o signal.WorkOrder) error {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
-	if err := a.inbox.MarkTried(o.OrderNo, o.Revision); err != nil {
-		return err
+	err := a.checkOrder(ctx, l, o)
+	place, center := a.inbox.Place(o.OrderNo)
+	if err == nil && (o.Cancelled || o.Held) {
+		o = as(o, center)
+	} else if err == nil && place != "" && place != l.place {
+		err = a.takeBack(ctx, place, as(o, center))
 	}
-	err := a.receiver.deliver(ctx, o)
+	if err == nil {
+		if err := a.inbox.MarkTried(o.OrderNo, o.Revision, l.place, centerOf(o)); err != nil {
+			return err
+		}
+		err = l.deliver(ctx, o)
+	}
 	var refused *signal.Refused
 	switch {
 	case errors.As(err, &refused):
-		return a.inbox.MarkRefused(o.OrderNo, o.Revision, refused.Reason)
+		return a.refuse(ctx, a.orderSource(l), o, refused.Reason)
 	case err != nil:
-		return fmt.Errorf("hand work order %q revision %d to source %q: %w", o.OrderNo, o.Revision, a.receiver.name, err)
+		return fmt.Errorf("hand work order %q revision %d to source %q: %w", o.OrderNo, o.Revision, l.receiver.name, err)
 	}
 	return a.inbox.MarkDelivered(o.OrderNo, o.Revision)
 }
 
-// deliver turns a panic of the driver into an error: one order must not take the agent along.
-func (r receiver) deliver(ctx context.Context, o signal.WorkOrder) (err error) {
+// takeBack cancels an order where it was before it goes to another machine: no two make it.
+func (a *Agent) takeBack(ctx context.Context, place string, o signal.WorkOrder) error {
+	from := a.orders.at(place, o)
+	if from == nil {
+		return nil // that receiver is gone from the configuration
+	}
+	o.Cancelled = true
+	err := from.deliver(ctx, o)
+	var refused *signal.Refused
+	if errors.As(err, &refused) {
+		return &signal.Refused{Reason: fmt.Sprintf("it is at work centre %q, which does not give it back: %s", centerOf(o), refused.Reason)}
+	}
+	if err != nil {
+		return fmt.Errorf("take it back from work centre %q: %w", centerOf(o), err)
+	}
+	return nil
+}
+
+// refuse tells the hub, as a fact, that a revision will not be made, and notes it. The fact comes first: the note follows from
+// it after a crash, too.
+func (a *Agent) refuse(ctx context.Context, source string, o signal.WorkOrder, reason string) error {
+	now, revision := a.now(), strconv.FormatInt(o.Revision, 10)
+	err := a.pipe.emit(ctx, signal.Batch{Source: source, Signals: []signal.Signal{{
+		Tag: signal.AnswerTag, Position: strings.Join([]string{"refused", o.OrderNo, revision}, "|"), SourceTime: now, ReceivedTime: now, Status: "Good",
+		Value: map[string]any{
+			"order_no": o.OrderNo, "revision": signal.Number(revision), "status": signal.AnswerRejected, "reason": reason, "changed_at": now,
+		},
+	}}})
+	if err != nil {
+		return fmt.Errorf("report that work order %q was refused (%s): %w", o.OrderNo, reason, err)
+	}
+	return a.inbox.MarkRefused(o.OrderNo, o.Revision, reason)
+}
+
+// deliver waits for the lane's turn and turns a panic of the driver into an error: one order must not take the agent along.
+func (l *orderLane) deliver(ctx context.Context, o signal.WorkOrder) (err error) {
+	select {
+	case l.turn <- struct{}{}:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 	defer func() {
+		<-l.turn
 		if p := recover(); p != nil {
 			err = fmt.Errorf("the driver panicked: %v", p)
 		}
 	}()
-	return r.to.Deliver(ctx, o)
+	return l.receiver.to.Deliver(ctx, o)
 }

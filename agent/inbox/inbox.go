@@ -10,6 +10,7 @@ import (
 	"runtime/debug"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -31,6 +32,7 @@ type Inbox struct {
 	db        *bbolt.DB
 	recovered string
 	changed   chan struct{}
+	news      atomic.Uint64
 
 	writing  sync.Mutex // one writer; held around transactions
 	doubtful bool       // the last commit failed; the writer's own
@@ -207,6 +209,10 @@ func (in *Inbox) Position() (epoch string, seq int64) {
 
 // Changed receives after something came in or was marked; bursts are merged into one.
 func (in *Inbox) Changed() <-chan struct{} { return in.changed }
+
+// News counts the deliveries that came down since the start: whoever works through a list of orders sees by it that there is
+// a newer list.
+func (in *Inbox) News() uint64 { return in.news.Load() }
 
 func (in *Inbox) touch() {
 	select {

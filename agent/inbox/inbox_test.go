@@ -209,8 +209,8 @@ func TestCancellationGoesToWhoeverMayHaveTheOrderAndToNobodyElse(t *testing.T) {
 	}{
 		{"never delivered", func(*fixture) {}, "", "cancelled", ""},
 		{"delivered", func(f *fixture) { f.must(f.MarkDelivered("1001", 1)) }, "1001/2x", "cancelled", "does not know yet"},
-		{"tried, outcome lost", func(f *fixture) { f.must(f.MarkTried("1001", 1)) }, "1001/2x", "cancelled", "does not know yet"},
-		{"tried and refused", func(f *fixture) { f.must(f.MarkTried("1001", 1)); f.must(f.MarkRefused("1001", 1, "no")) }, "", "cancelled", ""},
+		{"tried, outcome lost", func(f *fixture) { f.must(f.MarkTried("1001", 1, "mes", "")) }, "1001/2x", "cancelled", "does not know yet"},
+		{"tried and refused", func(f *fixture) { f.must(f.MarkTried("1001", 1, "mes", "")); f.must(f.MarkRefused("1001", 1, "no")) }, "", "cancelled", ""},
 		{"started", func(f *fixture) {
 			f.must(f.MarkDelivered("1001", 1))
 			f.must(f.Apply(&pb.OrderState{OrderNo: "1001", State: pb.OrderState_STATE_STARTED}, noon))
@@ -302,7 +302,7 @@ func TestRefusalByTheShopFloorShowsUntilItThinksBetter(t *testing.T) {
 func TestStateWithoutARevisionMeansTheOneThatWasOffered(t *testing.T) {
 	f := open(t)
 	f.come(order("1001", 1, released))
-	f.must(f.MarkTried("1001", 1))
+	f.must(f.MarkTried("1001", 1, "mes", ""))
 	f.come(order("1001", 2, released))
 	f.must(f.Apply(&pb.OrderState{OrderNo: "1001", State: pb.OrderState_STATE_DELIVERED}, noon))
 	f.wantPending("1001/2")

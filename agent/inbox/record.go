@@ -44,7 +44,9 @@ type record struct {
 	Tried     int64              `json:"tried"` // newest revision offered to the receiver, delivered to it, refused by it
 	Delivered int64              `json:"delivered"`
 	Refused   int64              `json:"refused"`
-	Why       string             `json:"why,omitempty"`  // of the refusal
+	Why       string             `json:"why,omitempty"`   // of the refusal
+	Place     string             `json:"place,omitempty"` // which receiver was offered it last, and as an order for which work centre
+	Center    string             `json:"center,omitempty"`
 	Note      string             `json:"note,omitempty"` // something odd about what the hub sent
 	History   []status.OrderStep `json:"history"`
 
@@ -138,6 +140,11 @@ func (r *record) pending() bool {
 		return r.touched()
 	}
 	return false
+}
+
+// holding reports whether a receiver that may have the order has yet to be told that it is held.
+func (r *record) holding() bool {
+	return r.Revision > none && r.Delivered < r.Revision && r.Refused < r.Revision && r.order.GetState() == pb.WorkOrder_STATE_HELD && r.touched()
 }
 
 // settled reports that nothing more is expected of the order.
@@ -282,6 +289,7 @@ func (r *record) view() status.Order {
 func convert(o *pb.WorkOrder) signal.WorkOrder {
 	w := signal.WorkOrder{
 		OrderNo: o.GetOrderNo(), Revision: o.GetRevision(), Cancelled: o.GetState() == pb.WorkOrder_STATE_CANCELLED,
+		Held:  o.GetState() == pb.WorkOrder_STATE_HELD,
 		Plant: o.GetPlant(), WorkCenter: o.GetWorkCenter(), Item: o.GetItem(), Description: o.GetItemDescription(),
 		Quantity: signal.Number(o.GetQuantity().GetValue()), Unit: o.GetQuantity().GetUnit(), Priority: o.GetPriority(), Lot: o.GetLot(),
 		PlannedStart: timeOf(o.GetPlannedStart()), PlannedEnd: timeOf(o.GetPlannedEnd()),

@@ -24,6 +24,7 @@ func (in *Inbox) Store(epoch string, deliveries []*pb.Delivery) error {
 	if len(deliveries) == 0 && epoch == known {
 		return nil
 	}
+	defer in.news.Add(1)
 	return in.update(func(c *change) error {
 		seq := int64(0)
 		if meta := c.tx.Bucket(buckets.meta); epoch == known {
@@ -206,16 +207,28 @@ func readReceipt(v []byte) (rc *pb.Receipt, arrival uint64, err error) {
 	return rc, number(body), nil
 }
 
-// MarkTried notes that the receiver is about to be offered a revision. It must be called before: should the outcome be
-// lost in a crash, a later cancellation still goes to the receiver, which may have the order.
-func (in *Inbox) MarkTried(orderNo string, revision int64) error {
+// MarkTried notes that the receiver at a place is about to be offered a revision as an order for a work centre. It must be
+// called before: should the outcome be lost in a crash, a later cancellation still goes to that place, which may have the
+// order.
+func (in *Inbox) MarkTried(orderNo string, revision int64, place, center string) error {
 	return in.mark(orderNo, func(r *record, _ time.Time) bool {
-		if r.Tried >= revision {
+		if r.Tried >= revision && r.Place == place && r.Center == center {
 			return false
 		}
-		r.Tried = revision
+		r.Tried, r.Place, r.Center = max(r.Tried, revision), place, center
 		return true
 	})
+}
+
+// Place says which receiver has, or may have, some revision of an order, and as an order for which work centre; an empty place
+// is none.
+func (in *Inbox) Place(orderNo string) (place, center string) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if r := in.orders[orderNo]; r != nil && r.touched() {
+		return r.Place, r.Center
+	}
+	return "", ""
 }
 
 // MarkDelivered notes that the receiver durably has a revision.
@@ -262,6 +275,10 @@ func (in *Inbox) Apply(s *pb.OrderState, at time.Time) error {
 // Pending returns the newest revision of each order that its receiver has yet to be offered, the order that came first
 // first.
 func (in *Inbox) Pending() []signal.WorkOrder { return in.list((*record).pending) }
+
+// Holding returns the held revisions of orders that their receivers may have and were not told to hold, the order that came
+// first first.
+func (in *Inbox) Holding() []signal.WorkOrder { return in.list((*record).holding) }
 
 // Open returns the newest revision of each order that is not finished or cancelled, the order that came first first.
 func (in *Inbox) Open() []signal.WorkOrder {
