@@ -388,6 +388,13 @@ func kindNames(kinds []signal.Kind) []string {
 	return out
 }
 
+// TranslateConfig is the part of the configuration that is the rules'.
+func (c *Config) TranslateConfig() translate.Config {
+	d := *c
+	d.setDefaults()
+	return d.translateConfig()
+}
+
 func (c *Config) translateConfig() translate.Config {
 	return translate.Config{Plant: c.Plant, Agent: c.Agent, Zone: c.TimeZone, Rules: c.Rules, Units: c.Units, Items: c.Items, Calendars: c.Calendars, Reasons: c.Reasons, AwaitHub: c.Hub.Address != ""}
 }

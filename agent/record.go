@@ -17,6 +17,7 @@ import (
 	"github.com/linekeeper/linekeeper/agent/buffer"
 	"github.com/linekeeper/linekeeper/agent/recording"
 	"github.com/linekeeper/linekeeper/agent/signal"
+	"github.com/linekeeper/linekeeper/agent/status"
 	"github.com/linekeeper/linekeeper/agent/translate"
 )
 
@@ -29,29 +30,6 @@ const (
 	recordQueue   = 4096 // events that wait to be written
 )
 
-// RecordRequest says what to record.
-type RecordRequest struct {
-	// Sources are those whose batches are recorded; empty for all. What other sources said of orders and contexts is then missing
-	// in a replay, but for what the rules knew when the recording began.
-	Sources []string `json:"sources"`
-	// For is how long, 1 h when 0, at most 24 h; MaxBytes how large the file may become, 64 MiB when 0, at most 1 GiB.
-	For      time.Duration `json:"for"`
-	MaxBytes int64         `json:"max_bytes"`
-}
-
-// RecordStatus says how a recording is.
-type RecordStatus struct {
-	File    string    `json:"file"`
-	Sources []string  `json:"sources,omitempty"`
-	Since   time.Time `json:"since"`
-	Until   time.Time `json:"until"`
-	Events  uint64    `json:"events"`
-	Bytes   int64     `json:"bytes"`
-	// Running is false when it has ended; Ended says why.
-	Running bool   `json:"running"`
-	Ended   string `json:"ended,omitempty"`
-}
-
 // recorder is one recording. Recording never holds a source back: what cannot be written fast enough ends it.
 type recorder struct {
 	sources  map[string]bool // nil: all
@@ -62,7 +40,7 @@ type recorder struct {
 	why      string
 
 	mu     sync.Mutex
-	status RecordStatus
+	status status.Recording
 }
 
 // draw numbers an event in the order in which the rules see it; 0 when it is not recorded. It must be called inside the
@@ -95,7 +73,7 @@ func (r *recorder) end(why string) {
 	})
 }
 
-func (r *recorder) state() RecordStatus {
+func (r *recorder) state() status.Recording {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.status
@@ -119,9 +97,9 @@ var ErrRecording = errors.New("a recording runs already: wait until it ends, or 
 
 // StartRecording records what sources say, into a file of the data folder's "recordings". It returns when the first event that
 // happens from now on will be in it.
-func (a *Agent) StartRecording(ctx context.Context, req RecordRequest) (RecordStatus, error) {
+func (a *Agent) StartRecording(ctx context.Context, req status.RecordRequest) (status.Recording, error) {
 	if err := a.checkRequest(&req); err != nil {
-		return RecordStatus{}, err
+		return status.Recording{}, err
 	}
 	a.records.mu.Lock()
 	defer a.records.mu.Unlock()
@@ -130,17 +108,17 @@ func (a *Agent) StartRecording(ctx context.Context, req RecordRequest) (RecordSt
 	}
 	dir := filepath.Join(a.cfg.DataDir, "recordings")
 	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return RecordStatus{}, fmt.Errorf("start a recording: %w", err)
+		return status.Recording{}, fmt.Errorf("start a recording: %w", err)
 	}
 	since := a.now()
 	name := cmp.Or(strings.Join(req.Sources, "+"), "all")
 	f, err := os.OpenFile(filepath.Join(dir, since.UTC().Format("20060102T150405")+"-"+name[:min(len(name), 60)]+".jsonl.gz"), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
-		return RecordStatus{}, fmt.Errorf("start a recording: %w", err)
+		return status.Recording{}, fmt.Errorf("start a recording: %w", err)
 	}
 	r := &recorder{
 		events: make(chan []byte, recordQueue), stop: make(chan struct{}),
-		status: RecordStatus{File: f.Name(), Sources: req.Sources, Since: since, Until: since.Add(req.For), Running: true},
+		status: status.Recording{File: f.Name(), Sources: req.Sources, Since: since, Until: since.Add(req.For), Running: true},
 	}
 	for _, s := range req.Sources {
 		if r.sources == nil {
@@ -151,7 +129,7 @@ func (a *Agent) StartRecording(ctx context.Context, req RecordRequest) (RecordSt
 	out, err := a.beginRecording(ctx, r, req, f)
 	if err != nil {
 		a.pipe.recorder.CompareAndSwap(r, nil)
-		return RecordStatus{}, errors.Join(fmt.Errorf("start a recording: %w", err), f.Close(), os.Remove(f.Name()))
+		return status.Recording{}, errors.Join(fmt.Errorf("start a recording: %w", err), f.Close(), os.Remove(f.Name()))
 	}
 	a.records.last = r
 	a.log.Info("a recording begins", "file", f.Name(), "until", r.status.Until)
@@ -159,7 +137,7 @@ func (a *Agent) StartRecording(ctx context.Context, req RecordRequest) (RecordSt
 	return r.state(), nil
 }
 
-func (a *Agent) checkRequest(req *RecordRequest) error {
+func (a *Agent) checkRequest(req *status.RecordRequest) error {
 	for _, s := range req.Sources {
 		if !slices.Contains(a.sourceNames(), s) {
 			return fmt.Errorf("there is no source %q; there are %s", s, strings.Join(a.sourceNames(), ", "))
@@ -179,7 +157,7 @@ func (a *Agent) checkRequest(req *RecordRequest) error {
 }
 
 // beginRecording writes the state of one moment down, from which on each event is numbered.
-func (a *Agent) beginRecording(ctx context.Context, r *recorder, req RecordRequest, f *os.File) (out *recording.Writer, err error) {
+func (a *Agent) beginRecording(ctx context.Context, r *recorder, req status.RecordRequest, f *os.File) (out *recording.Writer, err error) {
 	var h recording.Header
 	err = a.pipe.business.Update(ctx, func(tx *buffer.Tx) error {
 		if h, err = recording.NewHeader(a.cfg.translateConfig(), a.version, req.Sources, a.now(), tx); err != nil {
@@ -246,12 +224,12 @@ func (a *Agent) endRecording(r *recorder, out *recording.Writer, f *os.File, bro
 }
 
 // StopRecording ends the recording that runs and waits until its file is whole.
-func (a *Agent) StopRecording() (RecordStatus, error) {
+func (a *Agent) StopRecording() (status.Recording, error) {
 	a.records.mu.Lock()
 	defer a.records.mu.Unlock()
 	r := a.records.last
 	if r == nil || !r.state().Running {
-		return RecordStatus{}, errors.New("no recording runs")
+		return status.Recording{}, errors.New("no recording runs")
 	}
 	r.end("it was stopped")
 	a.records.running.Wait()
@@ -259,11 +237,11 @@ func (a *Agent) StopRecording() (RecordStatus, error) {
 }
 
 // Recording is the recording that runs, or the last one since the agent started; ok is false without any.
-func (a *Agent) Recording() (s RecordStatus, ok bool) {
+func (a *Agent) Recording() (s status.Recording, ok bool) {
 	a.records.mu.Lock()
 	defer a.records.mu.Unlock()
 	if a.records.last == nil {
-		return RecordStatus{}, false
+		return status.Recording{}, false
 	}
 	return a.records.last.state(), true
 }

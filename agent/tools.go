@@ -26,6 +26,7 @@ type AdminOptions struct {
 // adminTools are the page's tools for this agent.
 func (a *Agent) adminTools(o AdminOptions) localui.Tools {
 	t := localui.Tools{Browse: a.browse, Find: a.find, Propose: a.propose, Adopt: o.Adopt}
+	t.Trace, t.StartRecording, t.StopRecording, t.Recording = a.Trace, a.StartRecording, a.StopRecording, a.Recording
 	for _, s := range a.sources {
 		if _, ok := s.driver.(signal.Browser); ok {
 			t.Sources = append(t.Sources, s.name)

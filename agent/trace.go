@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/linekeeper/linekeeper/agent/translate"
 )
@@ -74,8 +75,8 @@ type TraceMissed struct {
 }
 
 // Trace calls emit with what the rules make of each signal of a source and tag (empty: all), from now on until ctx ends or emit
-// fails: a translate.Explained, or a TraceMissed. It first calls emit with nil, when it has begun.
-func (a *Agent) Trace(ctx context.Context, source, tag string, emit func(any) error) error {
+// fails: a translate.Explained, or a TraceMissed. It calls emit with nil when it has begun, and every beat without news.
+func (a *Agent) Trace(ctx context.Context, source, tag string, beat time.Duration, emit func(any) error) error {
 	if source != "" && !slices.Contains(a.sourceNames(), source) {
 		return fmt.Errorf("there is no source %q; there are %s", source, strings.Join(a.sourceNames(), ", "))
 	}
@@ -85,10 +86,16 @@ func (a *Agent) Trace(ctx context.Context, source, tag string, emit func(any) er
 	if err := emit(nil); err != nil {
 		return err
 	}
+	quiet := time.NewTicker(beat)
+	defer quiet.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
+		case <-quiet.C:
+			if err := emit(nil); err != nil {
+				return err
+			}
 		case e := <-w.news:
 			if n := w.missed.Swap(0); n > 0 {
 				if err := emit(TraceMissed{n}); err != nil {
@@ -98,6 +105,7 @@ func (a *Agent) Trace(ctx context.Context, source, tag string, emit func(any) er
 			if err := emit(e); err != nil {
 				return err
 			}
+			quiet.Reset(beat)
 		}
 	}
 }

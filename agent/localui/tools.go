@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/linekeeper/linekeeper/agent/signal"
+	"github.com/linekeeper/linekeeper/agent/status"
 )
 
 // Tools are what an admin can do on the page. Any of them may be nil: its part is then left out.
@@ -27,6 +28,13 @@ type Tools struct {
 	// Certificates are those that were refused and wait for a decision; Trust trusts one.
 	Certificates func() ([]Refused, error)
 	Trust        func(source, fingerprint string) error
+	// Trace calls emit with what the rules make of each signal of a source and tag (empty: all) until ctx ends or emit fails, and
+	// with nil when it begins and every beat without news.
+	Trace func(ctx context.Context, source, tag string, beat time.Duration, emit func(any) error) error
+	// StartRecording records what the rules are given, StopRecording ends that; Recording is the one that runs, or the last one.
+	StartRecording func(ctx context.Context, req status.RecordRequest) (status.Recording, error)
+	StopRecording  func() (status.Recording, error)
+	Recording      func() (s status.Recording, ok bool)
 }
 
 // Proposal is what picked entries would be in the configuration.
@@ -90,6 +98,7 @@ func (s *server) addTools(mux *http.ServeMux) {
 	inside("POST /admin/tags", t.propose)
 	inside("POST /admin/adopt", t.adopt)
 	inside("POST /admin/trust", t.trust)
+	t.addFollow(inside)
 }
 
 func (t *tools) show(w http.ResponseWriter, name string, v adminView) {

@@ -51,6 +51,9 @@ type cli struct {
 	Status    statusCmd  `cmd:"" help:"Say how the running agent is. Exit code: 0 ok, 1 degraded, 2 offline and buffering, 3 losing data, 4 not running."`
 	Trust     trustCmd   `cmd:"" help:"List the OPC UA server certificates that were refused, or trust one by its fingerprint."`
 	Token     tokenCmd   `cmd:"" help:"Print the token for the admin's part of the agent's page."`
+	Trace     traceCmd   `cmd:"" help:"Show live what the rules make of each value, and why."`
+	Record    recordCmd  `cmd:"" help:"Let the agent record what its rules are given, to try a change of the rules on it."`
+	Replay    replayCmd  `cmd:"" help:"Run a recording through changed rules and print how the facts differ. Exit code: 0 they do not, 1 they do."`
 	Drill     drillCmd   `cmd:"" help:"Show that nothing is lost and nothing doubled: run the agent through disasters on a copy of the configuration."`
 	Buffer    bufferCmd  `cmd:"" help:"Look into the buffer, check it, and carry its records to the hub by hand."`
 	Salvage   salvageCmd `cmd:"" name:"salvage-segment" hidden:"" passthrough:"" help:"Read a damaged buffer file; the agent starts it."`
