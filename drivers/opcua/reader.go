@@ -98,6 +98,10 @@ type reader struct {
 	nodes map[string]int
 	// unfiltered are the tags whose deadband the server does not take.
 	unfiltered map[string]bool
+	// polled is what was polled by the process before; nil when that had a subscription.
+	polled *subscription
+	// noSubscriptions is why the server is polled though nobody wrote so; empty when it is not.
+	noSubscriptions string
 	// gap is the time without a subscription that has not ended, or is not dealt with, yet; nil when there is none.
 	gap *gap
 	// gaps and gapTime are how many there were since the start, and how long together.
@@ -157,8 +161,12 @@ func (r *reader) restore(cursor []byte) {
 			r.pins[i.Node] = n
 		}
 	}
-	if t.Subscription != 0 && t.Endpoint == r.config.Endpoint {
+	switch {
+	case t.Endpoint != r.config.Endpoint:
+	case t.Subscription != 0:
 		r.sub = resumeSubscription(t, p)
+	default:
+		r.polled = resumeSubscription(t, p)
 	}
 }
 
@@ -203,7 +211,17 @@ func (r *reader) deliver(ctx context.Context, l *link) error {
 	}
 	r.lobby.open(&live{link: l, facts: facts})
 	defer r.lobby.close()
-	if err := r.attach(ctx, l, facts); err != nil {
+	if r.polls() {
+		if err := r.locate(ctx, l, facts, nil); err != nil {
+			return err
+		}
+		return r.poll(ctx, l, facts)
+	}
+	err = r.attach(ctx, l, facts)
+	if r.sub == nil && r.cannotSubscribe(err) {
+		return r.poll(ctx, l, facts)
+	}
+	if err != nil {
 		return err
 	}
 	if err := r.closeGap(ctx, l, facts); err != nil {

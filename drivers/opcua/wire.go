@@ -237,6 +237,8 @@ type dataValue struct {
 	// print tells value, status and source time from all others of its item, however a server writes them: in a message, in one
 	// that repeats the value, in its history.
 	print uint64
+	// content tells value and status only.
+	content uint64
 }
 
 func (w *wire) dataValue(d *dataValue) { w.nestedValue(d, 0) }
@@ -255,7 +257,8 @@ func (w *wire) nestedValue(d *dataValue, depth int) {
 	if w.err != nil {
 		return
 	}
-	d.print = hash(fnvStart, w.b[from:w.at])
+	content := hash(fnvStart, w.b[from:w.at])
+	d.print = content
 	if mask&2 != 0 {
 		d.status = ua.StatusCode(w.u32())
 	}
@@ -264,7 +267,8 @@ func (w *wire) nestedValue(d *dataValue, depth int) {
 		d.source, _ = w.time()
 		d.print = hash(d.print, w.b[from:w.at])
 	}
-	d.print = hash(d.print, []byte{byte(d.status >> 16), byte(d.status >> 24)})
+	status := []byte{byte(d.status >> 16), byte(d.status >> 24)}
+	d.print, d.content = hash(d.print, status), hash(content, status)
 	if mask&16 != 0 {
 		w.u16()
 	}
