@@ -70,6 +70,15 @@ func (m memory) EachState(prefix string, f func(key string, v []byte)) {
 	}
 }
 
+// Replay returns the facts that rules make of a recording, those of what was still open at its end last.
+func Replay(h *Header, events []Event, cfg translate.Config) ([]Fact, error) {
+	r, err := replay(h, events, cfg)
+	if err != nil {
+		return nil, err
+	}
+	return r.facts, nil
+}
+
 // replay gives a recording to rules. Keys that no source guarantees are numbered, so that two replays have the same.
 func replay(h *Header, events []Event, cfg translate.Config) (*run, error) {
 	cfg.Rules = slices.Clone(cfg.Rules)
