@@ -19,6 +19,7 @@ type host struct {
 	nodes    map[nodeID]*node
 	past     map[nodeID]mark // from the last run; removed once a node was heard
 	out      output
+	away     bool // nodes were told that this host is offline: that they end their sessions then says nothing of their values
 }
 
 // hostSettings are the waiting times and bounds of a host.

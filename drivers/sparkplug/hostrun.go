@@ -190,6 +190,7 @@ func (r *hostRun) subscribe(ctx context.Context, s *mqttlink.Session) error {
 // take gives the host what has come; it reports false when that was nothing.
 func (r *hostRun) take(s *mqttlink.Session, state *stateTopic) bool {
 	r.taken = s.Take(r.taken, batchMessages)
+	r.host.away = state.saidOffline()
 	for i := range r.taken {
 		m := &r.taken[i]
 		if m.QoS > 0 {
@@ -430,6 +431,13 @@ func (t *stateTopic) say(ctx context.Context, online bool) error {
 	}
 	t.known, t.online = true, online
 	return nil
+}
+
+// saidOffline reports whether nodes were told that the host is offline.
+func (t *stateTopic) saidOffline() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return !t.host.ListenOnly && t.known && !t.online
 }
 
 // deny makes the next say tell what is so once more; false when there is nothing to tell.

@@ -206,7 +206,9 @@ func (h *host) die(n *node, now time.Time) {
 	n.online, n.dead, n.diedAt, n.unheard = false, true, now, false
 	n.unpark(func(parked) bool { return true }, "no_birth", errNewBirth)
 	for _, name := range sortedKeys(n.devices) {
-		n.stale(n.devices[name], 0, now)
+		if n.devices[name].born = false; !h.away {
+			n.stale(n.devices[name], 0, now)
+		}
 	}
 }
 
@@ -216,12 +218,12 @@ func (n *node) deviceDeath(m *message, now time.Time) {
 		return
 	}
 	n.releaseDevice(m.device)
+	d.born = false
 	n.stale(d, m.decoded.Timestamp, now)
 }
 
 // stale says of every present value that nobody stands behind it any more.
 func (n *node) stale(d *device, timestamp uint64, now time.Time) {
-	d.born = false
 	for _, name := range sortedKeys(d.metrics) {
 		m := d.metrics[name]
 		if m.live == nil || m.stale || m.rule.Reports != reportsValue {
