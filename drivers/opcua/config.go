@@ -19,7 +19,7 @@ import (
 var sample string
 
 // Kind is the driver as the agent's list names it.
-var Kind = signal.Kind{Name: "opcua", Sample: sample, New: newDriver}
+var Kind = signal.Kind{Name: "opcua", Sample: sample, New: newDriver, Discover: discover}
 
 // Config is the section of one OPC UA source.
 type Config struct {

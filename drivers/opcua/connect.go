@@ -111,22 +111,43 @@ func (r *reader) readSecrets(in *login) (err error) {
 
 // discover asks the server, without any secret, for its endpoints, and returns those that the configuration allows.
 func (r *reader) discover(ctx context.Context) ([]*ua.EndpointDescription, error) {
+	all, err := askEndpoints(ctx, r.config.Endpoint)
+	if err != nil {
+		return nil, err
+	}
+	return chooseEndpoints(all, &r.config)
+}
+
+// askEndpoints asks the server at an address what it offers. Nothing that it says is trusted yet.
+func askEndpoints(ctx context.Context, address string) ([]*ua.EndpointDescription, error) {
+	var all []*ua.EndpointDescription
+	err := stranger(ctx, address, func(ctx context.Context, c *gopcua.Client) error {
+		res, err := c.GetEndpoints(ctx)
+		if err == nil {
+			all = res.Endpoints
+		}
+		return err
+	})
+	return all, err
+}
+
+// stranger talks to a server without security and without a session, for what it tells everybody.
+func stranger(ctx context.Context, address string, talk func(context.Context, *gopcua.Client) error) error {
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
-	c, err := gopcua.NewClient(r.config.Endpoint, gopcua.AutoReconnect(false), gopcua.DialTimeout(dialTimeout),
+	c, err := gopcua.NewClient(address, gopcua.AutoReconnect(false), gopcua.DialTimeout(dialTimeout),
 		gopcua.RequestTimeout(dialTimeout))
 	if err != nil {
-		return nil, fmt.Errorf("ask %q for its endpoints: %w", r.config.Endpoint, err)
+		return fmt.Errorf("ask %q for its endpoints: %w", address, err)
 	}
 	if err := c.Dial(ctx); err != nil {
-		return nil, unreachable(r.config.Endpoint, err)
+		return unreachable(address, err)
 	}
 	defer c.Close(ctx)
-	res, err := c.GetEndpoints(ctx)
-	if err != nil {
-		return nil, unreachable(r.config.Endpoint, err)
+	if err := talk(ctx, c); err != nil {
+		return unreachable(address, err)
 	}
-	return chooseEndpoints(res.Endpoints, &r.config)
+	return nil
 }
 
 // unreachable puts into words why no conversation came about.
@@ -140,8 +161,16 @@ func unreachable(endpoint string, err error) error {
 			nextStep: "look into the server's log for the reason"}
 	}
 	var op *net.OpError
-	if errors.As(err, &op) {
+	var status ua.StatusCode
+	switch {
+	case errors.As(err, &op):
 		err = op.Err // without our own port, which is another one each time
+	case errors.Is(err, io.EOF):
+		return &trouble{code: "hung_up", reason: fmt.Sprintf("what answers at %s closes the connection at once", endpoint), cause: err,
+			nextStep: "check that the port is the OPC UA server's, that the server runs, and that no firewall stands between"}
+	case !isNetwork(err) && !errors.As(err, &status):
+		return &trouble{code: "no_opcua", reason: fmt.Sprintf("what answers at %s does not speak OPC UA", endpoint),
+			nextStep: "check the port: OPC UA servers mostly have 4840, KEPServerEX 49320, Ignition 62541"}
 	}
 	return &trouble{code: "unreachable", reason: fmt.Sprintf("the server at %s does not answer", endpoint), cause: err,
 		nextStep: "check that the server runs and that no firewall stands between"}
@@ -153,19 +182,9 @@ const uaTCP = "http://opcfoundation.org/UA-Profile/Transport/uatcp-uasc-uabinary
 // have login rules of its own, and behind a gateway none of the addresses is the one we use.
 func chooseEndpoints(all []*ua.EndpointDescription, c *Config) ([]*ua.EndpointDescription, error) {
 	var exact, others []*ua.EndpointDescription
-	offered := map[string]bool{}
-	var names []string
 	for _, e := range all {
-		if e.TransportProfileURI != "" && e.TransportProfileURI != uaTCP {
-			continue
-		}
-		name := shortPolicy(e.SecurityPolicyURI) + "/" + shortMode(e.SecurityMode)
-		if !offered[name] {
-			offered[name] = true
-			names = append(names, name)
-		}
 		switch {
-		case e.SecurityPolicyURI != c.policyURI() || e.SecurityMode != c.mode():
+		case !isBinary(e) || e.SecurityPolicyURI != c.policyURI() || e.SecurityMode != c.mode():
 		case sameAddress(e.EndpointURL, c.Endpoint):
 			exact = append(exact, e)
 		default:
@@ -176,10 +195,28 @@ func chooseEndpoints(all []*ua.EndpointDescription, c *Config) ([]*ua.EndpointDe
 	if len(found) == 0 {
 		return nil, &trouble{code: "security_not_offered",
 			reason: fmt.Sprintf("the server does not offer %s with %s: it offers %s", c.SecurityPolicy, shortMode(c.mode()),
-				strings.Join(names, ", ")),
+				strings.Join(securities(all), ", ")),
 			nextStep: "set security_policy and security_mode to one of these, or enable the wanted one in the server"}
 	}
 	return found, nil
+}
+
+// isBinary reports whether an endpoint speaks the protocol's usual form; others have it in HTTPS or a WebSocket.
+func isBinary(e *ua.EndpointDescription) bool {
+	return e.TransportProfileURI == "" || e.TransportProfileURI == uaTCP
+}
+
+// securities are the ways in which endpoints are secured, each once.
+func securities(all []*ua.EndpointDescription) (list []string) {
+	seen := map[string]bool{}
+	for _, e := range all {
+		name := shortPolicy(e.SecurityPolicyURI) + "/" + shortMode(e.SecurityMode)
+		if isBinary(e) && !seen[name] {
+			seen[name] = true
+			list = append(list, name)
+		}
+	}
+	return list
 }
 
 func shortPolicy(uri string) string {

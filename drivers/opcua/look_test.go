@@ -17,6 +17,11 @@ func TestLookingAroundNodeOPCUA(t *testing.T) {
 	}{
 		{"browse paths lead to nodes", testPaths},
 		{"ids that change after a download are found again", testDownload},
+		{"everything is browsed, page by page", testBrowse},
+		{"a glob finds what it names", testFind},
+		{"browsing does not disturb reading", testBrowseWhileReading},
+		{"discovery offers the safest way first", testDiscover},
+		{"a probe goes all the way", testProbe},
 	} {
 		t.Run(part.name, func(t *testing.T) { part.test(t, plant) })
 	}
