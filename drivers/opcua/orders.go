@@ -133,6 +133,9 @@ func (d *orderDriver) Lane(o signal.WorkOrder) string {
 	return ""
 }
 
+// HoldsOrders reports that job control can hold orders; orders written into nodes are not held.
+func (d *orderDriver) HoldsOrders() bool { return d.orders.config.JobControl != nil }
+
 // CheckOrder refuses an order that no machine here takes.
 func (d *orderDriver) CheckOrder(_ context.Context, o signal.WorkOrder) error {
 	if d.orders.route(o) == nil {

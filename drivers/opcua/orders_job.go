@@ -56,6 +56,8 @@ func (m *jobMachine) deliver(ctx context.Context, o signal.WorkOrder) error {
 		switch job := list[o.OrderNo]; {
 		case o.Cancelled:
 			err = m.cancel(ctx, o, &e, job)
+		case o.Held:
+			err = m.hold(ctx, o, &e, job)
 		case job == nil:
 			err = m.store(ctx, o, &e, list)
 		default:
@@ -159,6 +161,7 @@ func (m *jobMachine) call(ctx context.Context, e *entry, name string, first *ua.
 	comment := ua.MustVariant([]*ua.LocalizedText{ua.NewLocalizedText(m.config.JobControl.Comment)})
 	res, err := m.session.method(ctx, m.spot.object, method, []*ua.Variant{first, comment})
 	if err != nil {
+		m.env.Logger.Warn("a machine gave no answer to a call", "machine", m.name(), "method", name, "order", e.Order, "error", plain(err))
 		return &lostCall{name, err}
 	}
 	e.Open = time.Time{}
@@ -280,6 +283,9 @@ const hasProperty = 46
 func (m *jobMachine) revise(ctx context.Context, o signal.WorkOrder, e *entry, job *jobcontrol.Job) error {
 	want, has := jobOrder(o), revisionOf(&job.Order)
 	phase := jobcontrol.PhaseOf(job.States)
+	if e.Paused || e.Revoked {
+		return m.goOn(ctx, o, e, phase)
+	}
 	same := sameJob(want, &job.Order)
 	switch {
 	case has == o.Revision, has == none && same && (e.Tried == none || e.Tried >= o.Revision):
@@ -306,22 +312,61 @@ func (m *jobMachine) revise(ctx context.Context, o signal.WorkOrder, e *entry, j
 	return m.refused(e, err)
 }
 
-// allow lets a job that is only stored start, where that is wanted and a lost answer had left it undone.
-func (m *jobMachine) allow(ctx context.Context, o signal.WorkOrder, e *entry, phase jobcontrol.Phase) error {
-	missing := m.config.JobControl.Start == storeAndStart && m.spot.methods["StoreAndStart"] == nil
-	if phase != jobcontrol.NotAllowed || !missing {
-		return m.done(o, e)
+// hold keeps a job from running on, or from starting.
+func (m *jobMachine) hold(ctx context.Context, o signal.WorkOrder, e *entry, job *jobcontrol.Job) error {
+	if job == nil {
+		if err := m.settled(e); err != nil {
+			return err
+		}
+		return m.done(o, e) // there is nothing to hold
 	}
-	err := m.call(ctx, e, "Start", ua.MustVariant(o.OrderNo))
+	switch phase := jobcontrol.PhaseOf(job.States); phase {
+	case jobcontrol.Running:
+		e.Paused = true
+		return m.command(ctx, e, "Pause", o.OrderNo, errAgain)
+	case jobcontrol.Allowed:
+		e.Revoked = true
+		return m.command(ctx, e, "RevokeStart", o.OrderNo, errAgain)
+	case jobcontrol.Ended, jobcontrol.Aborted:
+		return refuse("job %q is %s at the machine: it can no longer be held", o.OrderNo, phase)
+	}
+	return m.done(o, e)
+}
+
+// goOn takes a hold back before anything else is done with the job.
+func (m *jobMachine) goOn(ctx context.Context, o signal.WorkOrder, e *entry, phase jobcontrol.Phase) error {
+	paused, revoked := e.Paused, e.Revoked
+	switch {
+	case paused && phase == jobcontrol.Interrupted:
+		return m.command(ctx, e, "Resume", o.OrderNo, errAgain)
+	case revoked && phase == jobcontrol.NotAllowed:
+		return m.command(ctx, e, "Start", o.OrderNo, errAgain)
+	}
+	e.Paused, e.Revoked = false, false
+	return errors.Join(m.journal.put(*e), errAgain)
+}
+
+// command calls a method of one job. After a success the caller's error says how to go on; the list tells what came of it.
+func (m *jobMachine) command(ctx context.Context, e *entry, method, order string, success error) error {
+	err := m.call(ctx, e, method, ua.MustVariant(order))
 	switch {
 	case err == nil:
-		return m.done(o, e)
+		return errors.Join(m.journal.put(*e), success)
 	case isLost(err):
 		return m.afterLoss(ctx, err)
 	case jobcontrol.Says(err, jobcontrol.InvalidStatus|jobcontrol.UnknownOrder):
 		return errors.Join(m.journal.put(*e), errAgain)
 	}
 	return m.refused(e, err)
+}
+
+// allow lets a job that is only stored start, where that is wanted and a lost answer had left it undone.
+func (m *jobMachine) allow(ctx context.Context, o signal.WorkOrder, e *entry, phase jobcontrol.Phase) error {
+	missing := m.config.JobControl.Start == storeAndStart && m.spot.methods["StoreAndStart"] == nil
+	if phase != jobcontrol.NotAllowed || !missing {
+		return m.done(o, e)
+	}
+	return m.command(ctx, e, "Start", o.OrderNo, errAgain)
 }
 
 // cancel takes a job back. What runs already is left, stopped or aborted, as the configuration says; nothing is cancelled

@@ -33,6 +33,10 @@ type entry struct {
 	// a job that runs.
 	Cancelling int64 `json:"cancelling"`
 	Stop       bool  `json:"stop,omitempty"`
+	// Paused and Revoked say that a hold paused the job, or took back its leave to start: what an operator does himself is left
+	// to him.
+	Paused  bool `json:"paused,omitempty"`
+	Revoked bool `json:"revoked,omitempty"`
 	// Phase and Revision are of the job as it was last told. Times counts the answers of each status.
 	Phase    jobcontrol.Phase `json:"phase"`
 	Revision int64            `json:"revision"`

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -185,8 +186,8 @@ func TestOrderBecomesAJobAndItsStatesComeBack(t *testing.T) {
 	if err := s.deliver(testOrder("WO-1", 3)); !errors.As(err, &refused) || !strings.Contains(err.Error(), "twice") {
 		t.Errorf("a new revision of an ended job gives %v", err)
 	}
-	if p := s.problem("work_orders/auto"); p != nil {
-		t.Errorf("the page shows %+v", p)
+	if p := s.problem("work_orders/auto"); p != nil || s.tells("gave no answer") {
+		t.Errorf("the page shows %+v, or answers were not understood", p)
 	}
 }
 
@@ -209,9 +210,16 @@ func TestReceiverThatLosesRepliesStoresEachOrderExactlyOnce(t *testing.T) {
 				}
 				latest[no] = revision
 			}
-			if i == orders/2 { // the agent is killed once, and starts with what it wrote down
+			switch i {
+			case orders / 2: // the agent is killed once, and starts with what it wrote down
 				s.stop()
 				s.open("{job_control: {poll: 200ms}}")
+			case orders / 3: // and the machine
+				s.plant.Kill(syscall.SIGKILL)
+				if err := s.plant.Run(); err != nil {
+					t.Fatal(err)
+				}
+				s.plant.Post(t, "/faults", fault)
 			}
 		}
 		m := s.machine("Press1")
@@ -318,6 +326,45 @@ func TestCancellationFollowsTheJobsState(t *testing.T) {
 		t.Error(err)
 	}
 	s.awaitAnswers("WO-2", "accepted/1 started/1 cancelled/2")
+}
+
+func TestHeldOrderIsPausedAndGoesOnOnlyWhereTheHoldPausedIt(t *testing.T) {
+	s := newShop(t, realparts.JobOptions{}, "{job_control: {poll: 100ms, start: store_and_start}}")
+	held := func(revision int64) signal.WorkOrder {
+		o := testOrder("WO-1", 1) // a hold changes nothing but the revision
+		o.Revision, o.Held = revision, true
+		return o
+	}
+	released := func(revision int64) signal.WorkOrder {
+		o := held(revision)
+		o.Held = false
+		return o
+	}
+	s.plant.Post(t, "/faults", map[string]any{"loseAfter": 0.5})
+	for i, c := range []struct {
+		o    signal.WorkOrder
+		move string
+		want string
+	}{
+		{released(1), "", "AllowedToStart"}, {held(2), "", "NotAllowedToStart"}, {released(3), "", "AllowedToStart"},
+		{held(4), "Running", "Interrupted"}, {released(5), "", "Running"},
+		{held(6), "Interrupted", "Interrupted"}, {released(7), "", "Interrupted"}, // an operator paused it
+	} {
+		if c.move != "" {
+			s.move("Press1", "WO-1", c.move)
+		}
+		if err := s.deliver(c.o); err != nil {
+			t.Fatalf("step %d: %v", i, err)
+		}
+		if m := s.machine("Press1"); len(m.Jobs) != 1 || m.Jobs[0].State != c.want {
+			t.Errorf("step %d: the machine has %+v, want %s", i, m.Jobs, c.want)
+		}
+	}
+	s.move("Press1", "WO-1", "Ended")
+	var refused *signal.Refused
+	if err := s.deliver(held(8)); !errors.As(err, &refused) {
+		t.Errorf("a job that has ended is held with %v", err)
+	}
 }
 
 func TestEachMachineGetsTheOrdersOfItsWorkCentre(t *testing.T) {
