@@ -28,12 +28,14 @@ import (
 	"github.com/linekeeper/linekeeper/drivers/mes"
 	"github.com/linekeeper/linekeeper/drivers/mqtt"
 	"github.com/linekeeper/linekeeper/drivers/opcua"
+	"github.com/linekeeper/linekeeper/drivers/rest"
+	"github.com/linekeeper/linekeeper/drivers/sparkplug"
 )
 
 var version = "dev"
 
 // drivers is every driver in this binary.
-func drivers() []sig.Kind { return []sig.Kind{opcua.Kind, mqtt.Kind, mes.Kind} }
+func drivers() []sig.Kind { return []sig.Kind{opcua.Kind, mqtt.Kind, mes.Kind, sparkplug.Kind} }
 
 // Exit codes of every command but status.
 const (

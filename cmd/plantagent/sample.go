@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"strings"
@@ -50,7 +51,7 @@ func writeSample(w io.Writer) error {
 	var b strings.Builder
 	b.WriteString(sampleHead)
 	for _, k := range drivers() {
-		fmt.Fprintf(&b, "  - name: %s\n    kind: %s\n", map[string]string{"opcua": "press1", "mqtt": "broker", "mes": "mes"}[k.Name], k.Name)
+		fmt.Fprintf(&b, "  - name: %s\n    kind: %s\n", cmp.Or(map[string]string{"opcua": "press1", "mqtt": "broker"}[k.Name], k.Name), k.Name)
 		for line := range strings.Lines(strings.TrimSpace(k.Sample) + "\n") {
 			if strings.TrimSpace(line) != "" {
 				b.WriteString("    ")

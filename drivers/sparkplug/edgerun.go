@@ -67,9 +67,7 @@ func (r *edgeRun) once(ctx context.Context) (*mqttlink.Options, error) {
 
 // die says that the node ends: a broker keeps the will back when it was told farewell.
 func (r *edgeRun) die(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
-	if err := r.session.Publish(ctx, mqttlink.Publication{Topic: r.topic("NDEATH"), Payload: r.death, QoS: 1}); err != nil {
+	if err := publish(ctx, r.session, mqttlink.Publication{Topic: r.topic("NDEATH"), Payload: r.death, QoS: 1}); err != nil {
 		r.env.Logger.Debug("publish the node's death", "source", r.env.Source, "err", err)
 	}
 }
@@ -196,9 +194,7 @@ func (r *edgeRun) tell(ctx context.Context) error {
 }
 
 func (r *edgeRun) publish(ctx context.Context, kind string, body []byte) error {
-	ctx, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
-	if err := r.session.Publish(ctx, mqttlink.Publication{Topic: r.topic(kind), Payload: body}); err != nil {
+	if err := publish(ctx, r.session, mqttlink.Publication{Topic: r.topic(kind), Payload: body}); err != nil {
 		return fmt.Errorf("publish %s: %w", kind, err)
 	}
 	return nil

@@ -19,7 +19,7 @@ const (
 	cursorEvery   = 10 * time.Second
 	lingering     = 2 * time.Second // after saying OFFLINE, for what nodes had sent before they heard it
 	quiet         = 300 * time.Millisecond
-	lastEmit      = 3 * time.Second
+	lastEmit      = 2 * time.Second
 	sayAgain      = 5 * time.Second // between two answers to somebody who says that this host is offline
 	sayConflict   = 3               // such answers within sayConflictIn mean two hosts of one name
 	sayConflictIn = time.Minute
@@ -264,9 +264,7 @@ func (r *hostRun) request(ctx context.Context, s *mqttlink.Session) {
 		command := payload.Payload{Timestamp: uint64(time.Now().UnixMilli()), Metrics: []payload.Metric{{
 			Name: rebirthName, Type: payload.Boolean, Value: payload.Raw{Carrier: payload.BooleanValue, Bits: 1},
 		}}}
-		short, cancel := context.WithTimeout(ctx, patience)
-		err := s.Publish(short, mqttlink.Publication{Topic: namespace + "/" + id.group + "/NCMD/" + id.node, Payload: command.Encode()})
-		cancel()
+		err := publish(ctx, s, mqttlink.Publication{Topic: namespace + "/" + id.group + "/NCMD/" + id.node, Payload: command.Encode()})
 		if err != nil {
 			r.env.Logger.Warn("ask an edge node for its birth", "source", r.env.Source, "node", id.String(), "err", err)
 		}
@@ -423,9 +421,7 @@ func (t *stateTopic) say(ctx context.Context, online bool) error {
 	if t.host.ListenOnly || t.known && t.online == online {
 		return nil
 	}
-	short, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
-	if err := t.session.Publish(short, t.publication(online)); err != nil {
+	if err := publish(ctx, t.session, t.publication(online)); err != nil {
 		t.known = false
 		return err
 	}

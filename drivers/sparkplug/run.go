@@ -2,6 +2,7 @@ package sparkplug
 
 import (
 	"context"
+	"errors"
 	"math/rand/v2"
 	"sync"
 	"time"
@@ -58,6 +59,21 @@ func (d *driver) again(ctx context.Context, role string, once func(context.Conte
 		d.status.set(role, signal.StateFailed, p.Reason)
 		d.env.Reporter.Problem("connect:"+role, p)
 		wait(ctx, jitter(attempt))
+	}
+}
+
+// publish sends a message and waits for the broker's answer no longer than patience or the connection last.
+func publish(ctx context.Context, s *mqttlink.Session, p mqttlink.Publication) error {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	sent := make(chan error, 1)
+	go func() { sent <- s.Publish(ctx, p) }()
+	select {
+	case err := <-sent:
+		return err
+	case <-s.Done():
+		cancel()
+		return errors.Join(s.Err(), <-sent)
 	}
 }
 
