@@ -35,7 +35,7 @@ import (
 var version = "dev"
 
 // drivers is every driver in this binary.
-func drivers() []sig.Kind { return []sig.Kind{opcua.Kind, mqtt.Kind, mes.Kind, sparkplug.Kind} }
+func drivers() []sig.Kind { return []sig.Kind{opcua.Kind, mqtt.Kind, mes.Kind, rest.Kind, sparkplug.Kind} }
 
 // Exit codes of every command but status.
 const (
