@@ -3,6 +3,7 @@ package payload
 import (
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/linekeeper/linekeeper/agent/signal"
 )
@@ -15,6 +16,8 @@ type Record struct {
 	Raw []byte
 	// Line is where it begins, from 1; 0 where the format has no lines.
 	Line int
+	// At is when it happened, where the format itself has a place for that; otherwise zero.
+	At time.Time
 	// Problem says why it cannot be used; the records after it can.
 	Problem *signal.Problem
 }
