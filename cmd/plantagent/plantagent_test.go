@@ -158,7 +158,7 @@ sources:
 `, []string{
 			`FILE: agent: it is missing (write for example agent: ulm)`, `FILE:2: listen: address "nowhere" is not valid`, `FILE:5: rules: rule "r2": unit `,
 			`FILE:7: rules: rule "r2": source "buss" is not a source`, `FILE:14: source "bus": unknown key "topixx" (did you mean "topics"?)`,
-			`FILE:15: source "plc": kind "opc" is not known (use one of opcua, mqtt, mes)`, "6 faults\n"}},
+			`FILE:15: source "plc": kind "opc" is not known (use one of opcua, mqtt, mes, `, "6 faults\n"}},
 		{"empty", "", []string{"FILE: the file is empty"}},
 		{"not YAML", "plant: [\n", []string{"FILE:"}},
 	} {
