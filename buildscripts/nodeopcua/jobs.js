@@ -125,7 +125,7 @@ class Machine {
                 statusCode: StatusCodes.Good,
                 outputArguments: [
                     { dataType: DataType.ExtensionObject, value: job ? this.response(job) : null },
-                    { dataType: DataType.UInt64, value: [0, job ? status.ok : status.unknown] }
+                    { dataType: DataType.UInt64, arrayType: VariantArrayType.Scalar, value: [0, job ? status.ok : status.unknown] }
                 ]
             };
         });
@@ -170,7 +170,7 @@ class Machine {
         if (fault.lost === "after") return fault.cut ? cut() : new Promise(() => {});
         return {
             statusCode: answer === status.ok ? StatusCodes.Good : StatusCodes.Uncertain,
-            outputArguments: [{ dataType: DataType.UInt64, value: [Math.floor(answer / 2 ** 32), answer % 2 ** 32] }]
+            outputArguments: [{ dataType: DataType.UInt64, arrayType: VariantArrayType.Scalar, value: [Math.floor(answer / 2 ** 32), answer % 2 ** 32] }]
         };
     }
 
