@@ -179,7 +179,7 @@ func (a *Agent) beginRecording(ctx context.Context, r *recorder, req status.Reco
 func (a *Agent) writeRecording(r *recorder, out *recording.Writer, f *os.File, lasts time.Duration) {
 	timer := time.NewTimer(lasts)
 	defer timer.Stop()
-	flush := time.NewTicker(5 * time.Second)
+	flush := time.NewTicker(time.Second)
 	defer flush.Stop()
 	var err error
 	for running := true; running && err == nil; {
