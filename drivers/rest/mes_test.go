@@ -35,7 +35,6 @@ type mes struct {
 	items   []item
 	made    int
 	visible func(item) bool // nil: all
-	stop    bool
 	// faults
 	rest       string            // Retry-After of the next answer, which is a 429
 	broken     int               // answers that are 500
@@ -44,7 +43,6 @@ type mes struct {
 	etags      bool
 	token      string // that the MES takes; empty: anybody
 	tokens     int    // issued
-	tokenReady bool
 
 	requests []string
 	orders   map[string]json.RawMessage // by key

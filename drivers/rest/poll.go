@@ -2,7 +2,6 @@ package rest
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"hash/fnv"
 	"maps"
@@ -10,7 +9,6 @@ import (
 	"net/url"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/linekeeper/linekeeper/agent/signal"
 	"github.com/linekeeper/linekeeper/drivers/payload"
@@ -380,155 +378,4 @@ func hash(text string) uint64 {
 	h := fnv.New64a()
 	h.Write([]byte(text))
 	return h.Sum64()
-}
-
-// place reads where an answer says how to go on; empty when it does not.
-func place(at *Place, rep *reply, body any) string {
-	switch {
-	case at.Body != "":
-		text, _ := plain(find(body, at.Body))
-		return text
-	case at.Header != "":
-		return rep.header.Get(at.Header)
-	}
-	return link(rep.header.Values("Link"), at.Link)
-}
-
-// link finds the address with a relation in Link headers.
-func link(headers []string, rel string) string {
-	for _, h := range headers {
-		for h != "" {
-			_, rest, ok := strings.Cut(h, "<")
-			if !ok {
-				break
-			}
-			address, rest, ok := strings.Cut(rest, ">")
-			if !ok {
-				break
-			}
-			parameters, after, _ := strings.Cut(rest, "<") // the next link
-			for part := range strings.FieldsFuncSeq(parameters, func(r rune) bool { return r == ';' || r == ',' }) {
-				name, v, _ := strings.Cut(strings.TrimSpace(part), "=")
-				if strings.EqualFold(strings.TrimSpace(name), "rel") && slices.Contains(strings.Fields(strings.Trim(strings.TrimSpace(v), `"`)), rel) {
-					return address
-				}
-			}
-			if after == "" {
-				break
-			}
-			h = "<" + after
-		}
-	}
-	return ""
-}
-
-// replace puts values into a text, in one go: a value that looks like a placeholder is none.
-func replace(text string, values map[string]string, escape func(string) string) string {
-	pairs := make([]string, 0, 2*len(values))
-	for name, v := range values {
-		pairs = append(pairs, name, escape(v))
-	}
-	return strings.NewReplacer(pairs...).Replace(text)
-}
-
-// jsonInner is a text as it stands between quotation marks in JSON.
-func jsonInner(s string) string {
-	b, err := json.Marshal(s)
-	if err != nil {
-		return ""
-	}
-	return string(b[1 : len(b)-1])
-}
-
-// fillURL puts values into an address. A parameter whose value is a placeholder without a value is left out.
-func fillURL(address string, values map[string]string) string {
-	path, query, _ := strings.Cut(address, "?")
-	path = replace(path, values, url.PathEscape)
-	var kept []string
-	for part := range strings.SplitSeq(query, "&") {
-		_, v, _ := strings.Cut(part, "=")
-		if filled, ok := values[v]; ok && filled == "" {
-			continue
-		}
-		kept = append(kept, replace(part, values, url.QueryEscape))
-	}
-	if query = strings.Join(kept, "&"); query != "" {
-		path += "?" + query
-	}
-	return path
-}
-
-// record is one record of an answer.
-type record struct {
-	signal signal.Signal
-	at     *value // of the cursor's field; nil when there is none
-}
-
-// record makes a signal of a record. One that cannot be used becomes a problem of its own and stops nobody.
-func (p *poller) record(item any) record {
-	text := canonical(item)
-	r := record{signal: signal.Signal{Tag: p.query.Tag, Value: item, Payload: text, ReceivedTime: time.Now()}}
-	path, _, _ := strings.Cut(p.query.URL, "?")
-	fields, ok := item.(map[string]any)
-	if !ok && (len(p.query.Key) > 0 || p.query.byField() || p.answers != nil) {
-		r.spoil(path, "bad_record", p.section, "the record is no object with fields", "correct records, or the MES")
-		return r
-	}
-	if p.query.byField() {
-		v, ok := readValue(find(fields, p.query.Cursor.Field), p.zone)
-		if !ok || !p.query.overlap.suits(v) {
-			r.spoil(path, "cursor_missing", p.query.Cursor.Field, fmt.Sprintf("field %q of the record is no place to go on from", p.query.Cursor.Field), "correct cursor or overlap, or the MES")
-			return r
-		}
-		r.at = &v
-	}
-	identity, missing := p.identity(fields, text)
-	if missing != "" {
-		r.spoil(path, "key_missing", missing, fmt.Sprintf("field %q, which is part of the record's key, is empty or no single value", missing), "correct key, or the MES")
-		return r
-	}
-	r.signal.Position = path + "|" + identity
-	if p.query.Time != "" {
-		if s, ok := plain(find(item, p.query.Time)); ok {
-			r.signal.SourceTime, _ = payload.Time(s, p.zone)
-		}
-	}
-	if p.answers != nil {
-		r.answer(p)
-	}
-	return r
-}
-
-func (r *record) spoil(path, code, item, reason, next string) {
-	r.signal.Value = nil
-	r.signal.Position = path + "|" + contentHash(r.signal.Payload)
-	r.signal.Problem = &signal.Problem{Code: code, Item: item, Reason: reason, NextStep: next}
-}
-
-// identity is the key and the version of a record; missing names a key field that is not there.
-func (p *poller) identity(fields map[string]any, text []byte) (identity, missing string) {
-	if len(p.query.Key) == 0 {
-		return contentHash(text), ""
-	}
-	parts := make([]string, len(p.query.Key))
-	for i, k := range p.query.Key {
-		v, ok := plain(find(fields, k))
-		if !ok {
-			return "", k
-		}
-		parts[i] = escape(v)
-	}
-	version := ""
-	switch p.query.Version {
-	case "":
-	case "content":
-		version = contentHash(text)
-	default:
-		v, ok := plain(find(fields, p.query.Version))
-		if !ok {
-			return "", p.query.Version
-		}
-		version = escape(v)
-	}
-	return strings.Join(parts, ",") + "|" + version, ""
 }
