@@ -40,9 +40,10 @@ type attempt struct {
 	dialErr error
 	tlsErr  error
 	readErr error
-	heard   bool   // something came from the hub after the handshake
-	greeted bool   // the hub answered hello
-	secured bool   // TLS is there
+	heard   bool // something came from the hub after the handshake
+	greeted bool // the hub answered hello
+	secured bool // TLS is there
+	hub     *x509.Certificate
 	outer   string // who signed the certificate of the outer layer, when the line is inside a WebSocket
 }
 
@@ -241,6 +242,9 @@ func (w *watchedTLS) ClientHandshake(ctx context.Context, authority string, raw 
 	conn, info, err := w.TransportCredentials.ClientHandshake(ctx, authority, raw)
 	w.a.mu.Lock()
 	w.a.tlsErr, w.a.secured = err, err == nil
+	if t, ok := info.(credentials.TLSInfo); ok && len(t.State.PeerCertificates) > 0 {
+		w.a.hub = t.State.PeerCertificates[0]
+	}
 	w.a.mu.Unlock()
 	if err != nil {
 		return nil, nil, err
