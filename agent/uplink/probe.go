@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"google.golang.org/grpc/connectivity"
@@ -128,12 +129,15 @@ func probeWay(ctx context.Context, cfg *Config, w way) ([]signal.Step, *Fault) {
 
 // reachedBy says which way the bytes go.
 func (a *attempt) reachedBy() string {
-	text := "directly"
+	var parts []string
 	if a.way.url != "" {
-		text = a.way.url
+		parts = append(parts, a.way.url)
 	}
 	if a.proxy != nil {
-		return text + ", through the proxy " + a.proxy.Host
+		parts = append(parts, "through the proxy "+a.proxy.Host)
 	}
-	return text
+	if parts == nil {
+		return "directly"
+	}
+	return strings.Join(parts, ", ")
 }
