@@ -362,6 +362,9 @@ func ownEffect(tx *store.Tx, o object.WorkOrder) (bool, error) {
 	last := object.FloorState("")
 	ever := map[object.FloorState]bool{}
 	for _, s := range steps {
+		if s.Step == "queued" {
+			delete(ever, object.FloorCancelled) // an order that went down again can be cancelled again
+		}
 		if s.FactID == 0 || strings.HasPrefix(s.Step, "posted ") {
 			continue
 		}

@@ -221,6 +221,17 @@ func TestOwnEffectsMakeNoRevisionAndOthersDo(t *testing.T) {
 	})
 }
 
+func TestOrderThatIsReleasedAgainCanBeCancelledAgain(t *testing.T) {
+	simulate(t, func(t *testing.T, w *world) {
+		for range 2 {
+			w.say(order("WO-1", object.OrderReleased))
+			w.say(order("WO-1", object.OrderCancelled))
+			w.floor("WO-1", object.FloorCancelled)
+		}
+		w.want("ulm", "edge1", "WO-1/1 RELEASED 100, WO-1/2 CANCELLED 100, WO-1/3 RELEASED 100, WO-1/4 CANCELLED 100")
+	})
+}
+
 func TestOrderThatNobodyGetsIsVisibleAndGoesDownWhenARouteIsAdded(t *testing.T) {
 	simulate(t, func(t *testing.T, w *world) {
 		lost := order("WO-1", object.OrderReleased)
