@@ -18,6 +18,7 @@ type host struct {
 	settings hostSettings
 	nodes    map[nodeID]*node
 	past     map[nodeID]mark // from the last run; removed once a node was heard
+	metrics  int             // in the last births of all
 	out      output
 	away     bool // nodes were told that this host is offline: that they end their sessions then says nothing of their values
 }
@@ -44,6 +45,8 @@ const (
 	maxWaiting    = 4 << 20 // bytes of messages that wait for an earlier one
 	maxCatchUp    = 10 * time.Minute
 	maxNodes      = 10_000
+	maxDevices    = 2_000 // of one node
+	maxMetrics    = 500_000
 )
 
 const bdSeqName = "bdSeq"

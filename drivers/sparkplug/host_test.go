@@ -576,6 +576,17 @@ func TestMetricsAreChosenByGlob(t *testing.T) {
 	}
 }
 
+func TestDevicesOfANodeAreBounded(t *testing.T) {
+	b := newBench(t, nil)
+	b.birth(0, 1)
+	for i := range maxDevices + 5 {
+		b.send("DBIRTH", fmt.Sprint("d", i), (i+1)%256, number("Good", 1))
+	}
+	if n := len(b.h.nodes[nodeID{"g", "n"}].devices); n != maxDevices || b.open["size:g/n"] != "too_many_metrics" {
+		t.Errorf("%d devices, problems %v", n, b.open)
+	}
+}
+
 // Whatever comes in whatever order, the host neither fails nor holds without bound, and a value handed on once as history
 // never comes out twice.
 func FuzzHost(f *testing.F) {

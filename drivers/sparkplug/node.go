@@ -51,6 +51,7 @@ type node struct {
 type device struct {
 	name    string
 	born    bool
+	told    int // metrics in its last birth
 	metrics map[string]*metric
 }
 
@@ -136,6 +137,7 @@ func (h *host) nodeBirth(n *node, m *message, now time.Time) {
 		d.born = d.name == ""
 	}
 	if !again {
+		n.problem("history", nil)
 		n.catchUp(now)
 	}
 	n.birth("", m, now)

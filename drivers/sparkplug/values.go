@@ -19,8 +19,16 @@ func (n *node) birth(name string, m *message, now time.Time) {
 	d := n.devices[name]
 	if d == nil {
 		d = &device{name: name}
-		n.devices[name] = d
 	}
+	if n.host.metrics+len(m.decoded.Metrics)-d.told > maxMetrics || len(n.devices) >= maxDevices && n.devices[name] == nil {
+		n.problem("size", &signal.Problem{Code: "too_many_metrics", Item: m.topic,
+			Reason:   fmt.Sprintf("more than %d metrics, or %d devices of one node, are born; what this birth tells is not read", maxMetrics, maxDevices),
+			NextStep: "name the groups that belong to this source in host.groups, or share the nodes among several agents"})
+		return
+	}
+	n.devices[name] = d
+	n.host.metrics += len(m.decoded.Metrics) - d.told
+	d.told = len(m.decoded.Metrics)
 	old := d.metrics
 	d.metrics, d.born = make(map[string]*metric, len(m.decoded.Metrics)), true
 	for alias, known := range n.aliases {
@@ -312,10 +320,10 @@ func (n *node) handOn(list []held) {
 	}
 }
 
-// repetitions remembers the last positions of a node's values.
+// repetitions remembers the last values of a node by hashes of their positions.
 type repetitions struct {
-	known map[string]struct{}
-	order []string
+	known map[uint64]struct{}
+	order []uint64
 	next  int
 }
 
@@ -326,19 +334,20 @@ func (r *repetitions) repeats(position string) bool {
 	if position == "" {
 		return false
 	}
-	if _, ok := r.known[position]; ok {
+	h := hashOf(position, nil)
+	if _, ok := r.known[h]; ok {
 		return true
 	}
 	if r.known == nil {
-		r.known = map[string]struct{}{}
+		r.known = map[uint64]struct{}{}
 	}
-	r.known[position] = struct{}{}
+	r.known[h] = struct{}{}
 	if len(r.order) < maxRepetitions {
-		r.order = append(r.order, position)
+		r.order = append(r.order, h)
 		return false
 	}
 	delete(r.known, r.order[r.next])
-	r.order[r.next] = position
+	r.order[r.next] = h
 	r.next = (r.next + 1) % maxRepetitions
 	return false
 }
