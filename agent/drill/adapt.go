@@ -73,6 +73,7 @@ func adapt(cfg agent.Config, s spec) agent.Config {
 	}
 	cfg.DataDir, cfg.Listen, cfg.AllowedHosts = s.DataDir, "127.0.0.1:0", nil
 	cfg.Orders, cfg.Lines, cfg.Path = agent.OrdersConfig{}, nil, filepath.Join(filepath.Dir(s.DataDir), "drill.yaml")
+	cfg.PseudonymKeyFile = filepath.Join(s.DataDir, "pseudonym.key")
 	cfg.Log = agent.LogConfig{Level: "info", Format: "text"}
 	adaptBuffer(&cfg, s)
 	adaptHub(&cfg, s)

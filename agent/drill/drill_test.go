@@ -49,14 +49,31 @@ func TestRulesOfTheSampleAreDriven(t *testing.T) {
 		Rules []translate.Rule  `yaml:"rules"`
 		Units map[string]string `yaml:"units"`
 		Items map[string]string `yaml:"items"`
+
+		Calendars []translate.Calendar             `yaml:"calendars"`
+		Reasons   map[string]translate.ReasonTable `yaml:"reasons"`
 	}
 	if err := yaml.Load([]byte(translate.Sample), &sample); err != nil {
 		t.Fatal(err)
 	}
 	cfg := live(t, "[]", agent.SourceConfig{Name: "broker", Kind: "mqtt"})
 	cfg.Rules, cfg.Units, cfg.Items = sample.Rules, sample.Units, sample.Items
+	cfg.Calendars, cfg.Reasons = sample.Calendars, sample.Reasons
 	p := planOf(t, cfg)
-	if len(p.out) > 0 || len(p.tags) != len(sample.Rules)+ownRules {
+	out := map[string]string{}
+	for _, o := range p.out {
+		out[o.Rule] = o.Reason
+	}
+	for rule, why := range map[string]string{
+		"press2 good parts": "another tag", "press3 good parts": "several outputs", "press4 good parts": "several outputs", "silo 1": "weighs", "dye": "weighs",
+		"end of line": "need an order",
+	} {
+		if !strings.Contains(out[rule], why) {
+			t.Errorf("rule %q is left out because %q, want %q", rule, out[rule], why)
+		}
+		delete(out, rule)
+	}
+	if len(out) > 0 || len(p.tags)+len(p.out) != len(sample.Rules)+ownRules {
 		t.Errorf("%d of %d rules are driven, left out are %v", len(p.tags), len(sample.Rules)+ownRules, p.out)
 	}
 	for _, d := range p.tags {

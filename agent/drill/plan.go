@@ -49,7 +49,10 @@ type plan struct {
 // makePlan finds for each rule values that it takes, and tries them on the rules themselves.
 // messages says which sources give an entry out until it is acknowledged, as a broker does.
 func makePlan(cfg agent.Config, messages map[string]bool, now time.Time) (*plan, error) {
-	p := &plan{cfg: translate.Config{Plant: cfg.Plant, Agent: cfg.Agent, Zone: cfg.TimeZone, Rules: cfg.Rules, Units: cfg.Units, Items: cfg.Items}}
+	p := &plan{cfg: translate.Config{
+		Plant: cfg.Plant, Agent: cfg.Agent, Zone: cfg.TimeZone, Rules: cfg.Rules, Units: cfg.Units, Items: cfg.Items,
+		Calendars: cfg.Calendars, Reasons: cfg.Reasons,
+	}}
 	var err error
 	if p.try, err = translate.New(p.cfg, factkey.Random); err != nil {
 		return nil, err
@@ -107,8 +110,17 @@ func (p *plan) takers(source, tag string) (list []translate.Rule) {
 
 // fits says why a rule can not be driven, or nothing.
 func (p *plan) fits(d *driven, now time.Time) string {
-	if d.Tag == "*" {
+	switch {
+	case d.Tag == "*":
 		return "it takes every tag of its source: there is none to make up"
+	case len(d.rule.Outputs) > 0:
+		return "its counter has several outputs: what a drill counts has one"
+	case d.rule.FactorFrom != "":
+		return "its factor comes from another tag, which a drill does not drive"
+	case d.rule.Rule == "serial":
+		return "its pieces need an order that runs, which another tag tells"
+	case d.rule.Rule == "weight":
+		return "it weighs: what a drill makes up is counted"
 	}
 	for _, r := range d.rules {
 		if k := kindOf(r); k != d.Kind && (k != "row" || d.Kind != "message") && k != "reading" && d.Kind != "reading" {

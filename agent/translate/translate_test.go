@@ -169,7 +169,7 @@ func TestSampleLoadsAndIsValid(t *testing.T) {
 	for _, r := range cfg.Rules {
 		seen[r.Rule+" "+r.Fact] = true
 	}
-	for _, want := range []string{"counter ", "state ", "reading ", "record production_confirmation", "record material_consumption", "record quality_status", "record order_state"} {
+	for _, want := range []string{"counter ", "weight ", "serial ", "state ", "reading ", "record production_confirmation", "record material_consumption", "record quality_status", "record order_state"} {
 		if !seen[want] {
 			t.Errorf("the sample shows no %q", want)
 		}

@@ -112,7 +112,7 @@ func TestSampleIsValid(t *testing.T) {
 	path := write(t, sample)
 	dir := filepath.Dir(path)
 	code, out, errOut := call("check", "-c", path)
-	if code != 0 || !strings.Contains(out, fmt.Sprintf("is valid: plant ulm, agent line1, %d sources, 10 rules", len(drivers()))) {
+	if code != 0 || !strings.Contains(out, fmt.Sprintf("is valid: plant ulm, agent line1, %d sources, 19 rules", len(drivers()))) {
 		t.Errorf("code %d, %q, %q", code, out, errOut)
 	}
 	for _, key := range []string{"ca_file", "cert_file", "key_file"} {
