@@ -19,7 +19,7 @@ import (
 var sample string
 
 // Kind is the driver as the agent's list names it.
-var Kind = signal.Kind{Name: "opcua", Sample: sample, New: newDriver, Discover: discover}
+var Kind = signal.Kind{Name: "opcua", Sample: sample, New: newDriver, Discover: discover, Explore: newExplorer, Tags: "nodes"}
 
 // Config is the section of one OPC UA source.
 type Config struct {
@@ -65,6 +65,8 @@ type Config struct {
 	Nodes []Node `yaml:"nodes"`
 	// WorkOrders is how the server's machines take work orders; nil when they take none.
 	WorkOrders *OrdersConfig `yaml:"work_orders"`
+
+	explores bool // it is never run
 }
 
 // User is an identity at the server: Name with PasswordFile, or Certificate with Key. File names are relative to the
@@ -106,10 +108,20 @@ const (
 )
 
 func newDriver(env signal.Env, decode func(into any) error) (signal.Driver, error) {
+	return makeDriver(env, decode, false)
+}
+
+// newExplorer makes a driver that only looks around: it needs no nodes.
+func newExplorer(env signal.Env, decode func(into any) error) (signal.Driver, error) {
+	return makeDriver(env, decode, true)
+}
+
+func makeDriver(env signal.Env, decode func(into any) error, explores bool) (signal.Driver, error) {
 	var c Config
 	if err := decode(&c); err != nil {
 		return nil, err
 	}
+	c.explores = explores
 	c.setDefaults(env)
 	if err := c.Validate(); err != nil {
 		return nil, err
@@ -289,7 +301,7 @@ func (c *Config) validateTimes() error {
 }
 
 func (c *Config) validateNodes() error {
-	if len(c.Nodes) == 0 && c.WorkOrders == nil {
+	if len(c.Nodes) == 0 && c.WorkOrders == nil && !c.explores {
 		return errors.New("nodes is empty: name at least one tag and node")
 	}
 	seen := map[string]bool{}
