@@ -14,7 +14,6 @@ import (
 
 	paho "github.com/eclipse/paho.mqtt.golang"
 	mochi "github.com/mochi-mqtt/server/v2"
-	"github.com/mochi-mqtt/server/v2/listeners"
 	"github.com/mochi-mqtt/server/v2/packets"
 	yaml "go.yaml.in/yaml/v4"
 
@@ -249,6 +248,11 @@ func section(b *realparts.Broker, more string) string {
 	return fmt.Sprintf("broker: %s\nkeep_alive: 2s\n%s\ntopics:\n- {tag: counts, topic: line/+/counts}\n", b.URL(), more)
 }
 
+// impatient notices a dead connection soon.
+func impatient(section string) string {
+	return strings.Replace(section, "keep_alive: 2s", "keep_alive: 1s", 1)
+}
+
 func TestMessagesArriveOnceInOrderWithExactNumbers(t *testing.T) {
 	inBoth(t, testMessagesArriveOnceInOrderWithExactNumbers)
 }
@@ -340,14 +344,14 @@ func testFullBufferHoldsTheBrokerBackAndKeepsTheConnection(t *testing.T, version
 	const window = 100
 	b := realparts.Mosquitto(t, realparts.MosquittoOptions{MaxInflight: window})
 	p, m := newPlant(t), newMachine(t, b, nil)
-	p.start(section(b, version+"\n"+fmt.Sprintf("window: %d\nbatch: 10", window)))
+	p.start(impatient(section(b, version+"\n"+fmt.Sprintf("window: %d\nbatch: 10", window))))
 	p.awaitOK()
 	gate := make(chan struct{})
 	p.set(func() { p.gate = gate })
 	m.publish("line/1/counts", 3000)
 	p.await("held state", func() bool { return p.state == signal.StateHeld })
 	// Longer than the keep-alive and its patience: a blocked receiver would lose the connection.
-	held := time.NewTimer(7 * time.Second)
+	held := time.NewTimer(4 * time.Second)
 	<-held.C
 	if got := p.count(); got != 0 {
 		t.Fatalf("%d signals passed a closed buffer", got)
@@ -367,12 +371,12 @@ func TestBrokerThatSendsItsWholeQueueCannotFillTheMemory(t *testing.T) {
 func testBrokerThatSendsItsWholeQueueCannotFillTheMemory(t *testing.T, version string) {
 	b := realparts.Mosquitto(t, realparts.MosquittoOptions{MaxInflight: 20_000})
 	p, m := newPlant(t), newMachine(t, b, nil)
-	p.start(section(b, version))
+	p.start(impatient(section(b, version)))
 	p.awaitOK()
 	gate := make(chan struct{})
 	p.set(func() { p.gate = gate })
 	m.publish("line/1/counts", 15_000)     // window is 5,000
-	held := time.NewTimer(5 * time.Second) // longer than the broker waits for a sign of life
+	held := time.NewTimer(3 * time.Second) // longer than the broker waits for a sign of life
 	<-held.C
 	p.set(func() { p.gate = nil; close(gate) })
 	p.awaitAll(m)
@@ -439,7 +443,7 @@ func TestFrozenBrokerIsNoticedAndReadAgain(t *testing.T) {
 func testFrozenBrokerIsNoticedAndReadAgain(t *testing.T, version string) {
 	b := realparts.Mosquitto(t, realparts.MosquittoOptions{})
 	p, m := newPlant(t), newMachine(t, b, nil)
-	p.start(strings.Replace(section(b, version), "keep_alive: 2s", "keep_alive: 1s", 1))
+	p.start(impatient(section(b, version)))
 	p.awaitOK()
 	m.publish("line/1/counts", 100)
 	p.awaitAll(m)
@@ -594,20 +598,9 @@ func testRetainedSnapshotsAreSkippedUnlessWanted(t *testing.T, version string) {
 
 // Mosquitto's access list grants every subscription and then stays silent, so a broker that says no stands in.
 func TestRefusedTopicLeavesTheOthersAlone(t *testing.T) {
-	port := realparts.FreePort(t)
-	server := mochi.New(&mochi.Options{InlineClient: true, Logger: slog.New(slog.DiscardHandler)})
-	if err := server.AddHook(new(allowOpen), nil); err != nil {
-		t.Fatal(err)
-	}
-	if err := server.AddListener(listeners.NewTCP(listeners.Config{ID: "t", Address: fmt.Sprintf("127.0.0.1:%d", port)})); err != nil {
-		t.Fatal(err)
-	}
-	if err := server.Serve(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { server.Close() })
+	server, address := startMochi(t, &mochi.Options{InlineClient: true, Logger: slog.New(slog.DiscardHandler)})
 	p := newPlant(t)
-	p.start(fmt.Sprintf("broker: tcp://127.0.0.1:%d\ntopics: [{tag: secret, topic: secret/#}, {tag: open, topic: open/#}]\n", port))
+	p.start(fmt.Sprintf("broker: %s\ntopics: [{tag: secret, topic: secret/#}, {tag: open, topic: open/#}]\n", address))
 	p.awaitProblem("topic:secret", "topic_refused")
 	if err := server.Publish("open/x", []byte(`1`), false, 1); err != nil {
 		t.Fatal(err)

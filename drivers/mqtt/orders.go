@@ -32,8 +32,9 @@ type WorkOrders struct {
 	topic template
 }
 
-// ackPatience is how long one delivery waits for its answer; the agent's next attempt finds what came later.
-const ackPatience = 3 * time.Second
+// ackPatience is how long one delivery waits for its answer; the agent's next attempt finds what came later. It is shorter in
+// tests only.
+var ackPatience = 3 * time.Second
 
 var orderNames = []string{"order_no", "revision", "work_center", "item", "plant"}
 

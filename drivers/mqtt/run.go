@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net"
 	"net/url"
 	"slices"
 	"strings"
@@ -30,9 +31,9 @@ type driver struct {
 const (
 	firstWait    = 500 * time.Millisecond
 	longestWait  = 30 * time.Second
-	settled      = 30 * time.Second // a connection that lived so long was a good one
-	heldAfter    = 2 * time.Second  // a batch that becomes durable later than this means the buffer holds the source back
-	flapping     = 4                // connections taken away within flappingSpan
+	probeWait    = 2 * time.Second // for a listener to answer
+	heldAfter    = 2 * time.Second // a batch that becomes durable later than this means the buffer holds the source back
+	flapping     = 4               // connections taken away within flappingSpan
 	flappingSpan = 2 * time.Minute
 )
 
@@ -84,25 +85,14 @@ func (r *run) rememberTopics(ctx context.Context) {
 // once makes one connection, works with it until it ends, and waits before the next.
 func (r *run) once(ctx context.Context) {
 	s, err := r.connect(ctx)
-	started := time.Now()
+	alive := false
 	if err == nil {
-		r.session.Store(s)
-		err = r.serve(ctx, s)
-		r.session.Store(nil)
-		r.lastUse = time.Now()
-		r.farewell(ctx, s)
-		if ctx.Err() == nil {
-			r.drain(ctx, s)
-		}
+		alive, err = r.use(ctx, s)
 	}
 	if ctx.Err() != nil {
 		return
 	}
-	lived := s != nil && time.Since(started) > settled
-	if lived {
-		r.attempts = 0
-	}
-	r.report(err, s != nil)
+	r.report(err, s != nil, alive)
 	wait := time.NewTimer(jitter(r.attempts))
 	defer wait.Stop()
 	r.attempts++
@@ -112,30 +102,49 @@ func (r *run) once(ctx context.Context) {
 	}
 }
 
+// use works with a connection until it ends. alive says that the broker went on listening then.
+func (r *run) use(ctx context.Context, s *mqttlink.Session) (alive bool, err error) {
+	r.session.Store(s)
+	err = r.serve(ctx, s)
+	r.session.Store(nil)
+	r.lastUse = time.Now()
+	listens := make(chan bool, 1)
+	go func() { listens <- r.listening(ctx) }() // at once: one that starts again may soon listen again
+	r.farewell(ctx, s)
+	if ctx.Err() == nil {
+		r.drain(ctx, s)
+	}
+	return <-listens, err
+}
+
 func jitter(attempt int) time.Duration {
 	bound := min(firstWait<<min(attempt, 10), longestWait)
 	return rand.N(bound)
 }
 
 // report tells the operator why there is no connection.
-func (r *run) report(err error, wasConnected bool) {
+func (r *run) report(err error, wasConnected, alive bool) {
 	p := r.explain(err)
 	r.env.Logger.Warn("connection to the broker is gone", "source", r.env.Source, "broker", r.broker.Host, "err", err)
 	r.env.Reporter.State(signal.StateFailed, p.Reason)
-	if !wasConnected {
+	switch {
+	case !wasConnected:
 		r.env.Reporter.Problem("connect", p)
-		return
-	}
-	if errors.Is(err, mqttlink.ErrTakenOver) {
+	case errors.Is(err, mqttlink.ErrTakenOver):
 		r.env.Reporter.Problem("client_id", p)
 		r.lostAt = append(r.lostAt, time.Now())
-		return
+	default:
+		r.watchForTwins(alive)
 	}
-	r.watchForTwins()
 }
 
-// watchForTwins notices that somebody else uses our client name: the broker then gives the session to whoever came last.
-func (r *run) watchForTwins() {
+// watchForTwins notices that somebody else uses our client name: the broker then gives the session to whoever came last, and
+// goes on listening, which one that ends or starts again does not.
+func (r *run) watchForTwins(alive bool) {
+	if !alive {
+		r.lostAt = nil
+		return
+	}
 	now := time.Now()
 	r.lostAt = append(slices.DeleteFunc(r.lostAt, func(t time.Time) bool { return now.Sub(t) > flappingSpan }), now)
 	if len(r.lostAt) < flapping {
@@ -145,6 +154,18 @@ func (r *run) watchForTwins() {
 		Reason: fmt.Sprintf("the broker took the connection away %d times within %s; most likely another client uses the same client_id, and messages go to whichever came last",
 			len(r.lostAt), flappingSpan),
 		NextStep: "look in the broker's log for this client_id, and stop the other agent or give it its own client_id"})
+}
+
+// listening reports whether something accepts connections at the broker's address.
+func (d *driver) listening(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, probeWait)
+	defer cancel()
+	c, err := (&net.Dialer{}).DialContext(ctx, "tcp", d.broker.Host)
+	if err != nil {
+		return false
+	}
+	c.Close()
+	return true
 }
 
 // serve works until the connection ends or ctx does. Messages are taken from the beginning: the answer to the
@@ -168,6 +189,9 @@ func (r *run) serve(ctx context.Context, s *mqttlink.Session) error {
 			answered = nil
 			if err := r.finish(ctx, setup); err != nil {
 				return err
+			}
+			if len(r.lostAt) < flapping {
+				r.attempts = 0 // all is well with this connection
 			}
 		case <-s.Ready():
 			if err := r.work(ctx, s); err != nil {

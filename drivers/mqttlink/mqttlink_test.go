@@ -208,8 +208,13 @@ func TestHalfOpenConnectionEnds(t *testing.T) {
 			proxy := realparts.NewProxy(t, fmt.Sprintf("127.0.0.1:%d", b.Port))
 			s := connected(t, Options{Broker: broker(t, "tcp://"+proxy.Addr()), ClientID: "half" + string(v), Version: v, KeepAlive: time.Second})
 			proxy.Stall()
+			answer := make(chan error, 1)
+			go func() { answer <- s.Publish(t.Context(), Publication{Topic: "x", QoS: 1}) }()
 			if err := ended(t, s); !errors.Is(err, ErrSilent) {
 				t.Errorf("connection ended with %v", err)
+			}
+			if err := <-answer; !errors.Is(err, ErrSilent) {
+				t.Errorf("what was published meanwhile ended with %v", err)
 			}
 		})
 	}

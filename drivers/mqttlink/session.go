@@ -35,7 +35,9 @@ type Session struct {
 	arrived uint64            // PUBLISH packets handled; of the library's reading goroutine
 	aliases map[uint16]string // of topics; of the same
 
-	ended   chan struct{}
+	life    context.Context // ends with the connection
+	die     context.CancelFunc
+	ended   <-chan struct{} // of life
 	endOnce sync.Once
 	err     error
 	closing sync.Once
@@ -88,10 +90,13 @@ func connect(ctx context.Context, o *Options, with func(context.Context, *Option
 	if err != nil {
 		return nil, err
 	}
-	s := &Session{window: newWindow(o.Window, o.WindowBytes), ended: make(chan struct{}), aliases: map[uint16]string{},
+	s := &Session{window: newWindow(o.Window, o.WindowBytes), aliases: map[uint16]string{},
 		Limits: Limits{Retain: true, Wildcards: true, Shared: true, MaxQoS: 2, SessionExpiry: o.SessionExpiry, KeepAlive: o.KeepAlive}}
+	s.life, s.die = context.WithCancel(context.Background())
+	s.ended = s.life.Done()
 	s.link = newLink(c, silentIntervals*o.KeepAlive, s.window.wait)
 	if err := with(ctx, o, s, password); err != nil {
+		s.die()
 		c.Close()
 		if ctx.Err() != nil {
 			return nil, fmt.Errorf("wait for the broker's answer: %w", ctx.Err())
@@ -158,7 +163,7 @@ func (s *Session) received(m Message) {
 func (s *Session) end(err error) {
 	s.endOnce.Do(func() {
 		s.err = err
-		close(s.ended)
+		s.die()
 	})
 }
 
@@ -173,6 +178,13 @@ func (s *Session) Err() error {
 	default:
 		return nil
 	}
+}
+
+// during returns a context that ends with ctx and with the connection.
+func (s *Session) during(ctx context.Context) (context.Context, func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	stop := context.AfterFunc(s.life, cancel)
+	return ctx, func() { stop(); cancel() }
 }
 
 // Ready receives when there is something to take.

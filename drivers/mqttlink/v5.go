@@ -133,6 +133,8 @@ func (v *v5) subscribe(ctx context.Context, subscriptions []Subscription) ([]Gra
 		request.Subscriptions = append(request.Subscriptions, paho.SubscribeOptions{Topic: s.Filter, QoS: s.QoS,
 			RetainHandling: s.Retained, RetainAsPublished: s.AsPublished, NoLocal: s.NotOwn})
 	}
+	ctx, cancel := v.session.during(ctx)
+	defer cancel()
 	answer, err := v.client.Subscribe(ctx, request)
 	if answer == nil { // an error of the library's about some refused topic has the answer beside it
 		return nil, v.failed(err)
@@ -151,6 +153,8 @@ func (v *v5) subscribe(ctx context.Context, subscriptions []Subscription) ([]Gra
 }
 
 func (v *v5) unsubscribe(ctx context.Context, filters []string) error {
+	ctx, cancel := v.session.during(ctx)
+	defer cancel()
 	answer, err := v.client.Unsubscribe(ctx, &paho.Unsubscribe{Topics: filters})
 	if answer != nil {
 		return nil
@@ -159,6 +163,8 @@ func (v *v5) unsubscribe(ctx context.Context, filters []string) error {
 }
 
 func (v *v5) publish(ctx context.Context, p Publication) error {
+	ctx, cancel := v.session.during(ctx) // the library would wait for another connection
+	defer cancel()
 	answer, err := v.client.Publish(ctx, &paho.Publish{Topic: p.Topic, Payload: p.Payload, QoS: p.QoS, Retain: p.Retain, Properties: outgoing(p)})
 	if answer != nil && answer.ReasonCode >= 0x80 {
 		r := &Refused{Code: answer.ReasonCode, Words: words[answer.ReasonCode]}
