@@ -407,6 +407,74 @@ func TestAgentStoresForItsPrimaryHost(t *testing.T) {
 	}
 }
 
+func TestNodesAreFoundByTheirBirths(t *testing.T) {
+	b := realparts.Mosquitto(t, realparts.MosquittoOptions{})
+	edge := realparts.SparkplugEdge(t, realparts.EdgeOptions{Broker: clients(b), Devices: []string{"press"}})
+	edge.Post(t, "/extra", map[string]any{"metrics": []any{map[string]any{"name": "Oven/Temperature", "type": "Double", "value": 21.5,
+		"properties": map[string]any{"engUnit": map[string]any{"type": "String", "value": "°C"}}}}})
+	awaitEdge(t, edge, "the node's birth", func(s realparts.EdgeState) bool { return s.Born })
+	p := newPlant(t)
+	e, err := Kind.Explore(p.env(), decodeYAML(fmt.Sprintf("broker: tcp://127.0.0.1:%d", b.Port)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := e.(*driver)
+	for _, step := range d.Probe(t.Context()) {
+		if step.Problem != nil {
+			t.Errorf("%s: %+v", step.Name, step.Problem)
+		}
+	}
+	stop := make(chan struct{})
+	talking := make(chan struct{})
+	go func() { // a node that says nothing is not heard
+		defer close(talking)
+		for {
+			select {
+			case <-stop:
+				return
+			case <-time.After(100 * time.Millisecond):
+				edge.Try("/produce", map[string]any{"n": 1})
+			}
+		}
+	}()
+	list := func(at, page string, limit int) (names []string, next string) {
+		t.Helper()
+		entries, next, err := d.Browse(t.Context(), at, page, limit)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range entries {
+			names = append(names, e.ID)
+		}
+		return names, next
+	}
+	top, _ := list("", "", 10)
+	close(stop)
+	<-talking
+	if !slices.Equal(top, []string{"level:plant"}) {
+		t.Errorf("the top is %q", top)
+	}
+	first, next := list("level:plant/line1", "", 2)
+	rest, _ := list("level:plant/line1", next, 2)
+	if all := append(first, rest...); !slices.Equal(all, []string{"level:plant/line1/Counts", "level:plant/line1/Oven", "level:plant/line1/press", "metric:plant/line1/PartDone"}) {
+		t.Errorf("below the node is %q, then %q", first, rest)
+	}
+	var found []signal.Entry
+	if err := d.Find(t.Context(), "level:plant", "**/Temp*", func(e signal.Entry) bool { found = append(found, e); return true }); err != nil {
+		t.Fatal(err)
+	}
+	if len(found) != 1 || found[0].Type != "Double" || found[0].Value != "21.5" || found[0].Unit != "°C" {
+		t.Fatalf("found %+v", found)
+	}
+	// What a look offers as a tag reads that metric and no other.
+	p.start(fmt.Sprintf("broker: tcp://127.0.0.1:%d\nmetrics:\n  - %s", b.Port, strings.ReplaceAll(strings.TrimSpace(found[0].Tag), "\n", "\n    ")))
+	p.awaitOK()
+	edge.Post(t, "/restart", nil)
+	p.await("the value", func() bool {
+		return len(p.signals) == 1 && p.signals[0].Tag == "Temperature" && fmt.Sprint(p.signals[0].Value) == "21.5"
+	})
+}
+
 func TestSessionNumberOutlivesTheAgent(t *testing.T) {
 	path := t.TempDir() + "/bdseq"
 	for want := range 300 {

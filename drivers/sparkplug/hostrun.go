@@ -10,7 +10,6 @@ import (
 
 	"github.com/linekeeper/linekeeper/agent/signal"
 	"github.com/linekeeper/linekeeper/drivers/mqttlink"
-	"github.com/linekeeper/linekeeper/drivers/sparkplug/payload"
 )
 
 const (
@@ -159,10 +158,8 @@ func (r *hostRun) untilNext() time.Duration {
 	return min(max(time.Until(next), 0), cursorEvery)
 }
 
-// subscribe asks for everything that the host reads, before it says that it is online.
-func (r *hostRun) subscribe(ctx context.Context, s *mqttlink.Session) error {
-	h := &r.config.Host
-	var list []mqttlink.Subscription
+// subscriptions are everything that the host reads.
+func (h *Host) subscriptions() (list []mqttlink.Subscription) {
 	for _, g := range h.Groups {
 		list = append(list, mqttlink.Subscription{Filter: namespace + "/" + g + "/#", QoS: 1})
 	}
@@ -172,17 +169,17 @@ func (r *hostRun) subscribe(ctx context.Context, s *mqttlink.Session) error {
 	if !h.ListenOnly && (len(h.Groups) > 0 || h.StateFormat == format22) {
 		list = append(list, mqttlink.Subscription{Filter: h.stateTopic(), QoS: 1})
 	}
-	grants, err := s.Subscribe(ctx, list)
+	return list
+}
+
+// subscribe asks for all of it, before the host says that it is online.
+func (r *hostRun) subscribe(ctx context.Context, s *mqttlink.Session) error {
+	grants, err := s.Subscribe(ctx, r.config.Host.subscriptions())
 	if err != nil {
 		return fmt.Errorf("subscribe: %w", err)
 	}
 	for _, g := range grants {
-		var p *signal.Problem
-		if g.Refused != nil {
-			p = &signal.Problem{Code: "topic_refused", Item: g.Filter, Reason: "the broker refuses this subscription: " + g.Refused.String(),
-				NextStep: "allow the agent's user to read the topic at the broker (access list)"}
-		}
-		r.env.Reporter.Problem("topic:"+g.Filter, p)
+		r.env.Reporter.Problem("topic:"+g.Filter, refusedTopic(g))
 	}
 	return nil
 }
@@ -261,11 +258,7 @@ func (r *hostRun) request(ctx context.Context, s *mqttlink.Session) {
 	asked := r.host.out.rebirths
 	r.host.out.rebirths = nil
 	for _, id := range asked {
-		command := payload.Payload{Timestamp: uint64(time.Now().UnixMilli()), Metrics: []payload.Metric{{
-			Name: rebirthName, Type: payload.Boolean, Value: payload.Raw{Carrier: payload.BooleanValue, Bits: 1},
-		}}}
-		err := publish(ctx, s, mqttlink.Publication{Topic: namespace + "/" + id.group + "/NCMD/" + id.node, Payload: command.Encode()})
-		if err != nil {
+		if err := askBirth(ctx, s, id); err != nil {
 			r.env.Logger.Warn("ask an edge node for its birth", "source", r.env.Source, "node", id.String(), "err", err)
 		}
 	}

@@ -62,6 +62,7 @@ type metric struct {
 	rule    *Metrics // nil when no rule wants it
 	tag     string
 	labels  map[string]string
+	unit    string
 	// live is the last present value, liveHash its content; stale since its death was told.
 	live     *signal.Signal
 	liveHash uint64

@@ -28,7 +28,7 @@ import (
 var sample string
 
 // Kind is this driver in the agent's list.
-var Kind = signal.Kind{Name: "sparkplug", Sample: sample, New: newDriver}
+var Kind = signal.Kind{Name: "sparkplug", Sample: sample, New: newDriver, Explore: newExplorer, Tags: "metrics"}
 
 // Config is a source's section. Zero values mean the defaults that the sample names.
 type Config struct {
@@ -81,6 +81,7 @@ type driver struct {
 	broker *url.URL
 	status *status
 	edge   *edge // nil unless the agent publishes
+	look   look
 }
 
 func newDriver(env signal.Env, decode func(into any) error) (signal.Driver, error) {

@@ -69,7 +69,7 @@ func faultOf(pm *payload.Metric) error {
 // describe makes what is known of a metric, with the present value of the birth before.
 func (n *node) describe(device string, pm *payload.Metric, old *metric) *metric {
 	a := address{n.id.group, n.id.node, device, pm.Name}
-	mt := &metric{address: a, kind: pm.Type}
+	mt := &metric{address: a, kind: pm.Type, unit: unitOf(pm.Properties)}
 	if mt.rule, mt.tag = n.host.rules.find(a); mt.rule != nil {
 		mt.labels = a.labels()
 	}
