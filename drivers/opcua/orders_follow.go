@@ -143,7 +143,7 @@ func (f *follower) advance(e *entry, phase jobcontrol.Phase, revision int64, r *
 	wasStarted := e.Phase.Started()
 	switch {
 	case !phase.Started() && !phase.Over():
-		e.say(revision, signal.AnswerAccepted, "", now)
+		f.waits(e, phase, revision, now)
 	case phase == jobcontrol.Running && wasStarted:
 		e.say(revision, signal.AnswerStarted, "resumed at the machine", now)
 	case phase == jobcontrol.Running:
@@ -170,12 +170,25 @@ func (f *follower) advance(e *entry, phase jobcontrol.Phase, revision int64, r *
 	e.Phase, e.Revision = phase, max(revision, e.Revision)
 }
 
+// waits adds the answer for a job that has not started: it is accepted, or held by the ERP's own wish.
+func (f *follower) waits(e *entry, phase jobcontrol.Phase, revision int64, now time.Time) {
+	switch before := e.Phase == jobcontrol.NotAllowed || e.Phase == jobcontrol.Allowed; {
+	case e.Revoked && phase == jobcontrol.NotAllowed:
+		e.say(revision, signal.AnswerHeld, "may not start", now)
+	case before && revision <= e.Revision && e.Last != signal.AnswerHeld:
+		// whether it may start concerns the machine only
+	default:
+		e.say(revision, signal.AnswerAccepted, "", now)
+	}
+}
+
 // say adds an answer. Its position counts the answers of its kind, so that a second start of a job is another one.
 func (e *entry) say(revision int64, status, reason string, at time.Time) {
 	if e.Times == nil {
 		e.Times = map[string]int{}
 	}
 	e.Times[status]++
+	e.Last = status
 	position := strings.Join([]string{"job", e.Machine, e.Order, strconv.FormatInt(revision, 10), status, strconv.Itoa(e.Times[status])}, "|")
 	e.Telling = append(e.Telling, answer{Position: position, Revision: revision, Status: status, Reason: reason, At: at})
 }

@@ -37,9 +37,10 @@ type entry struct {
 	// to him.
 	Paused  bool `json:"paused,omitempty"`
 	Revoked bool `json:"revoked,omitempty"`
-	// Phase and Revision are of the job as it was last told. Times counts the answers of each status.
+	// Phase and Revision are of the job as it was last told, with the status Last. Times counts the answers of each status.
 	Phase    jobcontrol.Phase `json:"phase"`
 	Revision int64            `json:"revision"`
+	Last     string           `json:"last,omitempty"`
 	Times    map[string]int   `json:"times,omitempty"`
 	// Telling are answers that are being told: the same again after a crash.
 	Telling []answer  `json:"telling,omitempty"`

@@ -131,6 +131,16 @@ func (s *shop) awaitAnswers(no, want string) {
 	})
 }
 
+func (s *shop) awaitLast(no, want string) {
+	s.t.Helper()
+	realparts.Eventually(s.t, 15*time.Second, no+" is at last "+want, func() error {
+		if got := s.answers(no); !strings.HasSuffix(got, want) {
+			return fmt.Errorf("answers are %q", got)
+		}
+		return nil
+	})
+}
+
 func (s *shop) machine(name string) realparts.JobMachine {
 	s.t.Helper()
 	all, _ := s.plant.JobMachines(s.t)
@@ -360,6 +370,7 @@ func TestHeldOrderIsPausedAndGoesOnOnlyWhereTheHoldPausedIt(t *testing.T) {
 			t.Errorf("step %d: the machine has %+v, want %s", i, m.Jobs, c.want)
 		}
 	}
+	s.awaitLast("WO-1", "held/3") // the machine has no other revision
 	s.move("Press1", "WO-1", "Ended")
 	var refused *signal.Refused
 	if err := s.deliver(held(8)); !errors.As(err, &refused) {
