@@ -141,6 +141,7 @@ func (f *feed) leftovers(ctx context.Context, st store) ([]candidate, error) {
 		if st.lost(err) {
 			return nil, err
 		}
+		f.ready = false // somebody took it away: it is made again
 		f.raiseFolder(dir, err)
 		return nil, nil
 	}

@@ -27,7 +27,7 @@ import (
 var sample string
 
 // Kind is this driver in the agent's list.
-var Kind = signal.Kind{Name: "files", Sample: sample, New: newDriver}
+var Kind = signal.Kind{Name: "files", Sample: sample, New: newDriver, Discover: discover}
 
 type source struct {
 	env    signal.Env
@@ -98,6 +98,10 @@ func (s *source) Run(ctx context.Context, cursor []byte, emit signal.Emit) error
 		<-closed
 	}
 	s.link.close()
+	for _, f := range feeds {
+		clear(f.raised)
+		f.settleProblems()
+	}
 	s.env.Reporter.State(signal.StateStopped, "")
 	return nil
 }
