@@ -115,7 +115,7 @@ func TestKilledHostLosesAndDoublesNothing(t *testing.T) {
 	random := rand.New(rand.NewPCG(seed, 1))
 	const kills = 15
 	b := realparts.Mosquitto(t, realparts.MosquittoOptions{})
-	edge := realparts.SparkplugEdge(t, realparts.EdgeOptions{Broker: clients(b), PrimaryHost: "here", Rolling: 400})
+	edge := realparts.SparkplugEdge(t, realparts.EdgeOptions{Broker: clients(b), PrimaryHost: "here", Rolling: 1000})
 	file := filepath.Join(t.TempDir(), "records")
 	done := make(chan struct{})
 	made := make(chan int)
@@ -136,6 +136,7 @@ func TestKilledHostLosesAndDoublesNothing(t *testing.T) {
 			}
 		}
 	}()
+	restarts, cuts := 0, 0
 	for range kills {
 		cmd := child(t, b, file)
 		before := edge.State(t).Births
@@ -146,6 +147,17 @@ func TestKilledHostLosesAndDoublesNothing(t *testing.T) {
 			return errors.New("none yet")
 		})
 		time.Sleep(time.Duration(random.IntN(400)) * time.Millisecond) // anywhere in its work
+		switch random.IntN(5) {
+		case 0:
+			b.Kill(syscall.SIGTERM)
+			if err := b.Run(); err != nil {
+				t.Fatalf("start the broker again: %v", err)
+			}
+			restarts++
+		case 1:
+			edge.Post(t, "/cut", nil)
+			cuts++
+		}
 		cmd.Process.Kill()
 		cmd.Wait()
 	}
@@ -173,7 +185,7 @@ func TestKilledHostLosesAndDoublesNothing(t *testing.T) {
 		}
 	}
 	s := edge.State(t)
-	t.Logf("parts=%d kills=%d live=%d flushed=%d births=%d lost=%d doubled=%d recognised again=%d", total, kills, s.Live, s.Flushed, s.Births, lost, doubled, repeated)
+	t.Logf("parts=%d kills=%d broker restarts=%d cuts=%d live=%d flushed=%d births=%d lost=%d doubled=%d recognised again=%d", total, kills, restarts, cuts, s.Live, s.Flushed, s.Births, lost, doubled, repeated)
 	if lost != 0 || doubled != 0 || len(parts) != total || total < 100 || s.Flushed == 0 {
 		t.Errorf("lost %d, doubled %d, %d numbers of %d parts", lost, doubled, len(parts), total)
 	}
