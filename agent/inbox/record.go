@@ -144,7 +144,12 @@ func (r *record) pending() bool {
 
 // holding reports whether a receiver that may have the order has yet to be told that it is held.
 func (r *record) holding() bool {
-	return r.Revision > none && r.Delivered < r.Revision && r.Refused < r.Revision && r.order.GetState() == pb.WorkOrder_STATE_HELD && r.touched()
+	return r.Revision > none && r.Delivered < r.Revision && r.Refused < r.Revision && isHeld(r.order) && r.touched()
+}
+
+// isHeld says that an order must not be worked on for now: the ERP holds it, or took its release back.
+func isHeld(o *pb.WorkOrder) bool {
+	return o.GetState() == pb.WorkOrder_STATE_HELD || o.GetState() == pb.WorkOrder_STATE_PLANNED
 }
 
 // settled reports that nothing more is expected of the order.
@@ -289,7 +294,7 @@ func (r *record) view() status.Order {
 func convert(o *pb.WorkOrder) signal.WorkOrder {
 	w := signal.WorkOrder{
 		OrderNo: o.GetOrderNo(), Revision: o.GetRevision(), Cancelled: o.GetState() == pb.WorkOrder_STATE_CANCELLED,
-		Held:  o.GetState() == pb.WorkOrder_STATE_HELD,
+		Held:  isHeld(o),
 		Plant: o.GetPlant(), WorkCenter: o.GetWorkCenter(), Item: o.GetItem(), Description: o.GetItemDescription(),
 		Quantity: signal.Number(o.GetQuantity().GetValue()), Unit: o.GetQuantity().GetUnit(), Priority: o.GetPriority(), Lot: o.GetLot(),
 		PlannedStart: timeOf(o.GetPlannedStart()), PlannedEnd: timeOf(o.GetPlannedEnd()),
