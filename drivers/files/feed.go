@@ -87,6 +87,9 @@ func (f *feed) scan(ctx context.Context, st store) (soon bool, err error) {
 	if err != nil {
 		return false, err
 	}
+	if len(left) == 0 {
+		f.purge()
+	}
 	ready, unsettled := f.choose(st, entries)
 	g := &group{feed: f, store: st}
 	for _, c := range append(left, ready...) {
@@ -161,6 +164,17 @@ func (f *feed) leftovers(ctx context.Context, st store) ([]candidate, error) {
 	}
 	byAge(out)
 	return out, nil
+}
+
+// purge forgets what is finished when no file waits for its last move any more: its end was not stored with a later batch.
+func (f *feed) purge() {
+	open := f.book.of(f.config.Tag)
+	for hash, p := range open {
+		_, noted := f.index.taken[hash]
+		if len(f.parked) == 0 && (p.Refused != nil || p.Done && noted) {
+			delete(open, hash)
+		}
+	}
 }
 
 func byAge(list []candidate) {

@@ -118,11 +118,6 @@ func (s *source) openFeeds(b *book) ([]*feed, error) {
 		if w := s.config.WorkOrders; w != nil && w.Answers != nil && c == &w.Answers.Feed {
 			f.answers = w.Answers
 		}
-		for hash, p := range b.of(c.Tag) {
-			if _, ok := x.taken[hash]; ok && p.Done {
-				delete(b.of(c.Tag), hash) // the index knows it
-			}
-		}
 		feeds = append(feeds, f)
 	}
 	return feeds, nil
