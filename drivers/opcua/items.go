@@ -44,6 +44,10 @@ func (r *reader) monitor(ctx context.Context, s session, nodes []Node, facts ser
 			size = max(1, n/2) // some servers keep other limits than they name
 			continue
 		}
+		if subscriptionGone(err) {
+			r.endSubscription("the server ended the subscription")
+			return fmt.Errorf("create monitored items: %w", err)
+		}
 		if connectionFault(err) {
 			// Some servers hang up on a request that is too large for them: the next connection asks for less.
 			r.itemsAtOnce = max(minItemsAtOnce, n/2)
@@ -90,6 +94,10 @@ func (r *reader) withoutDeadband(n Node, why string) {
 	r.problem("deadband:"+n.Tag, &signal.Problem{Code: "deadband", Item: n.Tag,
 		Reason:   fmt.Sprintf("the deadband of tag %q is not used, every change is read: %s", n.Tag, why),
 		NextStep: "remove the deadband from the configuration; one in percent needs a node with a range (EURange)"})
+}
+
+func subscriptionGone(err error) bool {
+	return errors.Is(err, ua.StatusBadSubscriptionIDInvalid) || errors.Is(err, ua.StatusBadNoSubscription)
 }
 
 func tooMuch(err error) bool {
@@ -181,7 +189,9 @@ func (r *reader) refuse(n Node, reason string) {
 	if w == nil {
 		w = &waitingNode{}
 		r.waiting[n.Tag] = w
-		r.log.Warn("node cannot be read", "source", r.env.Source, "tag", n.Tag, "node", n.Node, "reason", reason)
+		if len(r.waiting) <= maxNamed {
+			r.log.Warn("node cannot be read", "source", r.env.Source, "tag", n.Tag, "node", n.Node, "reason", reason, "so_far", len(r.waiting))
+		}
 	}
 	w.due = time.Now().Add(jitter(r.pace.item, r.pace.itemMax, w.attempts))
 	w.attempts++

@@ -152,7 +152,7 @@ func (l *loop) refused(res result) error {
 			l.sub.acks = append(l.sub.acks, a.SequenceNumber)
 		}
 		return nil
-	case errors.Is(res.err, ua.StatusBadNoSubscription), errors.Is(res.err, ua.StatusBadSubscriptionIDInvalid):
+	case subscriptionGone(res.err):
 		why := "the server ended the subscription"
 		if l.sub.transferred {
 			why = "another client took the subscription over: does a second agent run with this identity?"
@@ -185,7 +185,7 @@ func (l *loop) fetched(ctx context.Context, res result) error {
 		}
 		s.draining = false
 		return nil
-	case errors.Is(res.err, ua.StatusBadSubscriptionIDInvalid), errors.Is(res.err, ua.StatusBadNoSubscription):
+	case subscriptionGone(res.err):
 		l.endSubscription("the server ended the subscription")
 	case isDecoding(res.err):
 		s.undecodable++
@@ -405,7 +405,7 @@ func (l *loop) watch(ctx context.Context, now time.Time) error {
 	case l.publishing == 0 && l.fetching == 0 && silence > l.sub.table.KeepAlive:
 		// Held back by the buffer: the server must not forget us meanwhile.
 		if err := l.session.touch(ctx, l.sub.table.Subscription); err != nil {
-			if errors.Is(err, ua.StatusBadSubscriptionIDInvalid) || errors.Is(err, ua.StatusBadNoSubscription) {
+			if subscriptionGone(err) {
 				l.endSubscription("the server ended the subscription")
 			}
 			return fmt.Errorf("keep the subscription alive: %w", err)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/gopcua/opcua/ua"
@@ -17,6 +18,8 @@ const (
 	maxNotifications = 10_000
 	// itemsPerCall is used where the server names no limit.
 	itemsPerCall = 1000
+	// maxNamed is how many bad nodes the log names one by one; the page names all of them.
+	maxNamed = 20
 	// minItemsAtOnce is what every server takes.
 	minItemsAtOnce = 10
 	// maxUndecodable is how often a message that cannot be decoded is asked for before it is given up.
@@ -240,8 +243,10 @@ func (r *reader) endSubscription(why string) {
 	r.sub = nil
 }
 
-// sweep deletes abandoned subscriptions that this session still has, so that their messages don't come for ever.
+// sweep deletes abandoned subscriptions that this session still has, so that their messages don't come for ever. A server that
+// was restarted may have given the new subscription an old one's number.
 func (r *reader) sweep(ctx context.Context, l *link) {
+	r.abandoned = slices.DeleteFunc(r.abandoned, func(id uint32) bool { return id == r.sub.table.Subscription })
 	if len(r.abandoned) == 0 {
 		return
 	}

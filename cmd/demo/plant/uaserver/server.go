@@ -109,6 +109,7 @@ func (s *Server) handle() {
 		return nil, ua.StatusBadServiceUnsupported
 	}
 	for typeID, h := range map[uint16]service{
+		id.GetEndpointsRequest_Encoding_DefaultBinary:          serve(s, s.getEndpoints),
 		id.CreateSessionRequest_Encoding_DefaultBinary:         serve(s, s.createSession),
 		id.ActivateSessionRequest_Encoding_DefaultBinary:       serve(s, s.activateSession),
 		id.CloseSessionRequest_Encoding_DefaultBinary:          serve(s, s.closeSession),

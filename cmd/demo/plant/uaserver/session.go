@@ -67,6 +67,12 @@ func withSession[R ua.Request](s *Server, h func(ss *session, r R, reqID uint32)
 	}
 }
 
+// getEndpoints answers at whatever address the server was reached: the library's own service knows none but its own, and clients come
+// through gateways.
+func (s *Server) getEndpoints(_ *uasc.SecureChannel, r *ua.GetEndpointsRequest, _ uint32) (ua.Response, error) {
+	return &ua.GetEndpointsResponse{ResponseHeader: header(r.RequestHeader.RequestHandle, ua.StatusOK), Endpoints: s.ua.Endpoints()}, nil
+}
+
 func (s *Server) createSession(sc *uasc.SecureChannel, r *ua.CreateSessionRequest, _ uint32) (ua.Response, error) {
 	signature, algorithm, err := sc.NewSessionSignature(r.ClientCertificate, r.ClientNonce)
 	if err != nil {
