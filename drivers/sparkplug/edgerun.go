@@ -26,7 +26,7 @@ type edgeRun struct {
 
 	session  *mqttlink.Session
 	death    []byte
-	hostTime int64     // of the last word about the primary host
+	hostTime int64     // of the last word about the primary host on this connection
 	bornAt   time.Time // of the last birth on this connection
 	asked    bool      // a birth was asked for and has not been sent yet
 }
@@ -55,7 +55,7 @@ func (r *edgeRun) once(ctx context.Context) (*mqttlink.Options, error) {
 		return &options, err
 	}
 	r.env.Reporter.Problem("connect:"+roleEdge, nil)
-	r.bornAt, r.asked = time.Time{}, false
+	r.bornAt, r.asked, r.hostTime = time.Time{}, false, 0
 	err = r.serve(ctx)
 	if !r.bornAt.IsZero() && (err == nil || ctx.Err() != nil) {
 		r.die(context.WithoutCancel(ctx))
@@ -156,9 +156,10 @@ func (r *edgeRun) heard(batch []mqttlink.Message, listening bool) (bool, error) 
 		if !ok || p.PrimaryHost == "" || at < r.hostTime {
 			continue // an old will
 		}
+		renewed := listening && at > r.hostTime
 		r.hostTime = at
-		if listening && !online {
-			return false, errHostGone
+		if listening && (!online || renewed) {
+			return false, errHostGone // it goes away, or has been away
 		}
 		listening = online
 	}

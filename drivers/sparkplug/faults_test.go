@@ -212,6 +212,13 @@ func TestHostInsistsThatItIsOnline(t *testing.T) {
 	other.Post(t, "/state", map[string]any{"id": "here", "online": false, "timestamp": tomorrow})
 	awaitState("online later than tomorrow", func(online bool, at int64) bool { return online && at > tomorrow })
 	p.awaitOK()
+
+	// A second agent of the same name: both are told, and neither keeps the broker busy.
+	q := newPlant(t)
+	q.start("client_id: other\n" + section(b))
+	for _, x := range []*plant{p, q} {
+		x.await("the conflict", func() bool { return x.problems["host_id"] != nil })
+	}
 }
 
 // heard is one message that another host read.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -24,6 +25,8 @@ const (
 	sayConflictIn = time.Minute
 )
 
+var errOutdated = errors.New("somebody said of this host, under its own id, when it is online, with a later time than the agent's clock shows")
+
 // hostRun is the host at work; one goroutine owns it.
 type hostRun struct {
 	*driver
@@ -34,7 +37,8 @@ type hostRun struct {
 	storedAt time.Time
 	taken    []mqttlink.Message
 	unacked  []mqttlink.Message
-	denied   []time.Time // when somebody said that this host is offline
+	denied   []time.Time // when somebody else spoke for this host
+	conflict bool        // that is shown
 	since    int64       // the time of what was last said of this host, in milliseconds
 	outdated bool        // somebody said something later than this connection can
 }
@@ -130,9 +134,10 @@ func (r *hostRun) serve(ctx context.Context, s *mqttlink.Session, state *stateTo
 			r.take(s, state)
 		case <-timer.C:
 			r.host.tick(time.Now())
+			r.endConflict()
 		}
 		if r.outdated {
-			return nil // the next connection is later
+			return errOutdated // the next connection is later
 		}
 		if !r.store(ctx, state, false) {
 			return ctx.Err()
@@ -229,27 +234,35 @@ func (r *hostRun) tooLarge(m *mqttlink.Message) signal.Signal {
 // heardOfItself answers whoever says that this host is offline while it is not: an old will, or a host of the same name.
 func (r *hostRun) heardOfItself(m *mqttlink.Message, state *stateTopic) {
 	online, at, ok := readState(r.config.Host.StateFormat, m.Payload)
-	if ok && at > r.since {
-		// Nodes believe whoever speaks of the latest time: a clock was set back, or two hosts have one name.
-		r.since, r.outdated = at, true
-	}
-	if !ok || online || m.Retained {
-		return
-	}
 	now := time.Now()
 	for len(r.denied) > 0 && now.Sub(r.denied[0]) > sayConflictIn {
 		r.denied = r.denied[1:]
 	}
-	if n := len(r.denied); n > 0 && now.Sub(r.denied[n-1]) < sayAgain {
+	switch n := len(r.denied); {
+	case !ok:
 		return
-	}
-	if state.deny() {
+	case at > r.since && !r.outdated:
+		// Nodes believe whoever speaks of the latest time: a clock was set back, or two hosts have one name.
+		r.since, r.outdated = at, true
+		r.denied = append(r.denied, now)
+	case online || m.Retained || n > 0 && now.Sub(r.denied[n-1]) < sayAgain:
+		return
+	case state.deny():
 		r.denied = append(r.denied, now)
 	}
 	if len(r.denied) >= sayConflict {
+		r.conflict = true
 		r.env.Reporter.Problem("host_id", &signal.Problem{Code: "host_id_conflict", Item: r.config.Host.ID,
-			Reason:   "somebody else says again and again that this host is offline; most likely another host uses the same id",
+			Reason:   "somebody else speaks for this host again and again; most likely another host uses the same id",
 			NextStep: "give each host application its own host.id"})
+	}
+}
+
+// endConflict takes the word back when nobody else has spoken for this host for a while.
+func (r *hostRun) endConflict() {
+	if n := len(r.denied); r.conflict && time.Since(r.denied[n-1]) > sayConflictIn {
+		r.conflict, r.denied = false, nil
+		r.env.Reporter.Problem("host_id", nil)
 	}
 }
 
