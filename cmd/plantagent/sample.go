@@ -36,6 +36,18 @@ hub:
 
 # work_orders:
 #   receiver: mes           # the source that takes work orders; default: the only one that can
+#   # receivers:            # or several: the first whose work centre fits (a name or a path, may end in *) takes an order. One that
+#   #   - {work_center: "press*", source: press1}   # is slow delays no other; an order that none takes waits and is shown. An order
+#   #   - {source: mes}       # that moves to another one is cancelled at the first before
+#   check:                  # what is refused by name when it arrives, and told to the hub, instead of failing when it is confirmed.
+#     #                     # Always: a unit that is neither a code of UN/ECE Rec 20 nor in units. The lists below are all that there
+#     #                     # is, each entry may end in *; what no list names is not looked at
+#     items: [FG-*]
+#     operations: ["10", "20"]
+#     work_centers: [press*]
+#     units: [C62, KGM]
+#     strict: false         # true refuses what is only a warning otherwise: a work centre that no rule and no receiver names, and
+#     #                     # a unit that has the form of a Rec 20 code and is not a known one
 
 sources:
 `

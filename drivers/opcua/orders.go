@@ -133,7 +133,7 @@ func (d *orderDriver) Lane(o signal.WorkOrder) string {
 	return ""
 }
 
-// HoldsOrders reports that job control can hold orders; orders written into nodes are not held.
+// HoldsOrders reports that job control can hold orders; machines that take them from nodes refuse that.
 func (d *orderDriver) HoldsOrders() bool { return d.orders.config.JobControl != nil }
 
 // CheckOrder refuses an order that no machine here takes.

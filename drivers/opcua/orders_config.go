@@ -85,13 +85,13 @@ func (c *OrdersConfig) setDefaults() {
 
 // Validate says what in the section can never work.
 func (c *OrdersConfig) Validate() error {
-	switch {
-	case c.JobControl == nil && len(c.Write) == 0:
+	if c.JobControl == nil && len(c.Write) == 0 {
 		return fmt.Errorf("work_orders is empty: write job_control: or write: in it, or leave it out")
-	case c.JobControl != nil && len(c.Write) > 0:
-		return fmt.Errorf("work_orders has job_control and write: make two sources of them, each with its own machines")
-	case c.JobControl != nil:
-		return c.JobControl.validate()
+	}
+	if c.JobControl != nil {
+		if err := c.JobControl.validate(); err != nil {
+			return err
+		}
 	}
 	for i := range c.Write {
 		if err := c.Write[i].validate(); err != nil {

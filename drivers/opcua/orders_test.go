@@ -503,7 +503,7 @@ func TestMachinesOfOneServerDoNotWaitForEachOther(t *testing.T) {
 func TestWorkOrdersSectionSaysWhatIsWrong(t *testing.T) {
 	for text, want := range map[string]string{
 		"{}":                                                             "is empty",
-		"{job_control: {}, write: [{}]}":                                 "two sources",
+		"{job_control: {}, write: [{}]}":                                 "order_no",
 		"{job_control: {start: now}}":                                    "store_and_start",
 		"{job_control: {cancel_running: maybe}}":                         "abort",
 		"{job_control: {poll: 1h}}":                                      "100ms to 1m",
@@ -522,6 +522,30 @@ func TestWorkOrdersSectionSaysWhatIsWrong(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v, want %q", text, err, want)
 		}
+	}
+}
+
+// What stands commented out in the sample is valid too.
+func TestSamplesOfWorkOrdersAreValid(t *testing.T) {
+	var found int
+	for _, part := range strings.Split(sample, "# work_orders:\n")[1:] {
+		text := "endpoint: opc.tcp://h:1\nanonymous: true\nwork_orders:\n"
+		for line := range strings.Lines(part) {
+			line, ok := strings.CutPrefix(line, "# ")
+			if !ok || !strings.HasPrefix(line, "  ") {
+				break
+			}
+			text += line
+		}
+		d, err := Kind.New(newBench(t).env(), decodeYAML(text))
+		if err != nil {
+			t.Errorf("%v\n%s", err, text)
+			continue
+		}
+		found += len(d.(*orderDriver).orders.machines)
+	}
+	if found != 2 {
+		t.Errorf("%d machines in the sample", found)
 	}
 }
 

@@ -39,6 +39,9 @@ func (m *blockMachine) deliver(ctx context.Context, o signal.WorkOrder) error {
 	if e.Done >= o.Revision {
 		return nil
 	}
+	if o.Held {
+		return refuse("machine %q cannot be told to hold an order: hold it by hand", m.center())
+	}
 	if o.Cancelled && m.block.Nodes["cancelled"] == "" {
 		return refuse("machine %q cannot be told that an order is cancelled: it has no node for that (write cancelled: in nodes:)", m.center())
 	}
