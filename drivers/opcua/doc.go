@@ -22,6 +22,14 @@
 // the subscription are kept alive by other calls, the server fills the queues of the nodes, and what no longer fits in
 // them is lost in the server, which marks it: the driver counts and reports those marks.
 //
-// It never writes to a server, never changes its configuration, and never deletes a subscription when it stops: an agent
+// Where work orders are configured it hands them to the server's machines, as job orders of ISA-95 Job Control or written into
+// nodes. It promises:
+//
+//   - What a call is about to do is durable before the call. After a call without an answer, and after a crash, the machine's
+//     own list or nodes are read before anything is sent again: a machine has each order once.
+//   - What becomes of a job is told once per change, also what happened while the agent was away.
+//   - Nothing that runs is stopped without the configuration saying so, and no two conversations with one machine cross.
+//
+// But for work orders it never writes to a server. It never changes its configuration, and never deletes a subscription when it stops: an agent
 // that starts again within the lifetime goes on where it was.
 package opcua
