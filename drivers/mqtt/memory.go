@@ -27,6 +27,8 @@ type memory struct {
 	// Unconfirmed holds the durable messages whose acknowledgement the broker may not have read: number (2 bytes) and hash
 	// (8 bytes), big endian, oldest first.
 	Unconfirmed []byte `json:"unconfirmed,omitempty"`
+	// Cut: there were more of them before these.
+	Cut bool `json:"cut,omitempty"`
 }
 
 func readMemory(cursor []byte, broker, client string) (m memory, err error) {
@@ -63,15 +65,17 @@ type ledger struct {
 	over       bool   // all repetitions have come on this connection
 	open       int    // deliveries before this one are acknowledged on the present connection
 	came       int    // messages of QoS 1 on the present connection
+	next       int    // where the next repetition is looked for
+	cut        bool   // older deliveries were forgotten: repetitions that nobody knows may come first
 }
 
 const (
-	maxDeliveries = 20_000 // more than a window holds
+	maxDeliveries = 65_535 // a broker has no more numbers, and can let so many wait in the network
 	maxDurable    = 500    // so many of the latest are in the cursor
 )
 
 func newLedger(m memory) ledger {
-	l := ledger{cycles: m.Cycles}
+	l := ledger{cycles: m.Cycles, cut: m.Cut}
 	if !m.Cycles {
 		return l // nobody knows any more which of them were acknowledged
 	}
@@ -81,8 +85,11 @@ func newLedger(m memory) ledger {
 	return l
 }
 
+// durable is the first delivery that goes into the cursor: all that is not acknowledged, at least.
+func (l *ledger) durable() int { return max(0, min(l.open, len(l.deliveries)-maxDurable)) }
+
 func (l *ledger) bytes() []byte {
-	latest := l.deliveries[max(0, min(l.open, len(l.deliveries)-maxDurable)):] // all that is not acknowledged, at least
+	latest := l.deliveries[l.durable():]
 	out := make([]byte, 0, 10*len(latest))
 	for _, d := range latest {
 		out = binary.BigEndian.AppendUint16(out, d.id)
@@ -94,13 +101,14 @@ func (l *ledger) bytes() []byte {
 // connected starts a new connection. Without the old session nothing will be repeated. What was acknowledged on the old
 // connection is kept only if its number still proves something.
 func (l *ledger) connected(sessionPresent bool) {
-	l.over, l.last, l.open, l.came = false, 0, 0, 0
+	l.over, l.last, l.open, l.came, l.next = false, 0, 0, 0, 0
 	if !sessionPresent {
 		l.deliveries = nil
-		l.cycles = false
+		l.cycles, l.cut = false, false
 		return
 	}
 	if !l.cycles {
+		l.cut = true
 		l.deliveries = slices.DeleteFunc(l.deliveries, func(d delivery) bool { return d.acked > 0 })
 	}
 	for i := range l.deliveries {
@@ -119,29 +127,35 @@ func (l *ledger) repeats(m *mqttlink.Message, hash uint64) bool {
 	if l.over {
 		return false
 	}
-	for i := range l.deliveries {
+	for i := l.next; i < len(l.deliveries); i++ {
 		if d := &l.deliveries[i]; d.id == m.ID && d.hash == hash && d.acked == 0 && !d.repeated {
 			d.repeated = true
 			l.dropBefore(i)
 			return true
 		}
 	}
-	l.endRepetitions()
+	if !l.cut || l.next > 0 { // it was sent and never came; so was all that follows
+		l.endRepetitions()
+	}
 	return false
 }
 
 // dropBefore forgets what did not come again before the delivery at i did.
 func (l *ledger) dropBefore(i int) {
+	l.next = i + 1
+	if i > 0 && l.deliveries[i-1].repeated {
+		return // the usual case: nothing was left out
+	}
 	kept := slices.DeleteFunc(l.deliveries[:i:i], func(d delivery) bool { return d.acked == 0 && !d.repeated })
 	if len(kept) < i {
-		l.deliveries, l.open = append(kept, l.deliveries[i:]...), 0
+		l.deliveries, l.open, l.next = append(kept, l.deliveries[i:]...), 0, len(kept)+1
 	}
 }
 
 // endRepetitions forgets what did not come again: the broker had read its acknowledgement.
 func (l *ledger) endRepetitions() {
 	if !l.over {
-		l.over, l.open = true, 0
+		l.over, l.open, l.next, l.cut = true, 0, 0, false
 		l.deliveries = slices.DeleteFunc(l.deliveries, func(d delivery) bool { return d.acked == 0 && !d.repeated })
 	}
 }
@@ -163,13 +177,16 @@ func (l *ledger) observe(m *mqttlink.Message) {
 // add notes messages that are durable now and not acknowledged yet.
 func (l *ledger) add(d []delivery) {
 	l.deliveries = append(l.deliveries, d...)
-	l.drop(len(l.deliveries) - maxDeliveries)
+	if n := len(l.deliveries) - maxDeliveries; n > 0 {
+		l.drop(n)
+		l.cut = true
+	}
 }
 
 // drop forgets the oldest n.
 func (l *ledger) drop(n int) {
 	if n > 0 {
-		l.deliveries, l.open = l.deliveries[n:], max(0, l.open-n)
+		l.deliveries, l.open, l.next = l.deliveries[n:], max(0, l.open-n), max(0, l.next-n)
 	}
 }
 

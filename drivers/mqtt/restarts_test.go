@@ -57,14 +57,17 @@ func TestFiftyBrokerRestartsUnderLoadLoseAndDoubleNothing(t *testing.T) {
 }
 
 func testFiftyBrokerRestarts(t *testing.T, version string) {
-	const restarts = 50
+	restarts := 50
+	if version != "version: 5" {
+		restarts = 20 // the same code above the library
+	}
 	b := realparts.Mosquitto(t, realparts.MosquittoOptions{MaxInflight: 500})
 	p := newPlant(t)
 	stopDriver := p.start(section(b, version+"\nbatch: 100"))
 	p.awaitOK()
 	var stop atomic.Bool
 	var working sync.WaitGroup
-	presses := make([]*press, 4)
+	presses := make([]*press, 2)
 	for i := range presses {
 		presses[i] = &press{topic: fmt.Sprintf("line/%d/counts", i), sent: map[int]int{}}
 		working.Go(func() { presses[i].run(t, b, &stop) })
@@ -109,7 +112,12 @@ func numberOf(s signal.Signal) int {
 // account compares what became durable with what was published, number by number.
 func (p *plant) account(presses []*press, restarts int) {
 	p.t.Helper()
-	published, durable, again, lost, doubled := 0, 0, 0, 0, 0
+	published, durable, again, lost, doubled, told := 0, 0, 0, 0, 0, 0
+	wrong := func(format string, args ...any) {
+		if told++; told <= 10 {
+			p.t.Errorf(format, args...)
+		}
+	}
 	for _, x := range presses {
 		times, last := map[int]int{}, 0
 		for _, s := range p.signals {
@@ -118,7 +126,7 @@ func (p *plant) account(presses []*press, restarts int) {
 			}
 			n := numberOf(s)
 			if n < last {
-				p.t.Errorf("%s: number %d after %d", x.topic, n, last)
+				wrong("%s: number %d after %d", x.topic, n, last)
 			}
 			times[n]++
 			last = n
@@ -129,14 +137,17 @@ func (p *plant) account(presses []*press, restarts int) {
 			switch got := times[n]; {
 			case got == 0:
 				lost++
-				p.t.Errorf("%s: number %d is lost", x.topic, n)
+				wrong("%s: number %d is lost", x.topic, n)
 			case got > allowed:
 				doubled++
-				p.t.Errorf("%s: number %d, sent %d times, is durable %d times", x.topic, n, allowed, got)
+				wrong("%s: number %d, sent %d times, is durable %d times", x.topic, n, allowed, got)
 			}
 			durable += times[n]
 		}
 		published += x.published
+	}
+	if told > 10 {
+		p.t.Errorf("and %d more", told-10)
 	}
 	p.t.Logf("restarts=%d published=%d (%d of them sent again by their publisher) durable=%d lost=%d doubled=%d", restarts, published, again, durable, lost, doubled)
 }

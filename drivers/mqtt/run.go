@@ -268,7 +268,8 @@ func (r *run) store(ctx context.Context, batch []mqttlink.Message) bool {
 	if batch != nil && len(signals) == 0 {
 		return true // nothing to keep: to acknowledge is enough
 	}
-	r.memory.Cycles, r.memory.Unconfirmed, r.memory.Seen = r.ledger.cycles, r.ledger.bytes(), time.Now().UTC().Truncate(time.Second)
+	r.memory.Cycles, r.memory.Unconfirmed, r.memory.Cut = r.ledger.cycles, r.ledger.bytes(), r.ledger.cut || r.ledger.durable() > 0
+	r.memory.Seen = time.Now().UTC().Truncate(time.Second)
 	cursor, err := json.Marshal(r.memory)
 	if err != nil {
 		panic(err) // strings and bytes only

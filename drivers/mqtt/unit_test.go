@@ -143,6 +143,25 @@ func TestRepetitionsAreToldFromNews(t *testing.T) {
 		t.Error("a broker that takes the lowest free number was taken for one that counts upward")
 	}
 
+	l = ledger{cycles: true} // so many that the cursor has not room for all: the oldest are news, the others are not
+	l.connected(true)
+	var many []mqttlink.Message
+	for i := range maxDurable + 2 {
+		many = append(many, msg(uint16(i+1), false, fmt.Sprint(i)))
+	}
+	take(&l, many...)
+	var ids []uint16
+	for _, m := range many {
+		ids = append(ids, m.ID)
+	}
+	l.acknowledged(ids, 0)
+	for i := range many {
+		many[i].Dup = true
+	}
+	after := newLedger(memory{Cycles: true, Unconfirmed: l.bytes(), Cut: l.durable() > 0})
+	after.connected(true)
+	expect(take(&after, append(many, msg(maxDurable+3, true, "lost on the way"), msg(9, true, "8"))...), "0 1 lost on the way 8")
+
 	l = ledger{cycles: true} // acknowledged, the broker counts upward: the acknowledgement was lost with the connection
 	l.connected(true)
 	expect(take(&l, msg(7, false, "x"), msg(8, false, "x"), msg(9, false, "x")), "x x x")
@@ -154,6 +173,36 @@ func TestRepetitionsAreToldFromNews(t *testing.T) {
 		expect(take(l, msg(8, true, "x"), msg(9, true, "x"), msg(10, false, "x"), msg(8, true, "x")), "x x")
 		l.connected(false)
 		expect(take(l, msg(9, true, "x")), "x")
+	}
+}
+
+// A broker that ends slowly lets as many acknowledgements go unread as there are numbers.
+func TestAsManyRepetitionsAsThereAreNumbersAreRecognised(t *testing.T) {
+	l := ledger{cycles: true}
+	l.connected(true)
+	message := func(i int, dup bool) (*mqttlink.Message, uint64) {
+		m := &mqttlink.Message{Topic: "x", Payload: fmt.Append(nil, i), ID: uint16(i%65535 + 1), QoS: 1, Dup: dup}
+		return m, hash(m)
+	}
+	const n = maxDeliveries
+	for from := 0; from < n; from += 1000 {
+		var added []delivery
+		var ids []uint16
+		for i := from; i < min(from+1000, n); i++ {
+			m, h := message(i, false)
+			if l.repeats(m, h) {
+				t.Fatalf("message %d is taken for a repetition", i)
+			}
+			added, ids = append(added, delivery{id: m.ID, hash: h}), append(ids, m.ID)
+		}
+		l.add(added)
+		l.acknowledged(ids, uint64(from))
+	}
+	l.connected(true)
+	for i := range n {
+		if m, h := message(i, true); !l.repeats(m, h) {
+			t.Fatalf("message %d is not recognised", i)
+		}
 	}
 }
 
