@@ -87,6 +87,9 @@ func (s *source) Run(ctx context.Context, cursor []byte, emit signal.Emit) error
 		if err != nil && ctx.Err() == nil {
 			s.failed(err)
 			next = time.Now().Add(rand.N(min(firstWait<<min(attempt, 10), longestWait)) + firstWait)
+			if refusedLogin(err) {
+				next = next.Add(loginWait)
+			}
 			attempt++
 		} else {
 			attempt = 0
@@ -195,6 +198,14 @@ func (s *source) forget(st store, feeds []*feed) {
 		f.ready = false
 		clear(f.raised)
 	}
+}
+
+// loginWait keeps the server from locking a user out whose password is wrong.
+const loginWait = 30 * time.Second
+
+func refusedLogin(err error) bool {
+	var own *problemError
+	return errors.As(err, &own) && own.problem.Code == "login_refused"
 }
 
 // failed shows that there is no connection.

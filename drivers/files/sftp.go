@@ -146,8 +146,10 @@ func (c *SFTP) connect(ctx context.Context, auth []ssh.AuthMethod, family []stri
 	conn.SetDeadline(deadline)
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
 	var shown error
+	known := false
 	config := &ssh.ClientConfig{User: c.User, Auth: auth, HostKeyAlgorithms: family, HostKeyCallback: func(_ string, _ net.Addr, key ssh.PublicKey) error {
 		shown = c.check(key)
+		known = shown == nil
 		return shown
 	}}
 	inner, channels, requests, err := ssh.NewClientConn(conn, c.Address, config)
@@ -157,7 +159,7 @@ func (c *SFTP) connect(ctx context.Context, auth []ssh.AuthMethod, family []stri
 		switch {
 		case shown != nil:
 			return nil, shown
-		case strings.Contains(err.Error(), "unable to authenticate"):
+		case known && (strings.Contains(err.Error(), "unable to authenticate") || strings.Contains(err.Error(), "unexpected message type")):
 			return nil, problem("login_refused", c.User, fmt.Sprintf("the SFTP server refuses user %q: %v", c.User, err), "check user and password or key with the server's administrator")
 		}
 		return nil, problem("no_session", c.Address, "no SSH session: "+err.Error(), "check that the address is that of an SFTP server")
