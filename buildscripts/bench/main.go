@@ -75,11 +75,13 @@ var parts = []part{
 	{"outage", "Outage: all messages while the hub is down, then the hub comes up", outage},
 	{"kills", "Kill -9 of the agent at 30 % of publishing and at half of the drain", kills},
 	{"million", "Backlog of a million messages over MQTT: the agent's memory while it fills and drains", million},
+	{"sql", "MES rows from PostgreSQL until durable, against the same library that only counts", sqlRows},
+	{"opcua", "OPC UA values until durable, against the same library that only counts; 10,000 tags at 1/s", opcuaValues},
 	{"latency", "Idle line: single facts, from the commit at the agent to the hub's acknowledgement", latency},
 }
 
 // ofProcesses are the parts that run plantagent and synchub.
-var ofProcesses = []string{"line", "outage", "kills", "million", "latency"}
+var ofProcesses = []string{"line", "outage", "kills", "million", "sql", "latency"}
 
 func partNames() (names []string) {
 	for _, p := range parts {
