@@ -25,6 +25,7 @@ import (
 	"github.com/linekeeper/linekeeper/agent"
 	sig "github.com/linekeeper/linekeeper/agent/signal"
 	"github.com/linekeeper/linekeeper/cmd/config"
+	"github.com/linekeeper/linekeeper/drivers/files"
 	"github.com/linekeeper/linekeeper/drivers/mes"
 	"github.com/linekeeper/linekeeper/drivers/mqtt"
 	"github.com/linekeeper/linekeeper/drivers/opcua"
@@ -35,7 +36,9 @@ import (
 var version = "dev"
 
 // drivers is every driver in this binary.
-func drivers() []sig.Kind { return []sig.Kind{opcua.Kind, mqtt.Kind, mes.Kind, rest.Kind, sparkplug.Kind} }
+func drivers() []sig.Kind {
+	return []sig.Kind{opcua.Kind, mqtt.Kind, mes.Kind, rest.Kind, sparkplug.Kind, files.Kind}
+}
 
 // Exit codes of every command but status.
 const (
@@ -47,26 +50,29 @@ const (
 type cli struct {
 	Config string `short:"c" default:"${config}" env:"PLANTAGENT_CONFIG" help:"Configuration file." placeholder:"FILE"`
 
-	Init      initCmd    `cmd:"" help:"Lead from nothing to a first fact: ask, look at the sources, write the configuration, try it."`
-	Run       runCmd     `cmd:"" help:"Run the agent in this window until Ctrl-C."`
-	Check     checkCmd   `cmd:"" help:"Check the configuration without touching the network."`
-	Status    statusCmd  `cmd:"" help:"Say how the running agent is. Exit code: 0 ok, 1 degraded, 2 offline and buffering, 3 losing data, 4 not running."`
-	Trust     trustCmd   `cmd:"" help:"List the OPC UA server certificates that were refused, or trust one by its fingerprint."`
-	Token     tokenCmd   `cmd:"" help:"Print the token for the admin's part of the agent's page."`
-	Trace     traceCmd   `cmd:"" help:"Show live what the rules make of each value, and why."`
-	Record    recordCmd  `cmd:"" help:"Let the agent record what its rules are given, to try a change of the rules on it."`
-	Replay    replayCmd  `cmd:"" help:"Run a recording through changed rules and print how the facts differ. Exit code: 0 they do not, 1 they do."`
-	Drill     drillCmd   `cmd:"" help:"Show that nothing is lost and nothing doubled: run the agent through disasters on a copy of the configuration."`
-	Buffer    bufferCmd  `cmd:"" help:"Look into the buffer, check it, and carry its records to the hub by hand."`
-	Salvage   salvageCmd `cmd:"" name:"salvage-segment" hidden:"" passthrough:"" help:"Read a damaged buffer file; the agent starts it."`
-	Drilled   drilledCmd `cmd:"" name:"drill-agent" hidden:"" help:"The agent that a drill runs."`
-	Sample    sampleCmd  `cmd:"" help:"Print a commented configuration to start from."`
-	Install   installCmd `cmd:"" help:"Install the agent as a service of this machine."`
-	Start     startCmd   `cmd:"" help:"Start the service."`
-	Stop      stopCmd    `cmd:"" help:"Stop the service."`
-	Uninstall removeCmd  `cmd:"" help:"Stop and remove the service; configuration and data stay."`
-	Service   runSvcCmd  `cmd:"" hidden:"" help:"Run under the service manager."`
-	Version   versionCmd `cmd:"" help:"Print the version."`
+	Init      initCmd     `cmd:"" help:"Lead from nothing to a first fact: ask, look at the sources, write the configuration, try it."`
+	Run       runCmd      `cmd:"" help:"Run the agent in this window until Ctrl-C."`
+	Check     checkCmd    `cmd:"" help:"Check the configuration without touching the network."`
+	Status    statusCmd   `cmd:"" help:"Say how the running agent is. Exit code: 0 ok, 1 degraded, 2 offline and buffering, 3 losing data, 4 not running."`
+	Doctor    doctorCmd   `cmd:"" help:"Go the way to each source and to the hub step by step and say which side refuses, and why. Exit code: 0 all works, 1 something does not."`
+	Discover  discoverCmd `cmd:"" help:"Ask what is at an address how it can be reached, and print the configuration for it."`
+	Browse    browseCmd   `cmd:"" help:"List what a source has to offer: nodes, tables, topics."`
+	Trust     trustCmd    `cmd:"" help:"List the OPC UA server certificates that were refused, or trust one by its fingerprint."`
+	Token     tokenCmd    `cmd:"" help:"Print the token for the admin's part of the agent's page."`
+	Trace     traceCmd    `cmd:"" help:"Show live what the rules make of each value, and why."`
+	Record    recordCmd   `cmd:"" help:"Let the agent record what its rules are given, to try a change of the rules on it."`
+	Replay    replayCmd   `cmd:"" help:"Run a recording through changed rules and print how the facts differ. Exit code: 0 they do not, 1 they do."`
+	Drill     drillCmd    `cmd:"" help:"Show that nothing is lost and nothing doubled: run the agent through disasters on a copy of the configuration."`
+	Buffer    bufferCmd   `cmd:"" help:"Look into the buffer, check it, and carry its records to the hub by hand."`
+	Salvage   salvageCmd  `cmd:"" name:"salvage-segment" hidden:"" passthrough:"" help:"Read a damaged buffer file; the agent starts it."`
+	Drilled   drilledCmd  `cmd:"" name:"drill-agent" hidden:"" help:"The agent that a drill runs."`
+	Sample    sampleCmd   `cmd:"" help:"Print a commented configuration to start from."`
+	Install   installCmd  `cmd:"" help:"Install the agent as a service of this machine."`
+	Start     startCmd    `cmd:"" help:"Start the service."`
+	Stop      stopCmd     `cmd:"" help:"Stop the service."`
+	Uninstall removeCmd   `cmd:"" help:"Stop and remove the service; configuration and data stay."`
+	Service   runSvcCmd   `cmd:"" hidden:"" help:"Run under the service manager."`
+	Version   versionCmd  `cmd:"" help:"Print the version."`
 }
 
 type env struct {

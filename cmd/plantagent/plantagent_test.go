@@ -70,7 +70,7 @@ func TestHelpOfEveryCommandHasAnExample(t *testing.T) {
 	if code != 0 || !strings.Contains(out, "Example: plantagent ") {
 		t.Errorf("code %d:\n%s", code, out)
 	}
-	for _, name := range []string{"run", "check", "status", "trust", "sample", "install", "start", "stop", "uninstall", "service", "version"} {
+	for _, name := range []string{"run", "check", "status", "doctor", "discover", "browse", "trust", "sample", "install", "start", "stop", "uninstall", "service", "version"} {
 		code, out, _ := call(name, "--help")
 		if code != 0 || !strings.Contains(out, "Example:\n\n    plantagent "+name) {
 			t.Errorf("help of %s, code %d:\n%s", name, code, out)

@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"path/filepath"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -16,11 +18,12 @@ import (
 type trustCmd struct {
 	Source      string `arg:"" optional:"" help:"Name of the OPC UA source."`
 	Fingerprint string `arg:"" optional:"" help:"SHA-256 fingerprint (or its first 8 digits or more) of the certificate to trust; without it the refused ones are listed."`
+	Own         bool   `help:"Show the agent's own certificate instead, which the server has to trust, with its PEM text to be carried there."`
 	JSON        bool   `help:"Print JSON."`
 }
 
 func (trustCmd) Help() string {
-	return examples("Compare the fingerprint with the one that the machine shows before you trust it. A running agent connects within seconds.", "plantagent trust", "plantagent trust press1 4f1c09ab")
+	return examples("Compare the fingerprint with the one that the machine shows before you trust it. A running agent connects within seconds.", "plantagent trust", "plantagent trust press1 4f1c09ab", "plantagent trust press1 --own")
 }
 
 // refused are the certificates of one source that wait for a decision.
@@ -47,7 +50,12 @@ func (t trustCmd) Run(e *env) error {
 	if err != nil {
 		return err
 	}
-	if t.Fingerprint != "" {
+	switch {
+	case t.Own && t.Fingerprint != "":
+		return errors.New("--own shows a certificate, a fingerprint trusts one: leave one of them out")
+	case t.Own:
+		return t.own(e, folders)
+	case t.Fingerprint != "":
 		return t.trust(e, folders[0].dir)
 	}
 	list := []refused{}
@@ -98,6 +106,52 @@ func (t trustCmd) trust(e *env, dir string) error {
 		return json.NewEncoder(e.out).Encode(map[string]string{"source": t.Source, "trusted": t.Fingerprint})
 	}
 	fmt.Fprintf(e.out, "source %s trusts %s now\n", t.Source, t.Fingerprint)
+	return nil
+}
+
+// ownCertificate is the agent's certificate for one source.
+type ownCertificate struct {
+	Source      string    `json:"source"`
+	File        string    `json:"file"`
+	Subject     string    `json:"subject"`
+	URI         string    `json:"application_uri"`
+	Hosts       []string  `json:"hosts"`
+	Fingerprint string    `json:"fingerprint"`
+	Thumbprint  string    `json:"sha1"`
+	NotAfter    time.Time `json:"not_after"`
+	Next        bool      `json:"next"`
+	PEM         string    `json:"pem"`
+}
+
+func (t trustCmd) own(e *env, folders []trustFolder) error {
+	list := []ownCertificate{}
+	for _, f := range folders {
+		found, err := opcua.Own(f.dir)
+		if errors.Is(err, fs.ErrNotExist) {
+			fmt.Fprintf(e.err, "source %s has no certificate of its own yet: run `plantagent doctor %s` or start the agent\n", f.source, f.source)
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("source %q: %w", f.source, err)
+		}
+		for _, c := range found {
+			list = append(list, ownCertificate{f.source, c.File, c.Subject, c.ApplicationURI, c.Hosts, c.Fingerprint, c.Thumbprint, c.NotAfter, c.Next, c.PEM})
+		}
+	}
+	if t.JSON {
+		return printJSON(e.out, list)
+	}
+	for _, c := range list {
+		which := "in use"
+		if c.Next {
+			which = "the next one, to be trusted in time"
+		}
+		fmt.Fprintf(e.out, "source           %s (%s)\nsubject          %s\napplication URI  %s\nhosts            %s\nvalid until      %s\nSHA-1            %s\nSHA-256          %s\nfile             %s\n%s\n",
+			c.Source, which, c.Subject, c.URI, strings.Join(c.Hosts, ", "), c.NotAfter.Local().Format(time.DateOnly), c.Thumbprint, c.Fingerprint, c.File, c.PEM)
+	}
+	if len(list) == 0 {
+		return exitError(exitFailed)
+	}
 	return nil
 }
 

@@ -245,3 +245,47 @@ func writeFile(path string, content []byte, mode os.FileMode) error {
 	}
 	return nil
 }
+
+// OwnCertificate is the certificate that the agent shows to one server.
+type OwnCertificate struct {
+	// File is where it lies, PEM what it is, for the server's list of trusted clients.
+	File, PEM string
+	Subject   string
+	// ApplicationURI and Hosts are whom it is for.
+	ApplicationURI string
+	Hosts          []string
+	// Fingerprint is its SHA-256, Thumbprint its SHA-1, in hexadecimal digits.
+	Fingerprint string
+	Thumbprint  string
+	NotBefore   time.Time
+	NotAfter    time.Time
+	// Next says that it is the successor, which the agent uses once the server accepts it.
+	Next bool
+}
+
+// Own returns the certificate in a source's folder, and its successor where there is one. Before the first start there is none:
+// the error wraps os.ErrNotExist.
+func Own(dir string) ([]OwnCertificate, error) {
+	var list []OwnCertificate
+	for _, next := range []bool{false, true} {
+		file, _ := ownFiles(dir)
+		if next {
+			file, _ = nextFiles(dir)
+		}
+		der, err := readDER(file)
+		if next && errors.Is(err, os.ErrNotExist) {
+			break
+		}
+		if err != nil {
+			return nil, fmt.Errorf("read the agent's certificate: %w", err)
+		}
+		c, err := x509.ParseCertificate(der)
+		if err != nil {
+			return nil, fmt.Errorf("read the agent's certificate %q: %w", file, err)
+		}
+		list = append(list, OwnCertificate{File: file, PEM: string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})),
+			Subject: subject(c), ApplicationURI: uriOf(c), Hosts: names(c), Fingerprint: fingerprint(der), Thumbprint: thumbprint(der),
+			NotBefore: c.NotBefore, NotAfter: c.NotAfter, Next: next})
+	}
+	return list, nil
+}
