@@ -71,6 +71,7 @@ var parts = []part{
 		}
 		return err
 	}},
+	{"mqtt", "MQTT driver: a night's queue made durable and acknowledged, against the client library that only counts", mqttDriver},
 	{"line", "Whole line: MQTT QoS 1 through Mosquitto to the hub's acknowledgement, every message durable on the way", wholeLine},
 	{"outage", "Outage: all messages while the hub is down, then the hub comes up", outage},
 	{"kills", "Kill -9 of the agent at 30 % of publishing and at half of the drain", kills},

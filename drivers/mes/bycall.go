@@ -105,8 +105,9 @@ func (p *poller) fetchCall(ctx context.Context, s *statement) ([]row, error) {
 		}
 	}
 	var out []row
+	into := p.scanner(0)
 	for rows.Next() {
-		r, err := p.scan(rows, 0)
+		r, err := into.scan(rows)
 		if err != nil {
 			return nil, err
 		}

@@ -47,7 +47,7 @@ type Query struct {
 	TimeColumn  string        `yaml:"time_column"`  // becomes the signal's source time
 	Poll        time.Duration `yaml:"poll"`         // default 1s
 	Start       string        `yaml:"start"`        // "beginning" (default), "end"
-	Batch       int           `yaml:"batch"`        // rows; default 500
+	Batch       int           `yaml:"batch"`        // rows; default 2000
 	GapWait     time.Duration `yaml:"gap_wait"`     // default 10m
 	Overlap     time.Duration `yaml:"overlap"`      // default 10m
 	OverlapRows int64         `yaml:"overlap_rows"` // for a version that is a number; default 10000
@@ -157,7 +157,7 @@ func (q *Query) fill() {
 	}
 	setDefault(&q.Poll, time.Second)
 	setDefault(&q.Start, "beginning")
-	setDefault(&q.Batch, 500)
+	setDefault(&q.Batch, 2000)
 	setDefault(&q.GapWait, 10*time.Minute)
 	setDefault(&q.Overlap, 10*time.Minute)
 	setDefault(&q.OverlapRows, 10_000)

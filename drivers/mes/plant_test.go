@@ -226,13 +226,17 @@ func TestOnRealDatabases(t *testing.T) {
 
 func newLab(t *testing.T, driver string) *lab {
 	t.Helper()
-	l := &lab{driver: driver}
+	return newLabOn(t, driver, map[string]*realparts.Database{"postgres": servers.postgres, "mysql": servers.mysql}[driver])
+}
+
+// newLabOn makes an empty database on a server.
+func newLabOn(t testing.TB, driver string, server *realparts.Database) *lab {
+	t.Helper()
+	l := &lab{driver: driver, server: server}
 	name := driver
 	switch driver {
 	case "postgres":
-		l.server, name = servers.postgres, "pgx"
-	case "mysql":
-		l.server = servers.mysql
+		name = "pgx"
 	case "sqlite":
 		l.dsn = filepath.Join(t.TempDir(), "mes.db")
 		if err := os.WriteFile(l.dsn, nil, 0o600); err != nil {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/linekeeper/linekeeper/agent/signal"
@@ -17,6 +18,7 @@ type poller struct {
 	book  *book
 	query *Query
 
+	ahead   *portion // what was found while the last portion was made durable
 	answers *Answers // the rows are answers to work orders; nil for others
 	ready   bool     // the table was looked at and the stored state read
 	columns []column
@@ -52,6 +54,23 @@ type row struct {
 	payload []byte
 }
 
+// portion is what one poll has found.
+type portion struct {
+	rows    []row
+	signals []signal.Signal
+	more    bool
+	err     error
+}
+
+// look finds the next portion.
+func (p *poller) look(ctx context.Context) *portion {
+	var f portion
+	if f.rows, f.more, f.err = p.finder.find(ctx, p); f.err == nil {
+		f.signals = p.signals(f.rows)
+	}
+	return &f
+}
+
 // step does one poll.
 func (p *poller) step(ctx context.Context) (more bool, err error) {
 	if !p.ready {
@@ -62,29 +81,42 @@ func (p *poller) step(ctx context.Context) (more bool, err error) {
 	}
 	defer func() {
 		if err != nil {
-			p.ready = false // the durable state decides where to go on
+			p.ready, p.ahead = false, nil // the durable state decides where to go on
 		}
 	}()
+	if p.ahead != nil {
+		f := p.ahead
+		p.ahead = nil
+		return p.store(ctx, f)
+	}
 	if err := p.settle(ctx); err != nil {
 		return false, err
 	}
-	rows, more, err := p.finder.find(ctx, p)
-	if err != nil || len(rows) == 0 {
-		return more, err
+	return p.store(ctx, p.look(ctx))
+}
+
+// store makes a portion durable. Where nothing has to be told to the database afterwards, the next portion is looked for
+// meanwhile; should it fail, or this one, what was found ahead is forgotten.
+func (p *poller) store(ctx context.Context, f *portion) (more bool, err error) {
+	if f.err != nil || len(f.rows) == 0 {
+		return f.more, f.err
 	}
 	if p.query.Mark != nil {
-		for _, r := range rows {
+		for _, r := range f.rows {
 			p.state.Unmarked = append(p.state.Unmarked, r.key)
 		}
 	}
-	signals, err := p.signals(rows)
+	state := encodeState(p.state)
+	var looking sync.WaitGroup
+	if f.more && p.query.Mark == nil && p.query.Change != "outbox" && p.query.Change != "call" {
+		looking.Go(func() { p.ahead = p.look(ctx) })
+	}
+	err = p.book.commitEncoded(ctx, p.query.Tag, state, f.signals)
+	looking.Wait()
 	if err != nil {
 		return false, err
 	}
-	if err := p.book.commit(ctx, p.query.Tag, p.state, signals); err != nil {
-		return false, err
-	}
-	return more, p.settle(ctx)
+	return f.more, p.settle(ctx)
 }
 
 // settle tells the database what is durable, where the query's way of finding changes needs that.
@@ -240,8 +272,9 @@ func (p *poller) fetch(ctx context.Context, s *statement, extra int) ([]row, err
 	}
 	defer rows.Close()
 	var out []row
+	into := p.scanner(extra)
 	for rows.Next() {
-		r, err := p.scan(rows, extra)
+		r, err := into.scan(rows)
 		if err != nil {
 			return nil, err
 		}
@@ -250,25 +283,35 @@ func (p *poller) fetch(ctx context.Context, s *statement, extra int) ([]row, err
 	return out, rows.Err()
 }
 
-func (p *poller) scan(rows *sql.Rows, extra int) (row, error) {
-	raw := make([]any, len(p.columns))
-	texts := make([]sql.NullString, extra)
-	into := make([]any, 0, extra+len(raw))
-	for i := range texts {
-		into = append(into, &texts[i])
+// scanner takes the rows of one statement.
+type scanner struct {
+	*poller
+	raw   []any
+	texts []sql.NullString
+	into  []any
+}
+
+func (p *poller) scanner(extra int) *scanner {
+	x := &scanner{poller: p, raw: make([]any, len(p.columns)), texts: make([]sql.NullString, extra)}
+	for i := range x.texts {
+		x.into = append(x.into, &x.texts[i])
 	}
-	for i := range raw {
-		into = append(into, &raw[i])
+	for i := range x.raw {
+		x.into = append(x.into, &x.raw[i])
 	}
-	if err := rows.Scan(into...); err != nil {
+	return x
+}
+
+func (p *scanner) scan(rows *sql.Rows) (row, error) {
+	if err := rows.Scan(p.into...); err != nil {
 		return row{}, err
 	}
-	r := row{values: make(map[string]any, len(raw))}
-	for _, t := range texts {
+	r := row{values: make(map[string]any, len(p.raw)), key: make([]any, 0, len(p.query.Key))}
+	for _, t := range p.texts {
 		r.extra = append(r.extra, t.String)
 	}
 	for i, c := range p.columns {
-		v, err := c.value(raw[i], p.zone)
+		v, err := c.value(p.raw[i], p.zone)
 		if err != nil {
 			return row{}, err
 		}
@@ -280,7 +323,7 @@ func (p *poller) scan(rows *sql.Rows, extra int) (row, error) {
 	return r, nil
 }
 
-func (p *poller) signals(rows []row) ([]signal.Signal, error) {
+func (p *poller) signals(rows []row) []signal.Signal {
 	out := make([]signal.Signal, len(rows))
 	now := time.Now()
 	table := p.query.Table
@@ -296,12 +339,12 @@ func (p *poller) signals(rows []row) ([]signal.Signal, error) {
 		if p.answers != nil {
 			p.answers.complete(r.values)
 		}
-		out[i].Value, out[i].Payload = r.values, payload(r.values)
+		out[i].Value, out[i].Payload = r.values, payload(r.values, p.columns)
 		if t, ok := r.values[p.query.TimeColumn].(time.Time); ok {
 			out[i].SourceTime = t
 		}
 	}
-	return out, nil
+	return out
 }
 
 // texts runs a statement that returns one row of texts; NULL is empty.

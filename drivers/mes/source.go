@@ -243,10 +243,19 @@ func (b *book) part(section string, state any) (bool, error) {
 // commit makes signals and the new state of a part durable together. It repeats until that is done; the only error is the
 // context's.
 func (b *book) commit(ctx context.Context, section string, state any, signals []signal.Signal) error {
+	return b.commitEncoded(ctx, section, encodeState(state), signals)
+}
+
+func encodeState(state any) json.RawMessage {
 	raw, err := json.Marshal(state)
 	if err != nil {
 		panic(err) // states are made of texts and numbers
 	}
+	return raw
+}
+
+// commitEncoded is commit with a state that may change meanwhile.
+func (b *book) commitEncoded(ctx context.Context, section string, raw json.RawMessage, signals []signal.Signal) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	parts := make(map[string]json.RawMessage, len(b.parts)+1)

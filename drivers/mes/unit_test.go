@@ -26,7 +26,7 @@ func TestSampleIsAValidConfiguration(t *testing.T) {
 		p := newPlant(t)
 		s := p.make(text).(*source)
 		q := s.config.Queries[0]
-		if q.Poll != time.Second || q.Batch != 500 || q.GapWait != 10*time.Minute || q.Overlap != 10*time.Minute || q.OverlapRows != 10_000 {
+		if q.Poll != time.Second || q.Batch != 2000 || q.GapWait != 10*time.Minute || q.Overlap != 10*time.Minute || q.OverlapRows != 10_000 {
 			t.Errorf("%s: the defaults in the text are not those of the code: %+v", name, q)
 		}
 		if name == "with everything" && (s.config.WorkOrders == nil || s.config.WorkOrders.Answers.Tag != "work_order_answer" || q.Mark == nil) {

@@ -5,7 +5,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -185,12 +187,21 @@ func parseTime(text string, zone *time.Location) (time.Time, bool) {
 
 func parseLayout(text string, zone *time.Location) (time.Time, string) {
 	for _, layout := range timeLayouts {
+		if len(text) > 10 && len(layout) > 10 && text[10] != layout[10] {
+			continue // a failed attempt costs more than all other work on a value
+		}
+		if len(text) > 19 && zoned(text[19:]) != strings.HasPrefix(strings.TrimSpace(layout[min(19, len(layout)):]), "Z") {
+			continue
+		}
 		if t, err := time.ParseInLocation(layout, text, zone); err == nil {
 			return t, layout
 		}
 	}
 	return time.Time{}, ""
 }
+
+// zoned reports whether what follows the seconds has a zone.
+func zoned(rest string) bool { return strings.ContainsAny(rest, "+-Z") }
 
 // keyText writes key values so that no two keys look alike.
 func keyText(values []any) string {
@@ -219,13 +230,72 @@ func keyPart(v any) string {
 
 var escape = strings.NewReplacer(`\`, `\\`, `|`, `\|`, `,`, `\,`).Replace
 
-// payload is a row as JSON, for a person who has to look at it.
-func payload(row map[string]any) []byte {
-	var b bytes.Buffer
-	enc := json.NewEncoder(&b)
-	enc.SetEscapeHTML(false)
-	if err := enc.Encode(row); err != nil {
-		return []byte(fmt.Sprint(row))
+// payload is a row as JSON, for a person who has to look at it. It is made of every row, so it is made by hand. The columns
+// come in their order, what else the row has behind them.
+func payload(row map[string]any, columns []column) []byte {
+	b := append(make([]byte, 0, 32*(len(row)+1)), '{')
+	n := 0
+	for _, c := range columns {
+		if v, ok := row[c.name]; ok {
+			b = appendField(b, c.name, v)
+			n++
+		}
 	}
-	return bytes.TrimSuffix(b.Bytes(), []byte("\n"))
+	if n < len(row) {
+		for _, name := range slices.Sorted(maps.Keys(row)) {
+			if !slices.ContainsFunc(columns, func(c column) bool { return c.name == name }) {
+				b = appendField(b, name, row[name])
+			}
+		}
+	}
+	return append(b, '}')
+}
+
+func appendField(b []byte, name string, v any) []byte {
+	if len(b) > 1 {
+		b = append(b, ',')
+	}
+	return appendValue(append(appendText(b, name), ':'), v)
+}
+
+func appendValue(b []byte, v any) []byte {
+	switch v := v.(type) {
+	case nil:
+		return append(b, "null"...)
+	case bool:
+		return strconv.AppendBool(b, v)
+	case string:
+		return appendText(b, v)
+	case signal.Number:
+		if number(string(v)) {
+			return append(b, v...)
+		}
+		return appendText(b, string(v))
+	case time.Time:
+		return append(v.AppendFormat(append(b, '"'), time.RFC3339Nano), '"')
+	}
+	var text bytes.Buffer
+	enc := json.NewEncoder(&text)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(v); err != nil {
+		return appendText(b, fmt.Sprint(v))
+	}
+	return append(b, bytes.TrimSuffix(text.Bytes(), []byte("\n"))...)
+}
+
+func appendText(b []byte, text string) []byte {
+	for i := range len(text) {
+		if c := text[i]; c < ' ' || c == '"' || c == '\\' || c >= 0x80 {
+			var quoted bytes.Buffer
+			enc := json.NewEncoder(&quoted)
+			enc.SetEscapeHTML(false)
+			if enc.Encode(text) != nil {
+				return append(b, `""`...)
+			}
+			return append(b, bytes.TrimSuffix(quoted.Bytes(), []byte("\n"))...)
+		}
+	}
+	b = append(b, '"')
+	b = append(b, text...)
+	return append(b, '"')
 }
