@@ -136,6 +136,47 @@ rules:
 	}
 }
 
+// What comes late for an order that is over is confirmed at once: nothing of it would come any more.
+func TestLateCountsOfAnOrderThatIsOverAreConfirmedAtOnce(t *testing.T) {
+	l := newLine(t, rules(t, `
+rules:
+  - {name: order, rule: state, source: plc, tag: order, work_center: w}
+  - {name: good, rule: counter, source: plc, tag: good, counts: yield, work_center: w, unit: C62, hand_over: last, close: {every: 8h}}
+`))
+	l.say("order", "A")
+	l.say("good", "0")
+	l.say("order", "B")
+	l.say("good", "4")
+	if got, want := said(l.facts), "A started, B started, A +4"; got != want {
+		t.Errorf("facts are %s, want %s", got, want)
+	}
+}
+
+// Clocks of two machines differ: a change that seems to lie before the last value, or after the new one, still divides the step
+// into parts that add up.
+func TestChangesOutsideOfAStepsTimeDivideItAtItsEnds(t *testing.T) {
+	l := newLine(t, rules(t, `
+rules:
+  - {name: order, rule: state, source: mes, tag: order, work_center: w}
+  - {name: good, rule: counter, source: plc, tag: good, counts: yield, work_center: w, unit: C62, hand_over: by_time}
+`))
+	send := func(source, tag string, v any, second int) {
+		l.send(source, signal.Signal{Tag: tag, Value: v, SourceTime: noon.Add(time.Duration(second) * time.Second)})
+	}
+	send("mes", "order", "A", 0)
+	send("plc", "good", num("0"), 100)
+	send("mes", "order", "B", 40) // all of the step is B's
+	send("plc", "good", num("10"), 110)
+	send("mes", "order", "C", 200) // none of the step is C's
+	send("plc", "good", num("17"), 120)
+	send("mes", "order", "D", 125) // half and half
+	send("plc", "good", num("27"), 130)
+	l.tick(time.Minute)
+	if got, want := counted(l.facts), "B 10, B 7, C 5, D 5"; got != want {
+		t.Errorf("facts are %q, want %q", got, want)
+	}
+}
+
 // By time, a step over the end of a shift is divided at it.
 func TestHandOverByTimeDividesAtTheEndOfAShift(t *testing.T) {
 	l := newLine(t, rules(t, threeShifts+`
@@ -220,7 +261,7 @@ func TestSharesAddUpAndAreTrimmedExactly(t *testing.T) {
 		}
 		inForce := tr
 		h := &shareHub{spans: map[string][2]decimal.Decimal{}, sum: map[string]decimal.Decimal{}}
-		st, now, raw := memory{}, noon, rapid.Int64Range(1, 900).Draw(t, "first")
+		st, now, raw := memory{}, noon, rapid.SampledFrom([]int64{1, 7, 500, 980}).Draw(t, "first")
 		var pending []Fact // made before the hub was heard: its marks come first
 		count := func() {
 			raw, now = raw+rapid.Int64Range(0, 11).Draw(t, "step"), now.Add(time.Second)
