@@ -151,6 +151,28 @@ func TestWhatTakesBackIsNotAReport(t *testing.T) {
 	}
 }
 
+func TestSeveralTransactionsInAWrapperKeepTheirVerbs(t *testing.T) {
+	text := strings.TrimPrefix(string(load(t, "v0700_sync_performance.xml")), `<?xml version="1.0" encoding="UTF-8"?>`)
+	cancel := strings.NewReplacer("SyncOperations", "CancelOperations", "mes:Sync", "mes:Cancel").Replace(text)
+	confirm := strings.TrimPrefix(string(load(t, "v0700_confirm_rejected.xml")), `<?xml version="1.0" encoding="UTF-8"?>`)
+	d := read(t, []byte("<Messages>"+text+cancel+confirm+"</Messages>"), Options{})
+	if len(d.Records) != 8 || len(d.Answers) != 2 {
+		t.Fatalf("%d records, %d answers", len(d.Records), len(d.Answers))
+	}
+	if d.Records[0].Problem != nil || d.Records[4].Problem == nil || d.Records[4].Problem.Code != "not_a_report" || d.Records[0].Value["document"].(m)["message_id"] != "perf-1" {
+		t.Errorf("%+v, %+v", d.Records[0].Problem, d.Records[4].Problem)
+	}
+}
+
+func TestAJobOfOursTellsOrderAndOperation(t *testing.T) {
+	for id, want := range map[string][2]string{"WH/MO/12#0010": {"WH/MO/12", "0010"}, "WH/MO/12": {"WH/MO/12", ""}} {
+		d := read(t, []byte("<JobResponse><ID>1</ID><JobOrderID>"+id+"</JobOrderID><JobState>Running</JobState></JobResponse>"), Options{})
+		if v := d.Records[0].Value; v["order_no"] != want[0] || v["operation"] != want[1] || d.Answers[0].Value["order_no"] != want[0] {
+			t.Errorf("%s: %v", id, v)
+		}
+	}
+}
+
 func TestAnswersToWorkOrders(t *testing.T) {
 	rejected := string(load(t, "v0700_confirm_rejected.xml"))
 	acknowledge := string(load(t, "v0700_acknowledge.xml"))

@@ -37,6 +37,7 @@ func (b *builder) head(n *node, p place) {
 		kind = "response"
 	}
 	order, from := b.order(p)
+	_, job, _ := strings.Cut(n.get("JobOrderID"), jobSeparator)
 	state := n.kid("SegmentState", "JobState", "ResponseState").word()
 	b.m = map[string]any{
 		"document": b.document(), "kind": kind, "order_no": order, "order_from": from,
@@ -44,6 +45,7 @@ func (b *builder) head(n *node, p place) {
 		"response_id": p.response.get("ID"), "response_state": p.response.kid("ResponseState").word(),
 		"segment_id": "", "segment_path": path, "state": state, "description": n.get("Description"),
 		"process_segment": n.get("ProcessSegmentID", "ProductSegmentID", "OperationsSegmentID"), "segment_requirement": n.get("SegmentRequirementID"),
+		"operation":  orElse(n.get("ProcessSegmentID", "ProductSegmentID", "OperationsSegmentID", "SegmentRequirementID"), job),
 		"definition": n.get("OperationsDefinitionID", "WorkMasterID", "WorkDirectiveID", "ProductProductionRuleID"), "job_order": n.get("JobOrderID"),
 		"hierarchy": hierarchy(n, p), "extensions": map[string]any{},
 	}
@@ -71,6 +73,9 @@ func (b *builder) order(p place) (no, from string) {
 	for _, name := range append(requestIDs, "JobOrderID") {
 		for _, n := range nodes {
 			if id := n.get(name); id != "" {
+				if name == "JobOrderID" { // one of ours carries the operation
+					id, _, _ = strings.Cut(id, jobSeparator)
+				}
 				return id, name
 			}
 		}

@@ -28,12 +28,16 @@ func Read(text []byte, o Options) (*Document, error) {
 	if o.Actions == nil {
 		o.Actions = []string{"", "Add", "Accepted"}
 	}
-	root = inside(root)
-	r := &reader{o: o, text: text, doc: &Document{Root: root.name, Noun: root.name, Version: version(root)}}
+	return readRoot(inside(root), text, o), nil
+}
+
+// readRoot reads one transaction, or what stands there without one.
+func readRoot(root *node, text []byte, o Options) *Document {
+	r := &reader{o: o, text: text, root: root, doc: &Document{Root: root.name, Noun: root.name, Version: version(root)}}
 	r.envelope(root)
 	if r.doc.Root == "ConfirmBOD" {
 		r.confirm(root)
-		return r.doc, nil
+		return r.doc
 	}
 	if r.doc.Verb == "Acknowledge" || r.doc.Verb == "Respond" {
 		r.acknowledge(root)
@@ -42,7 +46,7 @@ func Read(text []byte, o Options) (*Document, error) {
 	if len(r.doc.Records) == 0 && len(r.doc.Answers) == 0 {
 		r.others(root)
 	}
-	return r.doc, nil
+	return r.doc
 }
 
 // inside looks through a SOAP envelope.
@@ -76,6 +80,7 @@ func version(root *node) string {
 type reader struct {
 	o      Options
 	text   []byte
+	root   *node
 	doc    *Document
 	action string
 	refuse *signal.Problem // why the document's records are none that were reported
@@ -119,6 +124,11 @@ type place struct {
 
 // walk finds the responses, whatever they are wrapped in.
 func (r *reader) walk(n *node, p place) {
+	if n != r.root && n.kid("DataArea") != nil { // one of several transactions in a wrapper, with a verb of its own
+		inner := readRoot(n, r.text, r.o)
+		r.doc.Records, r.doc.Answers = append(r.doc.Records, inner.Records...), append(r.doc.Answers, inner.Answers...)
+		return
+	}
 	switch n.name {
 	case "ProductionRequest", "OperationsRequest", "WorkRequest", "JobOrder", "RequestedSegmentResponse", "OriginalApplicationArea":
 		return // asks for responses, or repeats them

@@ -377,10 +377,13 @@ func (w *writer) workRequest() {
 	})
 }
 
+// jobSeparator stands between order and operation in a job order's ID. Order numbers often hold a slash, hardly ever this.
+const jobSeparator = "#"
+
 func (w *writer) jobOrder(i int, op signal.Operation) {
 	id := w.o.OrderNo
 	if op.Operation != id {
-		id += "/" + op.Operation
+		id += jobSeparator + op.Operation
 	}
 	w.leaf("ID", id)
 	w.leaf("Description", op.Description)

@@ -29,7 +29,8 @@ type feed struct {
 	raised   map[string]bool // those of this round
 	due      time.Time
 	pruned   time.Time
-	ready    bool // the folders of this connection are there
+	ready    bool   // the folders of this connection are there
+	made     string // the folder that the last file was moved to
 }
 
 // observation is how a file looked since when.

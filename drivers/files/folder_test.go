@@ -329,3 +329,62 @@ func TestWrongConfigurationsAreRefusedByName(t *testing.T) {
 		}
 	}
 }
+
+func TestAConfirmationAmongReportsIsAnAnswer(t *testing.T) {
+	p := newPlant(t)
+	defer p.start(fmt.Sprintf("feeds: [{tag: rows, folder: %q, scan: 20ms, ready: renamed, format: b2mml, key: [response_id]}]", p.in))()
+	p.put("x.xml", `<ConfirmBOD><DataArea><Confirm/><BOD><OriginalApplicationArea><BODID>A/1</BODID></OriginalApplicationArea></BOD></DataArea></ConfirmBOD>`)
+	p.awaitCount(1)
+	s := p.all()[0]
+	if m, ok := s.Value.(map[string]any); !ok || s.Tag != signal.AnswerTag || m["order_no"] != "A" || s.Problem != nil || s.Position == "" {
+		t.Errorf("%+v", s)
+	}
+}
+
+func TestAConditionOnAFieldThatIsNotThereLeavesNothingOutInSilence(t *testing.T) {
+	p := newPlant(t)
+	defer p.start(p.section("ready: renamed", "where: {typ: C}"))()
+	p.put("a.csv", rows(1, 3))
+	p.awaitFiles("error/a.csv", 1)
+	if why := read(t, filepath.Join(p.in, "error", "a.csv.reason.txt")); !strings.Contains(why, "field_missing") {
+		t.Errorf("%s", why)
+	}
+}
+
+// The agent stops in the middle of a file and is started with a configuration that cannot read it.
+func TestAFileThatWasHalfTakenIsRefusedWithItsCount(t *testing.T) {
+	p := newPlant(t)
+	p.put("a.csv", rows(1, 10))
+	stored := make(chan struct{})
+	stop := p.run(p.make(p.section("ready: renamed", "batch: 4")), func(ctx context.Context, b signal.Batch) error {
+		select {
+		case <-stored:
+			return errDead
+		default:
+		}
+		defer close(stored)
+		return p.emit(ctx, b)
+	})
+	<-stored
+	stop()
+	stop = p.start(p.section("ready: renamed", "csv: {columns: [{name: menge}]}"))
+	p.put("b.csv", "menge\n5\n")
+	p.awaitFiles("error/a.csv", 1)
+	p.awaitFiles("done/*/b.csv", 1)
+	stop()
+	if why := read(t, filepath.Join(p.in, "error", "a.csv.reason.txt")); !strings.Contains(why, "half_taken") || !strings.Contains(why, "first 4 records") {
+		t.Errorf("%s", why)
+	}
+	os.Rename(filepath.Join(p.in, "error", "a.csv"), filepath.Join(p.in, "a.csv"))
+	defer p.start(p.section("ready: renamed"))()
+	p.awaitFiles("done/*/a.csv", 1)
+	var numbers []string
+	for _, n := range p.numbers() {
+		if n != "<nil>" { // b.csv
+			numbers = append(numbers, n)
+		}
+	}
+	if err := counted(numbers, 10); err != nil {
+		t.Error(err)
+	}
+}

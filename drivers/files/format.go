@@ -8,6 +8,7 @@ import (
 	"io"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/linekeeper/linekeeper/agent/signal"
 	"github.com/linekeeper/linekeeper/drivers/b2mml"
@@ -69,6 +70,9 @@ func (f *feed) json(in io.Reader) (payload.Reader, error) {
 	text, err := readDocument(in)
 	if err != nil {
 		return nil, err
+	}
+	if !utf8.Valid(text) {
+		return nil, &payload.Fault{Problem: signal.Problem{Code: "bad_encoding", Item: "document", Reason: "the document holds characters that cannot be read", NextStep: "set json: encoding to what the sender writes, or let it write UTF-8"}}
 	}
 	v, err := payload.JSON(text)
 	if err != nil {
@@ -147,7 +151,8 @@ func (f *feed) b2mml(in io.Reader) (payload.Reader, error) {
 		return nil, err
 	}
 	records := doc.Records
-	if f.answers != nil {
+	answers := f.answers != nil || len(records) == 0 // a ConfirmBOD among reports is an answer nevertheless
+	if answers {
 		records = doc.Answers
 		if len(records) == 0 {
 			return nil, &payload.Fault{Problem: signal.Problem{Code: "no_answer", Item: doc.Root, Reason: "the document answers no work order",
@@ -157,7 +162,9 @@ func (f *feed) b2mml(in io.Reader) (payload.Reader, error) {
 	out := &list{}
 	for _, r := range records {
 		rec := payload.Record{Raw: bytes.Clone(r.Raw), Line: r.Line, At: r.At, Problem: r.Problem}
-		if r.Problem == nil {
+		if r.Problem == nil && answers {
+			rec.Value = answer(r.Value)
+		} else if r.Problem == nil {
 			rec.Value = r.Value
 		}
 		out.records = append(out.records, rec)
@@ -165,15 +172,22 @@ func (f *feed) b2mml(in io.Reader) (payload.Reader, error) {
 	return out, nil
 }
 
-// wanted reports whether a record passes where.
-func (f *feed) wanted(v any) bool {
+// answer is a record that answers a work order, whatever feed it comes in.
+type answer map[string]any
+
+// wanted reports whether a record passes where. In formats whose records all have the same fields, one that is not there is
+// a fault: it would leave out everything.
+func (f *feed) wanted(v any) (bool, *signal.Problem) {
 	for name, text := range f.config.Where {
 		field, ok := at(v, name)
+		if !ok && (f.config.Format == "csv" || f.config.Format == "fixed") {
+			return false, &signal.Problem{Code: "field_missing", Item: name, Reason: fmt.Sprintf("where asks for %q, which the records do not have", name), NextStep: "correct where: fields are named as columns name them"}
+		}
 		if !ok || strings.TrimSpace(textOf(field)) != text {
-			return false
+			return false, nil
 		}
 	}
-	return true
+	return true, nil
 }
 
 func textOf(v any) string {

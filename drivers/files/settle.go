@@ -120,6 +120,9 @@ func (f *feed) close(st store, d finished) error {
 		return nil
 	}
 	err := f.move(st, d)
+	if err != nil {
+		f.made = ""
+	}
 	switch {
 	case err == nil || errors.Is(err, fs.ErrNotExist) && gone(st, d.path):
 		f.forget(d)
@@ -160,8 +163,11 @@ func (f *feed) move(st store, d finished) error {
 	if why != nil {
 		dir = f.folder(f.config.Error, st)
 	}
-	if err := st.mkdir(dir); err != nil {
-		return err
+	if f.made != dir { // one request less for each file, which counts over a slow line
+		if err := st.mkdir(dir); err != nil {
+			return err
+		}
+		f.made = dir
 	}
 	name, err := freeName(st, dir, d.name, d.hash)
 	if err != nil {

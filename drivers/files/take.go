@@ -153,14 +153,14 @@ func (f *feed) count(c *content, p *progress) (good int, fault *signal.Problem) 
 		if rec, err = r.Next(); err != nil {
 			break
 		}
-		s, ok := f.signal(rec, c, n)
+		s, _ := f.signal(rec, c, n)
 		switch {
 		case s.Problem != nil:
 			if p.BadCount++; len(p.Bad) < worstRecords {
 				p.Bad = append(p.Bad, fmt.Sprintf("record %d, line %d: %s: %s", n+1, rec.Line, s.Problem.Code, s.Problem.Reason))
 			}
-		case ok:
-			good++
+		default:
+			good++ // one that where leaves out is as good as any
 		}
 	}
 	var whole *payload.Fault
@@ -199,8 +199,10 @@ func (f *feed) records(ctx context.Context, g *group, c candidate, content *cont
 			return err
 		}
 	}
-	if !errors.Is(err, io.EOF) {
-		return fmt.Errorf("read %s a second time: %w", content.entry.name, err)
+	if !errors.Is(err, io.EOF) { // it could be read when it was judged: the configuration has changed since
+		g.refuse(c, content.hash, p, signal.Problem{Code: "half_taken", Item: c.name, Reason: fmt.Sprintf("its first %d records were taken before the agent was started anew, the others cannot be read: %v", p.Records, err),
+			NextStep: "set the configuration of the feed back and move the file to " + f.config.Folder + "; what was taken counts once"}, content)
+		return nil
 	}
 	p.Done = true
 	g.finish(finished{candidate: c, hash: content.hash, progress: p})
@@ -213,27 +215,41 @@ func (f *feed) signal(rec payload.Record, c *content, n int) (s signal.Signal, o
 	if s.Problem != nil {
 		return s, false
 	}
-	if !f.wanted(rec.Value) {
-		return s, false
-	}
 	if t := f.when(rec); !t.IsZero() {
 		s.SourceTime = t
 	}
-	s.Value = rec.Value
-	if f.answers != nil && f.config.Format != "b2mml" {
-		s.Value, s.Problem = f.answers.read(rec.Value, f.zone)
+	if f.answers != nil || isAnswer(rec.Value) {
+		f.answerSignal(&s, rec.Value)
+		return s, s.Problem == nil
 	}
-	if s.Problem == nil && f.answers == nil {
+	s.Value = rec.Value
+	if ok, s.Problem = f.wanted(rec.Value); ok {
 		s.Position, s.Problem = f.position(rec.Value, c.hash, n)
 	}
 	if s.Problem != nil {
-		s.Value, s.Position = nil, fmt.Sprintf("%s|%d", c.hash, n)
-		return s, false
+		s.Value, s.Position, ok = nil, fmt.Sprintf("%s|%d", c.hash, n), false
 	}
-	if m, isMap := s.Value.(map[string]any); isMap && f.answers != nil {
-		if t, has := m["changed_at"].(time.Time); has {
-			s.SourceTime = t
-		}
+	return s, ok
+}
+
+func isAnswer(v any) bool {
+	_, ok := v.(answer)
+	return ok
+}
+
+// answerSignal fills the signal of an answer to a work order.
+func (f *feed) answerSignal(s *signal.Signal, v any) {
+	m, ok := v.(answer)
+	if ok {
+		s.Value = map[string]any(m)
+	} else if s.Value, s.Problem = f.answers.read(v, f.zone); s.Problem != nil {
+		s.Value = nil
+		return
 	}
-	return s, true
+	if f.answers == nil {
+		s.Tag = signal.AnswerTag
+	}
+	if t, has := s.Value.(map[string]any)["changed_at"].(time.Time); has {
+		s.SourceTime = t
+	}
 }

@@ -205,6 +205,16 @@ func TestHostileXMLIsRefused(t *testing.T) {
 	}
 }
 
+func TestARecordPathThatNeverFitsIsAFault(t *testing.T) {
+	for path, fits := range map[string]bool{"Orders/Order": true, "Orders/Row": true, "Order/Row": false, "Orders/Order/Line": true, "Orders/X/Line": false, "Orders": true, "Order": false} {
+		_, err := all(XML(strings.NewReader("<Orders><Order/></Orders>"), XMLOptions{Record: path}))
+		var f *Fault
+		if got := !errors.As(err, &f); got != fits && path != "Order" || path == "Order" && got {
+			t.Errorf("%s: %v", path, err)
+		}
+	}
+}
+
 func FuzzCSV(f *testing.F) {
 	f.Add("a;b\n1;\"x\ny\"\n\"torn\n2;3\n", true, ";")
 	f.Add("\xff\xfea\x00,\x00b\x00\n\x00", false, "auto")

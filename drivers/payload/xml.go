@@ -76,6 +76,7 @@ type xmlReader struct {
 	window window
 	at     []string // the open elements
 	roots  int
+	parent bool // an element was seen that records may stand in
 }
 
 // errTooMuch stops a record that is larger than allowed.
@@ -89,7 +90,7 @@ func (x *xmlReader) Next() (Record, error) {
 		line, _ := x.dec.InputPos()
 		tok, err := x.dec.Token()
 		if errors.Is(err, io.EOF) && x.roots > 0 {
-			return Record{}, io.EOF
+			return Record{}, x.end()
 		}
 		if err != nil {
 			return Record{}, x.fault(err)
@@ -109,9 +110,11 @@ func (x *xmlReader) Next() (Record, error) {
 			if x.roots > 1 || len(x.at) > maxXMLDepth {
 				return Record{}, x.fault(errors.New("the document has a second root, or elements too deep inside of each other"))
 			}
-			if !x.matches() {
+			if !x.matches(x.path) {
+				x.parent = x.parent || x.matches(x.path[:max(len(x.path)-1, 0)])
 				continue
 			}
+			x.parent = true
 			v, err := x.element(t, len(x.at))
 			if err != nil {
 				return Record{}, x.fault(err)
@@ -129,14 +132,22 @@ func refuse(d xml.Directive) error {
 	return nil
 }
 
-func (x *xmlReader) matches() bool {
-	if len(x.path) == 0 {
-		return len(x.at) == 1
+// end tells a text without records from one whose records the configuration does not find.
+func (x *xmlReader) end() error {
+	if x.parent {
+		return io.EOF
 	}
-	if len(x.path) != len(x.at) {
+	return &Fault{signal.Problem{Code: "record_missing", Item: x.o.Record, Reason: fmt.Sprintf("the document has no place for %q", x.o.Record), NextStep: "correct record: the element's path by local names from the root, such as Orders/Order"}, 0}
+}
+
+func (x *xmlReader) matches(path []string) bool {
+	if len(path) == 0 {
+		return len(x.path) == 0 && len(x.at) == 1
+	}
+	if len(path) != len(x.at) {
 		return false
 	}
-	for i, p := range x.path {
+	for i, p := range path {
 		if p != "*" && p != x.at[i] {
 			return false
 		}
