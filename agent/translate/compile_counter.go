@@ -202,7 +202,12 @@ func (c *compiler) shares(out []*rule, weights []int) {
 		c.fault("outputs", "have a share in part only: give all of them one, or none")
 		return
 	}
-	for i, s := range deal(weights, sum) {
+	modulus := out[0].modulus
+	if modulus.IsPositive() && modulus.LessThan(decimal.NewFromInt(int64(sum))) {
+		c.fault("outputs", "have shares of %d in sum, more than the modulus %s", sum, modulus)
+		return
+	}
+	for i, s := range deal(weights, sum, modulus) {
 		out[i].share = s
 	}
 }

@@ -182,25 +182,10 @@ func (w *work) join(r *rule, c *counter, line string, epoch int, to decimal.Deci
 		w.tellGap(r, c, fmt.Sprintf("%s.%d", line, epoch), to, gap)
 		return true
 	}
-	moved := to.Add(gap).Sub(c.Base)
-	c.At = c.At.Add(moved)
+	c.At = to.Add(gap).Add(c.At.Sub(c.Base))
 	c.Line, c.Epoch = line, epoch
-	w.redealOpen(r, c, moved)
 	w.openGap(r, c, to, gap)
 	return true
-}
-
-// redealOpen gives an output what is its own of open steps whose positions moved.
-func (w *work) redealOpen(r *rule, c *counter, moved decimal.Decimal) {
-	o := c.Open
-	if r.share == nil || o == nil {
-		return
-	}
-	o.From = o.From.Add(moved)
-	qty := r.share.gain(o.From, c.At).Mul(o.Booked.factor(r))
-	row := w.row(o.Booked.row(c.Source))
-	row.counted = row.counted.Add(qty.Sub(o.Qty))
-	o.Qty = qty
 }
 
 // rejoin is join for a counter that began anew before the hub's mark was reached: what the hub holds is not counted again.
