@@ -18,8 +18,8 @@ import (
 
 const (
 	uaItems      = 10_000
-	uaRounds     = 3
-	uaLength     = 5 * time.Second
+	uaRounds     = 5
+	uaLength     = 3 * time.Second
 	uaSteady     = 15 * time.Second
 	uaGoal       = 0.7 // of what the bare client library counts
 	uaCoreGoal   = 0.2

@@ -148,6 +148,8 @@ type message struct {
 type change struct {
 	handle uint32
 	value  dataValue
+	// item is what the handle means, once that was looked up.
+	item *item
 }
 
 // publishAnswer is the answer to a publish request.

@@ -177,28 +177,34 @@ var sharedOwn = sync.OnceValues(func() (identity, error) {
 // prepare gives the agent a certificate, a password and trust in the plant.
 func (b *bench) prepare(plant *realparts.Plant) {
 	b.t.Helper()
+	prepareDir(b.t, b.dir, plant)
+	b.password("secret")
+}
+
+// prepareDir makes a source's folder one whose agent has a certificate and trusts the plant.
+func prepareDir(t testing.TB, folder string, plant *realparts.Plant) {
+	t.Helper()
 	own, err := sharedOwn()
 	if err != nil {
-		b.t.Fatal(err)
+		t.Fatal(err)
 	}
 	pkcs8, err := x509.MarshalPKCS8PrivateKey(own.key)
 	if err != nil {
-		b.t.Fatal(err)
+		t.Fatal(err)
 	}
 	for _, dir := range []string{"own", "trusted"} {
-		if err := os.MkdirAll(filepath.Join(b.dir, dir), 0o755); err != nil {
-			b.t.Fatal(err)
+		if err := os.MkdirAll(filepath.Join(folder, dir), 0o755); err != nil {
+			t.Fatal(err)
 		}
 	}
-	certFile, keyFile := ownFiles(b.dir)
-	realparts.WriteFile(b.t, certFile, string(own.der))
-	realparts.WriteFile(b.t, keyFile, string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8})))
+	certFile, keyFile := ownFiles(folder)
+	realparts.WriteFile(t, certFile, string(own.der))
+	realparts.WriteFile(t, keyFile, string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8})))
 	cert, err := os.ReadFile(filepath.Join(plant.Dir, "server.pem"))
 	if err != nil {
-		b.t.Fatal(err)
+		t.Fatal(err)
 	}
-	realparts.WriteFile(b.t, filepath.Join(b.dir, "trusted", "plant.pem"), string(cert))
-	b.password("secret")
+	realparts.WriteFile(t, filepath.Join(folder, "trusted", "plant.pem"), string(cert))
 }
 
 // catchUp waits until all counters that a plant has counted have arrived, and proves that none was lost.

@@ -162,7 +162,7 @@ func TestAHistoryIsStoredInTheOrderOfTimeAndOnce(t *testing.T) {
 		l := &loop{reader: r}
 		m := &message{seq: 1}
 		for _, second := range []int{49, 50} {
-			m.changes = append(m.changes, change{1, sent(t, &ua.DataValue{EncodingMask: ua.DataValueValue | ua.DataValueSourceTimestamp,
+			m.changes = append(m.changes, change{handle: 1, value: sent(t, &ua.DataValue{EncodingMask: ua.DataValueValue | ua.DataValueSourceTimestamp,
 				Value: ua.MustVariant(uint32(second)), SourceTimestamp: start.Add(time.Duration(second) * time.Second)})})
 		}
 		if s := l.signals(m, time.Now()); len(s) != 1 || s[0].Value != signal.Number("50") {

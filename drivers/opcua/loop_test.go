@@ -69,7 +69,7 @@ func (f *fakeServer) produce(n int) {
 	m := &message{seq: f.next}
 	for range n {
 		f.value++
-		m.changes = append(m.changes, change{1, sent(f.t, &ua.DataValue{
+		m.changes = append(m.changes, change{handle: 1, value: sent(f.t, &ua.DataValue{
 			EncodingMask: ua.DataValueValue | ua.DataValueSourceTimestamp, Value: ua.MustVariant(f.value),
 			SourceTimestamp: time.Unix(int64(f.value), 0)})})
 	}

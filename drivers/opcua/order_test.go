@@ -131,7 +131,7 @@ func TestValuesOfOneMessageComeInTheOrderOfTime(t *testing.T) {
 	l.sub.add(good)
 	l.sub.add(order)
 	at := func(it *item, second int, v any) change {
-		return change{it.Handle, dataValue{value: v, source: time.Unix(int64(second), 0), print: uint64(second)}}
+		return change{handle: it.Handle, value: dataValue{value: v, source: time.Unix(int64(second), 0), print: uint64(second)}}
 	}
 	m := &message{changes: []change{at(good, 10, 1), at(good, 20, 2), at(good, 15, 3), at(good, 40, 4), at(order, 5, "A"), at(order, 30, "B")}}
 	var got []any

@@ -291,7 +291,7 @@ func (l *loop) signals(m *message, now time.Time) []signal.Signal {
 	list := make([]signal.Signal, 0, len(m.changes))
 	for _, i := range l.inTimeOrder(m.changes) {
 		c := &m.changes[i]
-		it := l.sub.items[c.handle]
+		it := c.item
 		if it == nil {
 			l.stranger(c.handle)
 			continue
@@ -314,7 +314,8 @@ func (l *loop) inTimeOrder(changes []change) []int32 {
 	for i := range changes {
 		places[i] = int32(i)
 		at := changes[i].value.clock()
-		if it := l.sub.items[changes[i].handle]; it != nil {
+		it := l.sub.items[changes[i].handle]
+		if changes[i].item = it; it != nil {
 			if it.round == l.round {
 				at = max(at, it.latest)
 			}
