@@ -39,15 +39,6 @@ type orders struct {
 	busy  map[string]bool
 }
 
-// orderLane is the orders of one receiver, or of one machine behind it: they go one after the other, and no other lane waits.
-type orderLane struct {
-	receiver receiver
-	place    string // of the receiver and the machine, for the inbox
-	key      string // of its problem on the page
-	turn     chan struct{}
-	wake     chan struct{}
-}
-
 func newOrders(cfg Config) *orders {
 	o := &orders{routes: cfg.Orders.Receivers, check: newOrderCheck(cfg), told: map[string]int64{}, lanes: map[string]*orderLane{}, busy: map[string]bool{}}
 	if len(o.routes) == 0 {
@@ -104,7 +95,7 @@ func (o *orders) lane(r receiver, w signal.WorkOrder) *orderLane {
 	defer o.mu.Unlock()
 	l := o.lanes[place]
 	if l == nil {
-		l = &orderLane{receiver: r, place: place, key: key, turn: make(chan struct{}, 1), wake: make(chan struct{}, 1)}
+		l = &orderLane{receiver: r, place: place, key: key, turn: make(chan struct{}, 1), wake: make(chan struct{}, 1), failed: map[string]*failure{}}
 		o.lanes[place] = l
 	}
 	return l
@@ -325,81 +316,6 @@ func (a *Agent) waiting() []signal.WorkOrder {
 		return cmp.Compare(rank(x), rank(y))
 	})
 	return list
-}
-
-// runLane passes the orders of one lane on until ctx ends.
-func (a *Agent) runLane(ctx context.Context, l *orderLane) {
-	again := newBackoff()
-	defer again.timer.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-l.wake:
-		case <-again.timer.C:
-		}
-		if err := a.passLane(ctx, l); err != nil && ctx.Err() == nil {
-			a.log.Warn("deliver work orders", "source", l.receiver.name, "err", err, "again_in", again.failed())
-			continue
-		}
-		again.succeeded()
-	}
-}
-
-// passLane brings every waiting revision of a lane one step further, each once. What comes down meanwhile is seen: a
-// cancellation does not wait for the orders before it.
-func (a *Agent) passLane(ctx context.Context, l *orderLane) error {
-	var failed []error
-	var busy error
-	tried := map[string]int64{}
-	var list []signal.WorkOrder
-	news := a.inbox.News() - 1
-	for {
-		if n := a.inbox.News(); n != news {
-			news, list = n, a.waiting()
-		}
-		i := slices.IndexFunc(list, func(o signal.WorkOrder) bool {
-			last, done := tried[o.OrderNo]
-			return !(done && last == o.Revision) && a.laneOf(o) == l
-		})
-		if i < 0 {
-			break
-		}
-		o := list[i]
-		list = list[i+1:]
-		tried[o.OrderNo] = o.Revision
-		if !a.orders.claim(o.OrderNo) {
-			busy = errBusy
-			continue
-		}
-		err := a.passOrder(ctx, l, o)
-		a.orders.release(o.OrderNo)
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-		if err != nil {
-			failed = append(failed, err)
-			a.showUndelivered(l, failed) // the others may take long
-		}
-	}
-	a.showUndelivered(l, failed)
-	return errors.Join(append(failed, busy)...)
-}
-
-// errBusy says that another lane passes an order on: one that goes from one machine to another.
-var errBusy = errors.New("another machine is being told of an order first")
-
-// showUndelivered tells on the page which work orders the receiver has not got, until it has.
-func (a *Agent) showUndelivered(l *orderLane, failed []error) {
-	p := status.Problem{Key: l.key}
-	if len(failed) > 0 {
-		p.Code, p.Item, p.Reason = "not_delivered", "work orders", failed[0].Error()
-		if len(failed) > 1 {
-			p.Reason = fmt.Sprintf("%d are not delivered, the first: %s", len(failed), p.Reason)
-		}
-		p.NextStep = "look at the receiver; delivery is tried again by itself"
-	}
-	a.board.SetProblem(l.receiver.name, p)
 }
 
 // passOrder offers one revision to its receiver and notes what it says.

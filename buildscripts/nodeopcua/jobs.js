@@ -93,6 +93,24 @@ function parameterOf(o, id) {
     return Array.isArray(p.value.value) ? String(p.value.value[0] * 2 ** 32 + p.value.value[1]) : String(p.value.value);
 }
 
+const statusEvent = own.addEventType({
+    subtypeOf: space.findEventType("ISA95JobOrderStatusEventType", control), browseName: "JobStatusEvent"
+});
+
+// raise tells of a job's new state. It comes after the list shows it.
+function raise(machine, job) {
+    const extension = (value, array) => ({
+        dataType: DataType.ExtensionObject, value, arrayType: array ? VariantArrayType.Array : VariantArrayType.Scalar
+    });
+    space.rootFolder.objects.server.raiseEvent(statusEvent, {
+        sourceNode: { dataType: DataType.NodeId, value: machine.receiver.nodeId },
+        message: { dataType: DataType.LocalizedText, value: { text: job.id + " is " + job.state } },
+        jobOrder: extension(space.constructExtensionObject(type("ISA95JobOrderDataType"), revived(job.order))),
+        jobState: extension(shownState(job).map((s) => space.constructExtensionObject(type("ISA95StateDataType"), s)), true),
+        jobResponse: extension(machine.response(job))
+    });
+}
+
 class Machine {
     constructor(name) {
         this.name = name;
@@ -183,6 +201,7 @@ class Machine {
         if (to === "Ended" || to === "Aborted") job.over = new Date().toISOString();
         remember();
         this.show();
+        raise(this, job);
     }
 
     // ---- an order written into nodes: when Strobe changes, the PLC takes what stands in the block and copies Strobe to Echo
@@ -316,8 +335,17 @@ function truth() {
 const actions = {
     "GET /ready": () => ({}),
     "GET /machines": () => truth(),
+    "GET /events": () => ({
+        listeners: Object.values(server.engine._sessions).flatMap((s) => s.publishEngine.subscriptions)
+            .filter((s) => s.monitoredItemCount > 0).length
+    }),
     "POST /faults": (b) => { faults = b; if (b.seed !== undefined) seed = b.seed; },
-    "POST /move": (b) => machines.get(b.machine).move(b.id, b.to),
+    "POST /move": async (b) => {
+        for (const to of [b.to].flat()) {
+            machines.get(b.machine).move(b.id, to);
+            await new Promise((r) => setTimeout(r, 3)); // machines have a clock that goes on between two states
+        }
+    },
     "POST /remove": (b) => {
         const m = machines.get(b.machine);
         m.memory.jobs = m.memory.jobs.filter((j) => j.id !== b.id);

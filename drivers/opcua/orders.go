@@ -104,6 +104,9 @@ type orderDriver struct {
 func (d *orderDriver) Run(ctx context.Context, cursor []byte, emit signal.Emit) error {
 	var wg sync.WaitGroup
 	wg.Go(func() { d.orders.run(ctx, emit) })
+	if j := d.orders.config.JobControl; j != nil && j.Events {
+		wg.Go(func() { d.orders.hear(ctx, d.driver) })
+	}
 	err := d.driver.Run(ctx, cursor, emit)
 	wg.Wait()
 	return err

@@ -30,6 +30,9 @@ type JobControl struct {
 	Clear bool `yaml:"clear"`
 	// Comment travels with each call; "from the ERP" when empty.
 	Comment string `yaml:"comment"`
+	// Events listens to the server's events of jobs as well, through a second session: they tell of states that last less than
+	// Poll.
+	Events bool `yaml:"events"`
 	// Poll is how often the list of jobs is read; 1 s when zero.
 	Poll time.Duration `yaml:"poll"`
 }

@@ -21,6 +21,8 @@ type follower struct {
 	emit signal.Emit
 	// gone says since when a job is missing in the list.
 	gone map[string]time.Time
+	// seen is when the list was last looked at, by the server's clock.
+	seen time.Time
 }
 
 func (m *jobMachine) follow(ctx context.Context, emit signal.Emit) {
@@ -69,13 +71,18 @@ func (f *follower) round(ctx context.Context) error {
 	}
 	defer release()
 	entries := f.journal.of(f.name())
-	list, err := f.list(ctx)
+	list, err := f.timedList(ctx)
 	if err != nil {
 		return err
 	}
+	events := f.news.take(f.seen, list.at)
+	if f.seen.IsZero() {
+		events = nil // the first look tells all
+	}
+	f.seen = list.at
 	var errs []error
 	for i := range entries {
-		if err := f.one(ctx, &entries[i], list[entries[i].Order]); err != nil {
+		if err := f.one(ctx, &entries[i], list.jobs[entries[i].Order], events); err != nil {
 			errs = append(errs, err)
 		}
 		if ctx.Err() != nil {
@@ -85,9 +92,14 @@ func (f *follower) round(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-func (f *follower) one(ctx context.Context, e *entry, job *jobcontrol.Job) error {
+func (f *follower) one(ctx context.Context, e *entry, job *jobcontrol.Job, events []jobEvent) error {
 	if err := f.tell(ctx, e); err != nil { // what a crash interrupted
 		return err
+	}
+	for _, x := range events {
+		if x.order == e.Order && x.phase != e.Phase && !e.Phase.Over() {
+			f.advance(e, x.phase, max(x.revision, e.Revision, 0), moments{x.at, x.at, x.at})
+		}
 	}
 	if err := f.compare(ctx, e, job); err != nil {
 		return err
@@ -125,47 +137,54 @@ func (f *follower) compare(ctx context.Context, e *entry, job *jobcontrol.Job) e
 	case phase == e.Phase && (revision <= e.Revision || e.Phase.Started() || e.Phase.Over()):
 		return nil
 	}
-	response := f.ask(ctx, e, phase)
-	f.advance(e, phase, revision, response)
+	f.advance(e, phase, revision, momentsOf(f.ask(ctx, e, phase)))
 	return nil
 }
 
-// advance adds the answers for the way from the phase that was told to the present one.
-func (f *follower) advance(e *entry, phase jobcontrol.Phase, revision int64, r *jobcontrol.Response) {
+// moments are when a job began, when it ended, and when its present state was seen.
+type moments struct{ begun, ended, now time.Time }
+
+// momentsOf takes what a response tells, and the present for the rest; r may be nil.
+func momentsOf(r *jobcontrol.Response) moments {
 	now := time.Now().UTC().Truncate(time.Millisecond)
-	begun, ended := now, now
+	m := moments{now, now, now}
 	if r != nil && !r.Start.IsZero() {
-		begun = r.Start
+		m.begun = r.Start
 	}
 	if r != nil && !r.End.IsZero() {
-		ended = r.End
+		m.ended = r.End
 	}
+	return m
+}
+
+// advance adds the answers for the way from the phase that was told to the present one.
+func (f *follower) advance(e *entry, phase jobcontrol.Phase, revision int64, at moments) {
 	wasStarted := e.Phase.Started()
 	switch {
 	case !phase.Started() && !phase.Over():
-		f.waits(e, phase, revision, now)
+		f.waits(e, phase, revision, at.now)
 	case phase == jobcontrol.Running && wasStarted:
-		e.say(revision, signal.AnswerStarted, "resumed at the machine", now)
+		e.say(revision, signal.AnswerStarted, "resumed at the machine", at.now)
 	case phase == jobcontrol.Running:
-		e.say(revision, signal.AnswerStarted, "", begun)
+		e.say(revision, signal.AnswerStarted, "", at.begun)
 	case phase == jobcontrol.Interrupted:
 		if !wasStarted {
-			e.say(revision, signal.AnswerStarted, "", begun)
+			e.say(revision, signal.AnswerStarted, "", at.begun)
 		}
-		e.say(revision, signal.AnswerHeld, "interrupted at the machine", now)
+		e.say(revision, signal.AnswerHeld, "interrupted at the machine", at.now)
 	case phase == jobcontrol.Ended && e.Stop && e.Cancelling > none:
-		e.say(e.Cancelling, signal.AnswerCancelled, "the job ran and was stopped", ended)
+		e.say(e.Cancelling, signal.AnswerCancelled, "the job ran and was stopped", at.ended)
 	case phase == jobcontrol.Ended:
 		if !wasStarted {
-			e.say(revision, signal.AnswerStarted, "", begun)
+			e.say(revision, signal.AnswerStarted, "", at.begun)
 		}
-		e.say(revision, signal.AnswerFinished, "", ended)
+		e.say(revision, signal.AnswerFinished, "", at.ended)
 	case phase == jobcontrol.Aborted:
 		reason := "aborted at the machine"
 		if e.Cancelling > none {
 			revision, reason = max(revision, e.Cancelling), ""
 		}
-		e.say(revision, signal.AnswerCancelled, reason, ended)
+		e.say(revision, signal.AnswerCancelled, reason, at.ended)
 	}
 	e.Phase, e.Revision = phase, max(revision, e.Revision)
 }
@@ -182,13 +201,18 @@ func (f *follower) waits(e *entry, phase jobcontrol.Phase, revision int64, now t
 	}
 }
 
-// say adds an answer. Its position counts the answers of its kind, so that a second start of a job is another one.
+// say adds an answer. Its position counts the answers of its kind, so that a second start of a job is another one. Its time is
+// not before that of the answer before: the machine's clock and ours differ, and whoever sorts by time must see the last one
+// last.
 func (e *entry) say(revision int64, status, reason string, at time.Time) {
 	if e.Times == nil {
 		e.Times = map[string]int{}
 	}
+	if at.Before(e.LastAt) {
+		at = e.LastAt
+	}
 	e.Times[status]++
-	e.Last = status
+	e.Last, e.LastAt = status, at
 	position := strings.Join([]string{"job", e.Machine, e.Order, strconv.FormatInt(revision, 10), status, strconv.Itoa(e.Times[status])}, "|")
 	e.Telling = append(e.Telling, answer{Position: position, Revision: revision, Status: status, Reason: reason, At: at})
 }
@@ -217,7 +241,7 @@ func (f *follower) missing(ctx context.Context, e *entry) error {
 	}
 	if r := f.ask(ctx, e, jobcontrol.Ended); r != nil {
 		if phase := jobcontrol.PhaseOf(r.States); phase.Over() {
-			f.advance(e, phase, e.Revision, r)
+			f.advance(e, phase, e.Revision, momentsOf(r))
 			return nil
 		}
 	}

@@ -41,6 +41,7 @@ type entry struct {
 	Phase    jobcontrol.Phase `json:"phase"`
 	Revision int64            `json:"revision"`
 	Last     string           `json:"last,omitempty"`
+	LastAt   time.Time        `json:"last_at,omitzero"`
 	Times    map[string]int   `json:"times,omitempty"`
 	// Telling are answers that are being told: the same again after a crash.
 	Telling []answer  `json:"telling,omitempty"`

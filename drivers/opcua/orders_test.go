@@ -201,6 +201,32 @@ func TestOrderBecomesAJobAndItsStatesComeBack(t *testing.T) {
 	}
 }
 
+func TestEventsTellOfStatesThatNoLookAtTheListSees(t *testing.T) {
+	s := newShop(t, realparts.JobOptions{}, "{job_control: {poll: 3s, events: true}}")
+	if err := s.deliver(testOrder("WO-1", 1)); err != nil {
+		t.Fatal(err)
+	}
+	s.awaitAnswers("WO-1", "accepted/1")
+	realparts.Eventually(t, 15*time.Second, "somebody listens", func() error {
+		var events struct{ Listeners int }
+		if s.plant.Get(t, "/events", &events); events.Listeners != 1 {
+			return fmt.Errorf("%d do, page %+v", events.Listeners, s.problem("work_orders/events"))
+		}
+		return nil
+	})
+	s.plant.Post(t, "/move", map[string]any{"machine": "Press1", "id": "WO-1", "to": []string{"Running", "Interrupted", "Running", "Interrupted", "Running", "Ended"}})
+	s.awaitAnswers("WO-1", "accepted/1 started/1 held/1 started/1 held/1 started/1 finished/1")
+	times := s.values(signal.AnswerTag)
+	for i := 1; i < len(times); i++ {
+		if times[i].SourceTime.Before(times[i-1].SourceTime) {
+			t.Errorf("%v comes after %v", times[i].SourceTime, times[i-1].SourceTime)
+		}
+	}
+	if p := s.problem("work_orders/events"); p != nil {
+		t.Errorf("the page shows %+v", p)
+	}
+}
+
 // The worst receiver: it forgets replies, breaks connections, is slow, and would store one order twice if asked twice.
 func TestReceiverThatLosesRepliesStoresEachOrderExactlyOnce(t *testing.T) {
 	r, n := seed(t)

@@ -20,6 +20,8 @@ const (
 	ResponseProviderType  = 1003
 	OrderDataType         = 3008
 	OrderEncoding         = 5014
+	StateEncoding         = 5029
+	StatusEventType       = 1006
 	OrderAndStateDataType = 3015
 	OrderAndStateEncoding = 5032
 	ResponseDataType      = 3013
