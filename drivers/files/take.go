@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"strings"
 	"time"
 
 	"github.com/linekeeper/linekeeper/agent/signal"
@@ -157,7 +158,7 @@ func (f *feed) count(c *content, p *progress) (good int, fault *signal.Problem) 
 		switch {
 		case s.Problem != nil:
 			if p.BadCount++; len(p.Bad) < worstRecords {
-				p.Bad = append(p.Bad, fmt.Sprintf("record %d, line %d: %s: %s", n+1, rec.Line, s.Problem.Code, s.Problem.Reason))
+				p.Bad = append(p.Bad, fmt.Sprintf("record %d: %s: %s", n+1, s.Problem.Code, strings.TrimPrefix(s.Problem.Reason, c.entry.name+", ")))
 			}
 		default:
 			good++ // one that where leaves out is as good as any
@@ -212,7 +213,14 @@ func (f *feed) records(ctx context.Context, g *group, c candidate, content *cont
 // signal makes the n-th record of a content a signal; ok is false for one that where leaves out.
 func (f *feed) signal(rec payload.Record, c *content, n int) (s signal.Signal, ok bool) {
 	s = signal.Signal{Tag: f.config.Tag, Topic: c.entry.name, Payload: rec.Raw, Position: fmt.Sprintf("%s|%d", c.hash, n), SourceTime: c.entry.mtime, ReceivedTime: time.Now(), Problem: rec.Problem}
-	if s.Problem != nil {
+	if s.Problem != nil { // a person who sees it needs to know where it stands
+		named := *s.Problem
+		where := c.entry.name
+		if rec.Line > 0 {
+			where = fmt.Sprintf("%s, line %d", where, rec.Line)
+		}
+		named.Reason = where + ": " + strings.TrimPrefix(named.Reason, fmt.Sprintf("line %d: ", rec.Line))
+		s.Problem = &named
 		return s, false
 	}
 	if t := f.when(rec); !t.IsZero() {
