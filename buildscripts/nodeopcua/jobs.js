@@ -158,6 +158,10 @@ class Machine {
     response(job) {
         return space.constructExtensionObject(responseType, {
             jobResponseID: "R-" + job.id, jobOrderID: job.id, jobState: shownState(job),
+            ...(job.over ? {
+                jobResponseData: [{ ID: "Good", value: { dataType: DataType.UInt32, value: 97 } }, { ID: "Text", value: { dataType: DataType.String, value: "ok" } }],
+                materialActuals: [{ materialDefinitionID: "RM-STEEL", materialLotID: "L7", materialUse: "Consumed", quantity: "12.25" }]
+            } : {}),
             ...(job.started ? { startTime: new Date(job.started) } : {}), ...(job.over ? { endTime: new Date(job.over) } : {})
         });
     }

@@ -99,6 +99,7 @@ func (f *follower) one(ctx context.Context, e *entry, job *jobcontrol.Job, event
 	for _, x := range events {
 		if x.order == e.Order && x.phase != e.Phase && !e.Phase.Over() {
 			f.advance(e, x.phase, max(x.revision, e.Revision, 0), moments{x.at, x.at, x.at})
+			e.attach(f.ask(ctx, e, x.phase))
 		}
 	}
 	if err := f.compare(ctx, e, job); err != nil {
@@ -137,8 +138,33 @@ func (f *follower) compare(ctx context.Context, e *entry, job *jobcontrol.Job) e
 	case phase == e.Phase && (revision <= e.Revision || e.Phase.Started() || e.Phase.Over()):
 		return nil
 	}
-	f.advance(e, phase, revision, momentsOf(f.ask(ctx, e, phase)))
+	r := f.ask(ctx, e, phase)
+	f.advance(e, phase, revision, momentsOf(r))
+	e.attach(r)
 	return nil
+}
+
+// attach adds what a response tells of a job that is over to its last answer; r may be nil.
+func (e *entry) attach(r *jobcontrol.Response) {
+	if r == nil || !e.Phase.Over() || len(e.Telling) == 0 {
+		return
+	}
+	a := &e.Telling[len(e.Telling)-1]
+	for _, p := range r.Data {
+		if s, ok := valueText(p.Value); ok {
+			if a.Data == nil {
+				a.Data = map[string]string{}
+			}
+			a.Data[p.ID] = s
+		}
+	}
+	for _, m := range r.Materials {
+		x := actual{Use: m.Use, Item: m.Definition, Lot: m.Lot, Quantity: m.Quantity}
+		if m.Unit != nil {
+			x.Unit = m.Unit.Name.Text
+		}
+		a.Materials = append(a.Materials, x)
+	}
 }
 
 // moments are when a job began, when it ended, and when its present state was seen.
@@ -242,6 +268,7 @@ func (f *follower) missing(ctx context.Context, e *entry) error {
 	if r := f.ask(ctx, e, jobcontrol.Ended); r != nil {
 		if phase := jobcontrol.PhaseOf(r.States); phase.Over() {
 			f.advance(e, phase, e.Revision, momentsOf(r))
+			e.attach(r)
 			return nil
 		}
 	}
@@ -280,17 +307,35 @@ func (f *follower) tell(ctx context.Context, e *entry) error {
 	}
 	b := signal.Batch{Source: f.env.Source}
 	for _, a := range e.Telling {
-		b.Signals = append(b.Signals, signal.Signal{
-			Tag: signal.AnswerTag, Position: a.Position, SourceTime: a.At, ReceivedTime: time.Now(), Status: "Good",
-			Value: map[string]any{"order_no": e.Order, "revision": signal.Number(strconv.FormatInt(a.Revision, 10)), "status": a.Status,
-				"reason": a.Reason, "changed_at": a.At, "machine": e.Machine},
-		})
+		b.Signals = append(b.Signals, signal.Signal{Tag: signal.AnswerTag, Position: a.Position, SourceTime: a.At, ReceivedTime: time.Now(),
+			Status: "Good", Value: a.value(e)})
 	}
 	if err := f.emit(ctx, b); err != nil {
 		return fmt.Errorf("store what became of work order %q: %w", e.Order, err)
 	}
 	e.Telling = nil
 	return f.journal.put(*e)
+}
+
+// value is an answer as rules see it.
+func (a *answer) value(e *entry) map[string]any {
+	v := map[string]any{"order_no": e.Order, "revision": signal.Number(strconv.FormatInt(a.Revision, 10)), "status": a.Status,
+		"reason": a.Reason, "changed_at": a.At, "machine": e.Machine}
+	if len(a.Data) > 0 {
+		data := map[string]any{}
+		for id, text := range a.Data {
+			data[id] = text
+		}
+		v["data"] = data
+	}
+	var materials []any
+	for _, m := range a.Materials {
+		materials = append(materials, map[string]any{"use": m.Use, "item": m.Item, "lot": m.Lot, "quantity": m.Quantity, "unit": m.Unit})
+	}
+	if materials != nil {
+		v["materials"] = materials
+	}
+	return v
 }
 
 // clear removes a job whose end is told from the machine's list. It does no harm when it comes twice.

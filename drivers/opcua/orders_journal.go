@@ -55,6 +55,18 @@ type answer struct {
 	Status   string    `json:"status"`
 	Reason   string    `json:"reason,omitempty"`
 	At       time.Time `json:"at"`
+	// Data and Materials are what the machine says it made and used, all as text; only of a job that is over.
+	Data      map[string]string `json:"data,omitempty"`
+	Materials []actual          `json:"materials,omitempty"`
+}
+
+// actual is material that was made or used.
+type actual struct {
+	Use      string `json:"use,omitempty"`
+	Item     string `json:"item"`
+	Lot      string `json:"lot,omitempty"`
+	Quantity string `json:"quantity"`
+	Unit     string `json:"unit,omitempty"`
 }
 
 func (e *entry) over() bool {

@@ -2,6 +2,7 @@ package opcua
 
 import (
 	"fmt"
+	"math"
 	"slices"
 	"strconv"
 	"time"
@@ -68,11 +69,12 @@ func texts(s string) []jobcontrol.Text {
 // revisionOf reads the revision that a job carries; none when the machine does not keep it.
 func revisionOf(o *jobcontrol.Order) int64 {
 	p := o.Parameter(revisionParameter)
-	if p == nil || p.Value == nil {
+	if p == nil {
 		return none
 	}
-	n, err := strconv.ParseInt(fmt.Sprint(p.Value.Value()), 10, 64)
-	if err != nil {
+	text, _ := valueText(p.Value)
+	n, err := strconv.ParseInt(text, 10, 64)
+	if err != nil || n < 0 {
 		return none
 	}
 	return n
@@ -99,7 +101,35 @@ func sameJob(want, has *jobcontrol.Order) bool {
 		return true
 	}
 	parameter := func(a, b jobcontrol.Parameter) bool {
-		return a.ID == b.ID && (a.ID == revisionParameter || b.Value != nil && fmt.Sprint(a.Value.Value()) == fmt.Sprint(b.Value.Value()))
+		x, _ := valueText(a.Value)
+		y, _ := valueText(b.Value)
+		return a.ID == b.ID && (a.ID == revisionParameter || x == y)
 	}
 	return slices.EqualFunc(want.Parameters, has.Parameters, parameter)
+}
+
+// valueText is a single value as text, a number in its shortest form; structures, arrays and what is no number have none.
+func valueText(v *ua.Variant) (string, bool) {
+	if v == nil {
+		return "", false
+	}
+	switch x := v.Value().(type) {
+	case string:
+		return x, true
+	case bool, int8, uint8, int16, uint16, int32, uint32, int64, uint64:
+		return fmt.Sprint(x), true
+	case float32:
+		return floatText(float64(x), 32)
+	case float64:
+		return floatText(x, 64)
+	case time.Time:
+		return x.UTC().Format(time.RFC3339Nano), true
+	case *ua.LocalizedText:
+		return x.Text, true
+	}
+	return "", false
+}
+
+func floatText(f float64, bits int) (string, bool) {
+	return strconv.FormatFloat(f, 'f', -1, bits), !math.IsNaN(f) && !math.IsInf(f, 0)
 }

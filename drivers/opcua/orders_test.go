@@ -15,6 +15,7 @@ import (
 
 	"github.com/linekeeper/linekeeper/agent/signal"
 	"github.com/linekeeper/linekeeper/buildscripts/realparts"
+	"github.com/linekeeper/linekeeper/drivers/opcua/jobcontrol"
 )
 
 // seed is that of a random test; ORDER_SEED gives it back.
@@ -192,6 +193,10 @@ func TestOrderBecomesAJobAndItsStatesComeBack(t *testing.T) {
 	})
 	pause(t.Context(), 500*time.Millisecond)
 	s.awaitAnswers("WO-1", all)
+	said := s.values(signal.AnswerTag)
+	if got, want := fmt.Sprint(said[len(said)-1].Value), "data:map[Good:97 Text:ok]"; !strings.Contains(got, want) || !strings.Contains(got, "item:RM-STEEL lot:L7 quantity:12.25") {
+		t.Errorf("the last answer is %s, want %s and the steel", got, want)
+	}
 	var refused *signal.Refused
 	if err := s.deliver(testOrder("WO-1", 3)); !errors.As(err, &refused) || !strings.Contains(err.Error(), "twice") {
 		t.Errorf("a new revision of an ended job gives %v", err)
@@ -572,6 +577,28 @@ func TestSamplesOfWorkOrdersAreValid(t *testing.T) {
 	}
 	if found != 2 {
 		t.Errorf("%d machines in the sample", found)
+	}
+}
+
+// A machine whose clock is behind ours would have its start sorted before our note of its acceptance, and the older word shown.
+func TestAnswersKeepTheirOrderWhateverTheMachinesClockSays(t *testing.T) {
+	f, now := &follower{}, time.Now()
+	e := entry{Order: "WO-1", Machine: "m", Revision: none, Cancelling: none}
+	for i, phase := range []jobcontrol.Phase{jobcontrol.Allowed, jobcontrol.Running, jobcontrol.Interrupted, jobcontrol.Running, jobcontrol.Ended} {
+		behind := now.Add(-time.Duration(i) * time.Hour)
+		f.advance(&e, phase, 1, moments{behind, behind, behind})
+	}
+	var list []string
+	seen := map[string]bool{}
+	for i, a := range e.Telling {
+		list = append(list, a.Status)
+		if seen[a.Position] || i > 0 && a.At.Before(e.Telling[i-1].At) {
+			t.Errorf("answer %d is %+v after %+v", i, a, e.Telling[max(i-1, 0)])
+		}
+		seen[a.Position] = true
+	}
+	if got := strings.Join(list, " "); got != "accepted started held started finished" {
+		t.Errorf("answers are %s", got)
 	}
 }
 
