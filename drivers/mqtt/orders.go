@@ -158,6 +158,10 @@ func (d *driver) Deliver(ctx context.Context, o signal.WorkOrder) error {
 	}
 	now := time.Now()
 	if !e.Expires.IsZero() && now.After(e.Expires) {
+		// The answer may wait at the broker, or behind other messages.
+		if at := d.settled.Load(); at == nil || now.Sub(*at) < ackPatience || d.behind() {
+			return fmt.Errorf("order %q revision %d has expired, unless an answer waits at the broker: it is looked for", o.OrderNo, o.Revision)
+		}
 		reason := fmt.Sprintf("expired: its receiver has not answered on %q within %s", e.AckTopic, d.config.WorkOrders.Expiry)
 		if err := d.orders.settle(e.ID, expired, reason); err != nil {
 			return err
@@ -189,6 +193,12 @@ func (d *driver) unanswered(o signal.WorkOrder) error {
 		until = "; it has until " + e.Expires.In(zoneOf(d.env.Zone)).Format(time.RFC3339)
 	}
 	return fmt.Errorf("the broker has order %q revision %d, and its receiver has not answered on %q yet%s", o.OrderNo, o.Revision, d.config.WorkOrders.AckTopic, until)
+}
+
+// behind reports whether messages wait to be stored.
+func (d *driver) behind() bool {
+	s := d.session.Load()
+	return s == nil || s.Waiting() > 0
 }
 
 func zoneOf(z *time.Location) *time.Location {

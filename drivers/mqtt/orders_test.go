@@ -281,6 +281,37 @@ func TestAnswerIsReadAfterARestart(t *testing.T) {
 	}
 }
 
+// The agent was down while the order was accepted, and comes back after its time: the answer that waits counts.
+func TestAnswerThatWaitsAtTheBrokerBeatsTheExpiry(t *testing.T) {
+	b := realparts.Mosquitto(t, realparts.MosquittoOptions{})
+	c := newController(t, b)
+	p := newPlant(t)
+	r, stop := p.receiver(ordersAt(b, "", ", expiry: 1s"))
+	p.awaitOK()
+	if err := deliver(t, r, workOrder("A", 1)); err == nil {
+		t.Fatal("delivered without an answer")
+	}
+	stop()
+	c.m.send("orders/press1/ack", 1, false, `{"id":"A/1","status":"accepted"}`)
+	over := time.NewTimer(time.Until(c.taken[0].ExpiresAt.Add(10 * time.Millisecond)))
+	<-over.C
+	gate := make(chan struct{})
+	p.set(func() { p.gate = gate }) // the buffer is slow, too
+	r, _ = p.receiver(ordersAt(b, "", ", expiry: 1s"))
+	var refused *signal.Refused
+	if err := deliver(t, r, workOrder("A", 1)); err == nil || errors.As(err, &refused) {
+		t.Fatalf("given up before its answer was looked for: %v", err)
+	}
+	p.set(func() { p.gate = nil; close(gate) })
+	realparts.Eventually(t, patience, "delivery", func() error {
+		err := deliver(t, r, workOrder("A", 1))
+		if errors.As(err, &refused) {
+			t.Fatalf("an order that was accepted is given up: %v", err)
+		}
+		return err
+	})
+}
+
 func TestOrderWithoutAnswerExpires(t *testing.T) {
 	b := realparts.Mosquitto(t, realparts.MosquittoOptions{})
 	c := newController(t, b)

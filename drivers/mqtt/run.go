@@ -24,6 +24,7 @@ type driver struct {
 	rules   *rules
 	orders  *journal                         // nil without work orders
 	session atomic.Pointer[mqttlink.Session] // nil without a connection
+	settled atomic.Pointer[time.Time]        // since when the connection has brought what waited; nil without one
 	look    look
 }
 
@@ -47,6 +48,7 @@ type run struct {
 	ledger   ledger
 	batch    []mqttlink.Message
 	spoken   mqttlink.Version // of the last connection
+	older    bool             // the broker said that it does not know version 5; asked again at the agent's next start
 	lostAt   []time.Time
 	lastUse  time.Time // when the last connection ended
 	attempts int
@@ -107,6 +109,7 @@ func (r *run) use(ctx context.Context, s *mqttlink.Session) (alive bool, err err
 	r.session.Store(s)
 	err = r.serve(ctx, s)
 	r.session.Store(nil)
+	r.settled.Store(nil)
 	r.lastUse = time.Now()
 	listens := make(chan bool, 1)
 	go func() { listens <- r.listening(ctx) }() // at once: one that starts again may soon listen again
@@ -190,6 +193,8 @@ func (r *run) serve(ctx context.Context, s *mqttlink.Session) error {
 			if err := r.finish(ctx, setup); err != nil {
 				return err
 			}
+			now := time.Now()
+			r.settled.Store(&now)
 			if len(r.lostAt) < flapping {
 				r.attempts = 0 // all is well with this connection
 			}

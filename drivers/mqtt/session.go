@@ -21,10 +21,14 @@ const (
 // connect makes a connection and nothing more.
 func (r *run) connect(ctx context.Context) (*mqttlink.Session, error) {
 	o := r.options()
+	if r.older {
+		o.Version = mqttlink.V311
+	}
 	s, err := mqttlink.Connect(ctx, o)
 	if err != nil {
 		return nil, err
 	}
+	r.older = r.older || s.Older
 	if s.Version != r.spoken {
 		r.spoken = s.Version
 		r.env.Logger.Info("connected to the broker", "source", r.env.Source, "broker", r.broker.Host, "mqtt", string(s.Version))

@@ -271,7 +271,7 @@ func TestAutoGoesBackToWhatTheBrokerSpeaks(t *testing.T) {
 	for _, silent := range []bool{false, true} {
 		old := old311(t, target, silent)
 		s := connected(t, Options{Broker: broker(t, old), ClientID: "auto"})
-		if s.Version != V311 {
+		if s.Version != V311 || s.Older == silent {
 			t.Errorf("a broker that speaks 3.1.1 was met in %s", s.Version)
 		}
 		s.Close()

@@ -27,7 +27,9 @@ type Session struct {
 	// Present says that the broker still had the session of an earlier connection.
 	Present bool
 	Version Version // V311 or V5
-	Limits  Limits
+	// Older says that Auto was answered, in so many words, that the broker does not know version 5.
+	Older  bool
+	Limits Limits
 
 	link    *link
 	window  *window
@@ -68,7 +70,10 @@ func Connect(ctx context.Context, o Options) (*Session, error) {
 		return nil, err
 	}
 	older, olderErr := connect(ctx, &o, connect311)
-	if olderErr != nil && unheard {
+	switch {
+	case olderErr == nil:
+		older.Older = !unheard
+	case unheard:
 		return nil, err
 	}
 	return older, olderErr
@@ -192,6 +197,9 @@ func (s *Session) Ready() <-chan struct{} { return s.window.ready }
 
 // Take moves up to max of the oldest messages into batch, which is emptied first. Ready receives again when more is left.
 func (s *Session) Take(batch []Message, max int) []Message { return s.window.take(batch, max) }
+
+// Waiting is how many messages are received and not taken.
+func (s *Session) Waiting() int { return s.window.count() }
 
 // Full reports whether the window is full, so that nothing is read from the broker now.
 func (s *Session) Full() bool { return s.window.holds() }

@@ -63,6 +63,12 @@ func (w *window) holds() bool {
 	return w.full()
 }
 
+func (w *window) count() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return len(w.waiting)
+}
+
 // take moves up to max of the oldest messages into batch, which is emptied first.
 func (w *window) take(batch []Message, max int) []Message {
 	w.mu.Lock()
