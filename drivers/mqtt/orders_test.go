@@ -393,3 +393,42 @@ func TestDamagedJournalIsSetAside(t *testing.T) {
 		t.Errorf("an older revision: %v", err)
 	}
 }
+
+// FuzzAnswer reads what receivers may say: it names its order and status, or is a problem; nothing settles an order that it does
+// not name.
+func FuzzAnswer(f *testing.F) {
+	for _, s := range []string{accept(order{ID: "A/1"}), `{"order_no":"A","revision":1,"status":"NOK","reason":5}`, `{"id":"/","status":"x"}`,
+		`{"id":"A/-1","status":"accepted"}`, `[]`, `{"id":"A/1"}`, `{"order_no":"A","status":"accepted","changed_at":"2026-03-01","answer_id":7}`} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, text []byte) {
+		d := &driver{env: signal.Env{Dir: t.TempDir()}, config: Config{WorkOrders: &WorkOrders{}}}
+		d.orders = newOrders(d.env, nil)
+		m := &mqttlink.Message{Topic: "ack", Payload: text}
+		topic := Topic{Format: "json", MaxSize: 1 << 20}
+		s := &decode(nil, m, &topic)[0]
+		if s.Problem != nil {
+			return
+		}
+		a := d.answer(s, m)
+		if s.Problem != nil {
+			if s.Value != nil || a != (answer{}) {
+				t.Fatalf("a problem carries %v and %+v", s.Value, a)
+			}
+			return
+		}
+		row := s.Value.(map[string]any)
+		if row["order_no"] == "" || row["status"] == "" {
+			t.Fatalf("an answer names nothing: %v", row)
+		}
+		if _, err := row["revision"].(signal.Number).Int64(); err != nil {
+			t.Fatalf("revision is %v", row["revision"])
+		}
+		if err := d.note([]answer{a}); err != nil {
+			t.Fatal(err)
+		}
+		if len(d.orders.entries) != 0 {
+			t.Fatal("an order that was never sent is in the journal")
+		}
+	})
+}

@@ -47,3 +47,25 @@ func TestAcknowledgementsAreOneWriteAndCountAsReadAfterThePing(t *testing.T) {
 		t.Errorf("acknowledged %d, read %d", acked, confirmed)
 	}
 }
+
+// FuzzPacketScan gives a broker's stream in two pieces: where it is cut must not matter, and nothing may be found that whole
+// packets do not hold.
+func FuzzPacketScan(f *testing.F) {
+	f.Add([]byte{pingrespPacket, 0, 0x32, 3, 1, 2, 3, pingrespPacket, 0}, 3)
+	f.Add([]byte{0x32, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0x7F}, 5)
+	f.Add([]byte{0x40, 2, pingrespPacket, 0, 0x90, 3, pingrespPacket, 0, 0}, 4)
+	f.Fuzz(func(t *testing.T, stream []byte, cut int) {
+		whole, pieces := 0, 0
+		var a, b packetScan
+		a.read(stream, func() { whole++ })
+		cut = min(max(cut, 0), len(stream))
+		b.read(stream[:cut], func() { pieces++ })
+		b.read(stream[cut:], func() { pieces++ })
+		if whole != pieces || a != b {
+			t.Fatalf("%x cut at %d: %d answers and %+v, then %d and %+v", stream, cut, whole, a, pieces, b)
+		}
+		if whole > bytes.Count(stream, []byte{pingrespPacket}) {
+			t.Fatalf("%x: %d answers", stream, whole)
+		}
+	})
+}
