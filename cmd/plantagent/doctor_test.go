@@ -70,19 +70,13 @@ func TestFromAnUnknownServerToAFirstLookAtItsNodes(t *testing.T) {
 	if code != 1 || !strings.Contains(out, "FAIL  the server opens a secure channel to this agent\n        the server refuses this agent's certificate") || !strings.Contains(out, filepath.Join("press1", "own", "cert.der")) {
 		t.Fatalf("second look, code %d:\n%s", code, out)
 	}
-	// What the doctor names can be carried to the server.
+	// What the doctor names can be carried to the server; here it is there already, among the refused ones.
 	code, own, errOut := call("trust", "press1", "--own", "-c", path)
 	if code != 0 || !strings.Contains(own, "-----BEGIN CERTIFICATE-----") || !strings.Contains(own, "urn:linekeeper:ulm:line1") {
 		t.Fatalf("own certificate: code %d, %s%s", code, own, errOut)
 	}
-	_, pem, _ := strings.Cut(own, "-----BEGIN")
-	writeFile(t, filepath.Join(plant.Dir, "pki", "trusted", "certs", "agent.pem"), "-----BEGIN"+pem)
 	realparts.Eventually(t, 30*time.Second, "the doctor is content", func() error {
-		// This server prefers what it once refused to what it trusts.
-		if err := os.RemoveAll(filepath.Join(plant.Dir, "pki", "rejected")); err != nil {
-			return err
-		}
-		if err := os.MkdirAll(filepath.Join(plant.Dir, "pki", "rejected"), 0o755); err != nil {
+		if err := plant.TrustRefused(); err != nil {
 			return err
 		}
 		if code, out = doctor(); code != 0 {

@@ -47,8 +47,6 @@ func addressOf(typed string) (*url.URL, error) {
 type foundServer struct {
 	address   *url.URL
 	endpoints []*ua.EndpointDescription
-	// called is the address that it gives for itself, when it is another.
-	called string
 }
 
 // discover finds the ways to the servers at an address: to the one that listens there, and to those that it knows of, which is

@@ -34,6 +34,7 @@ func TestAgainstNodeOPCUA(t *testing.T) {
 	}{
 		{"every policy and mode reads with a user name", testPolicies},
 		{"every type arrives exactly", testTypes},
+		{"structures are explained by their server", testStructures},
 		{"a wrong password is said once and tried rarely", testWrongPassword},
 		{"an X509 user is let in", testCertificateUser},
 		{"thirty resets lose nothing", testResets},
@@ -423,20 +424,12 @@ func TestUnknownCertificatesAreRefusedOnBothSidesUntilTrusted(t *testing.T) {
 	}
 }
 
-// trustClient does what a plant's technician does: move the agent's certificate from rejected to trusted, until the server has
-// understood. An attempt that was under way meanwhile puts it back among the rejected ones.
+// trustClient lets the server trust the agent's certificate, until it has understood.
 func trustClient(t *testing.T, plant *realparts.Plant, understood func() error) {
 	t.Helper()
-	from := filepath.Join(plant.Dir, "pki", "rejected")
 	realparts.Eventually(t, 40*time.Second, "the server trusts the agent", func() error {
-		files, err := os.ReadDir(from)
-		if err != nil {
+		if err := plant.TrustRefused(); err != nil {
 			return err
-		}
-		for _, f := range files {
-			if err := os.Rename(filepath.Join(from, f.Name()), filepath.Join(plant.Dir, "pki", "trusted", "certs", f.Name())); err != nil {
-				return err
-			}
 		}
 		return understood()
 	})
