@@ -116,10 +116,6 @@ func (w *work) sample(r *rule, s *signal.Signal) (sample, *fault) {
 	} else {
 		sm.raw, f = readCount(r, item, v)
 	}
-	if f == nil {
-		sm.on, f = w.bookOn(r, s)
-		sm.on = w.inShift(r, sm.on, sm.at)
-	}
 	return sm, f
 }
 
@@ -150,7 +146,7 @@ func readCount(r *rule, item string, v any) (decimal.Decimal, *fault) {
 func (w *work) count(r *rule, s *signal.Signal) {
 	cell := w.counter(r)
 	c := &cell.v
-	w.muted = r.echo
+	w.muted = r.echo // what one output tells of the value holds for all
 	defer func() { w.muted = false }()
 	if s.Quality != signal.Good {
 		w.badQuality(r, s, cell)
@@ -165,12 +161,24 @@ func (w *work) count(r *rule, s *signal.Signal) {
 		c.Bad, cell.dirty = false, true
 		w.res.Problems = append(w.res.Problems, SourceProblem{Source: r.source, Key: r.tag})
 	}
+	w.muted = false
+	on, f := w.bookOn(r, s)
+	sm.on = w.inShift(r, on, sm.at)
+	if c.Line == "" && !r.echo && r.scale == nil {
+		w.inherit(r)
+	}
+	if f != nil {
+		if c.Line == "" && r.scale == nil {
+			w.firstUncounted(r, c, sm)
+			cell.dirty = true
+		}
+		w.reject(r.source, s, r.name, f.problem())
+		return
+	}
+	w.muted = r.echo
 	if r.scale != nil {
 		cell.dirty = w.weigh(r, s, c, sm) || cell.dirty
 		return
-	}
-	if c.Line == "" && !r.echo {
-		w.inherit(r)
 	}
 	if !c.Dealt.equal(r.share) {
 		w.redeal(r, c)
@@ -183,7 +191,9 @@ func (w *work) count(r *rule, s *signal.Signal) {
 
 // badQuality keeps a value that must not be counted visible: as a reading, and once per episode as a problem.
 func (w *work) badQuality(r *rule, s *signal.Signal, cell *cell[counter]) {
-	w.reading(r, s)
+	if !w.muted {
+		w.reading(r, s)
+	}
 	if cell.v.Bad {
 		return
 	}
@@ -396,6 +406,15 @@ func (r *rule) same(c *counter, sm sample) bool {
 // newLine names a line of epochs: when it began, and four random characters.
 func (w *work) newLine() string {
 	return w.now.UTC().Format("20060102T150405-") + w.t.newKey().String()[:4]
+}
+
+// firstUncounted begins with a value on which nothing can be counted yet: what is counted from it waits in the counter.
+func (w *work) firstUncounted(r *rule, c *counter, sm sample) {
+	at := sm.raw
+	if r.fromZero {
+		at = decimal.Decimal{}
+	}
+	*c = counter{Source: r.source, Tag: r.meter, Line: w.newLine(), Epoch: 1, At: at, Base: at, Raw: at, Fresh: true, Seen: sm.seen.UTC(), Clock: sm.clock.UTC(), Boot: sm.boot}
 }
 
 func (w *work) first(r *rule, s *signal.Signal, c *counter, sm sample) {

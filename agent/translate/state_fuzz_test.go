@@ -44,8 +44,11 @@ rules:
   - {name: c, rule: counter, source: s, tag: n, counts: yield, unit: C62, work_center: w, close: {quantity: "5"}}
   - {name: o, rule: state, source: s, tag: order, work_center: w}
   - {name: r, rule: record, source: s, tag: row, fact: production_confirmation, id: payload.id, fields: {order_no: payload.order, yield: payload.n, unit: "'C62'"}}
+  - {name: d, rule: counter, source: s, tag: m, counts: yield, unit: C62, lot: tags.lot, hand_over: by_time, work_center: w, outputs: [{name: a, share: 2}, {name: b, share: 1}]}
+  - {name: k, rule: weight, source: s, tag: kg, counts: consumed, item: RM, unit: KGM, least: "1", stable_for: 2s, factor: "0.5", lot: tags.lot, hand_over: last, work_center: w}
 `)
 	signals := []signal.Signal{
+		{Tag: "lot", Value: "L1"}, {Tag: "m", Value: num("7")}, {Tag: "kg", Value: num("70")}, {Tag: "lot", Value: "L2"}, {Tag: "m", Value: num("9")}, {Tag: "kg", Value: num("7")},
 		{Tag: "n", Value: num("7")}, {Tag: "order", Value: "A"},
 		{Tag: "row", Value: map[string]any{"id": "1", "order": "A", "n": num("2")}}, {Tag: "n", Value: num("19")}, {Tag: "order", Value: ""},
 	}
