@@ -157,6 +157,20 @@ function setRecipe(fields) {
     });
 }
 
+// A structure with everything that structures can have, alone and in a list.
+const batch = space.findDataType("Batch", own.index);
+for (const [name, valueRank] of [["Type.Batch", -1], ["Type.Batches", 1]]) {
+    nodes.set(name, own.addVariable({
+        componentOf: plant, browseName: name.split(".").pop(), nodeId: "s=" + name, dataType: batch, valueRank, minimumSamplingInterval: 0
+    }));
+}
+
+function setBatches(list) {
+    const value = list.map((fields) => space.constructExtensionObject(batch, fields));
+    nodes.get("Type.Batch").setValueFromSource({ dataType: DataType.ExtensionObject, value: value[0] });
+    nodes.get("Type.Batches").setValueFromSource({ dataType: DataType.ExtensionObject, arrayType: VariantArrayType.Array, value });
+}
+
 // set shows any value of any type; texts stand for what JSON cannot say.
 function set({ node, type, value, array, status, sourceTime }) {
     const items = (array ? value : [value]).map((v) => coerce(type, v));
@@ -267,6 +281,7 @@ const actions = {
     "GET /sessions": () => ({ sessions: sessions().length, subscriptions: subscriptions() }),
     "GET /logins": () => logins,
     "POST /set": (b) => set(b),
+    "POST /batches": (b) => setBatches(b.list),
     "POST /recipe": (b) => setRecipe(b),
     "POST /change": (b) => { change(b.node, b.value); remember(); },
     "POST /order": (b) => { change(b.machine + ".Order", b.order); remember(); },
