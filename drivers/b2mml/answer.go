@@ -87,8 +87,10 @@ func (r *reader) state(n *node, p place) {
 		return
 	}
 	b := &builder{reader: r}
-	order, _ := b.order(p)
-	r.answer(n, order, 0, status, word)
+	orders, _ := b.orders(p)
+	for _, order := range orders { // a state holds for all of them
+		r.answer(n, order.(string), 0, status, word)
+	}
 }
 
 // codeStatus is what the action codes of an answer's criteria say. One rejection rejects.

@@ -164,6 +164,21 @@ func TestSeveralTransactionsInAWrapperKeepTheirVerbs(t *testing.T) {
 	}
 }
 
+func TestWhatSeveralOrdersShareIsNotBookedOnOne(t *testing.T) {
+	d := read(t, []byte(`<OperationsResponse xmlns:v="urn:v"><ID>1</ID><OperationsRequestID>A</OperationsRequestID><OperationsRequestID>B</OperationsRequestID><OperationsRequestID>A</OperationsRequestID>
+<v:Team><v:Name>x</v:Name></v:Team><SegmentResponse><ID>s</ID><EquipmentActual><EquipmentID>E</EquipmentID><v:Wear>3</v:Wear></EquipmentActual></SegmentResponse></OperationsResponse>`), Options{})
+	v := d.Records[0].Value
+	if v["order_no"] != "" || !reflect.DeepEqual(v["order_nos"], []any{"A", "B"}) {
+		t.Errorf("%v", v)
+	}
+	if diff := cmp.Diff(m{"Team": m{"Name": "x"}}, v["response_extensions"]); diff != "" {
+		t.Error(diff)
+	}
+	if e := v["equipment_actuals"].([]any)[0].(m); !reflect.DeepEqual(e["extensions"], m{"Wear": "3"}) {
+		t.Errorf("%v", e)
+	}
+}
+
 func TestAJobOfOursTellsOrderAndOperation(t *testing.T) {
 	for id, want := range map[string][2]string{"WH/MO/12#0010": {"WH/MO/12", "0010"}, "WH/MO/12": {"WH/MO/12", ""}} {
 		d := read(t, []byte("<JobResponse><ID>1</ID><JobOrderID>"+id+"</JobOrderID><JobState>Running</JobState></JobResponse>"), Options{})

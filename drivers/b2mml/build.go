@@ -36,18 +36,22 @@ func (b *builder) head(n *node, p place) {
 	if len(p.segments) == 0 {
 		kind = "response"
 	}
-	order, from := b.order(p)
+	orders, from := b.orders(p)
+	order := ""
+	if len(orders) == 1 { // what several orders share cannot be split here
+		order = orders[0].(string)
+	}
 	_, job, _ := strings.Cut(n.get("JobOrderID"), jobSeparator)
 	state := n.kid("SegmentState", "JobState", "ResponseState").word()
 	b.m = map[string]any{
-		"document": b.document(), "kind": kind, "order_no": order, "order_from": from,
+		"document": b.document(), "kind": kind, "order_no": order, "order_nos": orders, "order_from": from,
 		"performance_id": p.performance.get("ID"), "schedule_id": orElse(p.response.get("ProductionScheduleID"), p.performance.get("ProductionScheduleID", "OperationsScheduleID", "WorkScheduleID")),
 		"response_id": p.response.get("ID"), "response_state": p.response.kid("ResponseState").word(),
 		"segment_id": "", "segment_path": path, "state": state, "description": n.get("Description"),
 		"process_segment": n.get("ProcessSegmentID", "ProductSegmentID", "OperationsSegmentID"), "segment_requirement": n.get("SegmentRequirementID"),
 		"operation":  orElse(n.get("ProcessSegmentID", "ProductSegmentID", "OperationsSegmentID", "SegmentRequirementID"), job),
 		"definition": n.get("OperationsDefinitionID", "WorkMasterID", "WorkDirectiveID", "ProductProductionRuleID"), "job_order": n.get("JobOrderID"),
-		"hierarchy": hierarchy(n, p), "extensions": map[string]any{},
+		"hierarchy": hierarchy(n, p),
 	}
 	if len(path) > 0 {
 		b.m["segment_id"] = path[len(path)-1]
@@ -65,25 +69,31 @@ func orElse(a, b string) string {
 	return b
 }
 
-// order is the number of the order that a segment belongs to, and the element that says so.
-func (b *builder) order(p place) (no, from string) {
+// orders are the numbers of the orders that a segment belongs to, mostly one, and the element that says so.
+func (b *builder) orders(p place) (numbers []any, from string) {
 	nodes := slices.Clone(p.segments)
 	slices.Reverse(nodes)
 	nodes = append(nodes, p.response)
 	for _, name := range append(requestIDs, "JobOrderID") {
 		for _, n := range nodes {
-			if id := n.get(name); id != "" {
+			for _, k := range n.all(name) {
+				id := k.text
 				if name == "JobOrderID" { // one of ours carries the operation
 					id, _, _ = strings.Cut(id, jobSeparator)
 				}
-				return id, name
+				if id != "" && !slices.Contains(numbers, any(id)) {
+					numbers = append(numbers, id)
+				}
+			}
+			if numbers != nil {
+				return numbers, name
 			}
 		}
 	}
 	if id := p.response.get("ID"); id != "" { // as V0401 senders do that name no request
-		return id, "response_id"
+		return []any{id}, "response_id"
 	}
-	return "", ""
+	return []any{}, ""
 }
 
 func (b *builder) when(n *node, names []string) any {
@@ -252,15 +262,8 @@ func (b *builder) material(n *node) map[string]any {
 		list, _ := m["assembly"].([]any)
 		m["assembly"] = append(list, part)
 	}
-	for _, k := range n.kids {
-		if !slices.Contains(materialKnown, k.name) {
-			extra, _ := m["extensions"].(map[string]any)
-			if extra == nil {
-				extra = map[string]any{}
-				m["extensions"] = extra
-			}
-			addTo(extra, k.name, k.generic())
-		}
+	if extra := extras(n, materialKnown); len(extra) > 0 {
+		m["extensions"] = extra
 	}
 	return m
 }
@@ -325,6 +328,9 @@ func (b *builder) actuals(n *node, key, element, id, class, use string) {
 		if q := k.kid("Quantity"); q != nil {
 			m["quantity"], m["unit"] = b.quantity(q)
 		}
+		if extra := extras(k, actualKnown(id, class, use)); len(extra) > 0 {
+			m["extensions"] = extra
+		}
 		list = append(list, m)
 	}
 	b.m[key] = first
@@ -385,12 +391,29 @@ var segmentKnown = []string{"ID", "Description", "PublishedDate", "PostingDate",
 	"SegmentData", "ProductionData", "JobResponseData", "JobResponsetData", "PersonnelActual", "EquipmentActual", "PhysicalAssetActual", "MaterialActual", "MaterialProducedActual",
 	"MaterialConsumedActual", "ConsumableActual", "SegmentResponse", "SegmentResponseChild", "JobResponse", "JobResponseChild", "RequiredByRequestedSegmentResponse"}
 
+// actualKnown are the elements of an actual that have a place.
+func actualKnown(own ...string) []string {
+	return append(own, "ID", "Description", "Quantity", "HierarchyScope", "Location", "RequiredByRequestedSegmentResponse")
+}
+
+var responseKnown = append([]string{"ProductionResponse", "OperationsResponse", "WorkResponse", "PerformanceState", "OperationsScheduleID", "WorkScheduleID"}, segmentKnown...)
+
 // extensions keeps what has no place in the record.
-func (b *builder) extensions(n *node) {
-	extra := b.m["extensions"].(map[string]any)
+func (b *builder) extensions(n *node, p place) {
+	b.m["extensions"] = extras(n, segmentKnown)
+	b.m["response_extensions"] = extras(p.response, responseKnown)
+	b.m["performance_extensions"] = extras(p.performance, responseKnown)
+}
+
+func extras(n *node, known []string) map[string]any {
+	out := map[string]any{}
+	if n == nil {
+		return out
+	}
 	for _, k := range n.kids {
-		if !slices.Contains(segmentKnown, k.name) {
-			addTo(extra, k.name, k.generic())
+		if !slices.Contains(known, k.name) && !strings.HasSuffix(k.name, "ActualProperty") && !strings.HasSuffix(k.name, "ActualPropertyChild") {
+			addTo(out, k.name, k.generic())
 		}
 	}
+	return out
 }

@@ -31,74 +31,89 @@ const (
 
 // parse reads a UTF-8 document as a tree.
 func parse(text []byte) (*node, error) {
-	dec := xml.NewDecoder(bytes.NewReader(text))
-	dec.CharsetReader = func(_ string, in io.Reader) (io.Reader, error) { return in, nil }
-	var (
-		root  *node
-		stack []*node
-		count int
-	)
-	fail := func(reason string) (*node, error) {
-		line, _ := dec.InputPos()
-		return nil, &Error{signal.Problem{Code: "bad_xml", Item: path(stack), Reason: "not valid XML: " + reason,
-			NextStep: "correct the sender; a document that ends too early was perhaps taken while it was being written"}, line}
-	}
+	p := &parser{dec: xml.NewDecoder(bytes.NewReader(text))}
+	p.dec.CharsetReader = func(_ string, in io.Reader) (io.Reader, error) { return in, nil }
 	if !utf8.Valid(text) {
 		return nil, &Error{signal.Problem{Code: "bad_encoding", Item: "document", Reason: "the document holds characters that cannot be read",
 			NextStep: "let the sender declare the encoding that it writes, or set encoding"}, 0}
 	}
 	for {
-		from := dec.InputOffset()
-		tok, err := dec.Token()
-		if errors.Is(err, io.EOF) && root != nil {
-			return root, nil
-		}
-		if errors.Is(err, io.EOF) {
-			return fail("there is no element in it")
-		}
+		from := p.dec.InputOffset()
+		tok, err := p.dec.Token()
 		var syntax *xml.SyntaxError
-		if errors.As(err, &syntax) {
-			return fail(syntax.Msg)
+		switch {
+		case errors.Is(err, io.EOF) && p.root != nil:
+			return p.root, nil
+		case errors.Is(err, io.EOF):
+			return nil, p.fail("there is no element in it")
+		case errors.As(err, &syntax):
+			return nil, p.fail(syntax.Msg)
+		case err != nil:
+			return nil, p.fail(err.Error())
 		}
-		if err != nil {
-			return fail(err.Error())
-		}
-		switch t := tok.(type) {
-		case xml.Directive:
-			if bytes.HasPrefix(bytes.ToUpper(bytes.TrimSpace(t)), []byte("DOCTYPE")) {
-				return fail("the document has a document type declaration (DOCTYPE), which is never read")
-			}
-		case xml.StartElement:
-			line, _ := dec.InputPos()
-			n := &node{name: t.Name.Local, space: t.Name.Space, line: line, from: from}
-			for _, a := range t.Attr {
-				if a.Name.Space != "xmlns" && a.Name.Local != "xmlns" {
-					n.attrs = append(n.attrs, a)
-				}
-			}
-			if count++; count > maxNodes || len(stack) >= maxDepth {
-				return fail(fmt.Sprintf("more than %d elements, or more than %d inside of each other", maxNodes, maxDepth))
-			}
-			if len(stack) > 0 {
-				parent := stack[len(stack)-1]
-				parent.kids = append(parent.kids, n)
-			} else if root != nil {
-				return fail("a second root element")
-			} else {
-				root = n
-			}
-			stack = append(stack, n)
-		case xml.EndElement:
-			n := stack[len(stack)-1]
-			n.to, n.text, n.raw = dec.InputOffset(), string(bytes.TrimSpace(n.raw)), nil
-			stack = stack[:len(stack)-1]
-		case xml.CharData:
-			if len(stack) > 0 {
-				n := stack[len(stack)-1]
-				n.raw = append(n.raw, t...)
-			}
+		if reason := p.token(tok, from); reason != "" {
+			return nil, p.fail(reason)
 		}
 	}
+}
+
+type parser struct {
+	dec   *xml.Decoder
+	root  *node
+	stack []*node
+	count int
+}
+
+func (p *parser) fail(reason string) error {
+	line, _ := p.dec.InputPos()
+	return &Error{signal.Problem{Code: "bad_xml", Item: path(p.stack), Reason: "not valid XML: " + reason,
+		NextStep: "correct the sender; a document that ends too early was perhaps taken while it was being written"}, line}
+}
+
+// token adds one token to the tree; it returns what is wrong with it.
+func (p *parser) token(tok xml.Token, from int64) string {
+	switch t := tok.(type) {
+	case xml.Directive:
+		if bytes.HasPrefix(bytes.ToUpper(bytes.TrimSpace(t)), []byte("DOCTYPE")) {
+			return "the document has a document type declaration (DOCTYPE), which is never read"
+		}
+	case xml.StartElement:
+		return p.start(t, from)
+	case xml.EndElement:
+		n := p.stack[len(p.stack)-1]
+		n.to, n.text, n.raw = p.dec.InputOffset(), string(bytes.TrimSpace(n.raw)), nil
+		p.stack = p.stack[:len(p.stack)-1]
+	case xml.CharData:
+		if len(p.stack) > 0 {
+			n := p.stack[len(p.stack)-1]
+			n.raw = append(n.raw, t...)
+		}
+	}
+	return ""
+}
+
+func (p *parser) start(t xml.StartElement, from int64) string {
+	line, _ := p.dec.InputPos()
+	n := &node{name: t.Name.Local, space: t.Name.Space, line: line, from: from}
+	for _, a := range t.Attr {
+		if a.Name.Space != "xmlns" && a.Name.Local != "xmlns" {
+			n.attrs = append(n.attrs, a)
+		}
+	}
+	if p.count++; p.count > maxNodes || len(p.stack) >= maxDepth {
+		return fmt.Sprintf("more than %d elements, or more than %d inside of each other", maxNodes, maxDepth)
+	}
+	switch {
+	case len(p.stack) > 0:
+		parent := p.stack[len(p.stack)-1]
+		parent.kids = append(parent.kids, n)
+	case p.root != nil:
+		return "a second root element"
+	default:
+		p.root = n
+	}
+	p.stack = append(p.stack, n)
+	return ""
 }
 
 func path(stack []*node) string {

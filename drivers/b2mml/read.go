@@ -166,7 +166,7 @@ func (r *reader) add(n *node, p place) {
 		b.head(n, p)
 		b.resources(n)
 		b.sums()
-		b.extensions(n)
+		b.extensions(n, p)
 		rec.Value, rec.Problem, rec.At = b.m, b.problem, r.doc.Created
 		for _, key := range []string{"posted_at", "started_at", "finished_at"} {
 			if t, ok := b.m[key].(time.Time); ok {
@@ -209,7 +209,7 @@ func (r *reader) document() map[string]any {
 	return m
 }
 
-var timeLayouts = []string{time.RFC3339, "2006-01-02T15:04:05", "2006-01-02T15:04Z07:00", "2006-01-02T15:04", "2006-01-02Z07:00", "2006-01-02"}
+var timeLayouts = []string{time.RFC3339, "2006-01-02T15:04:05Z0700", "2006-01-02 15:04:05", "2006-01-02T15:04:05", "2006-01-02T15:04Z07:00", "2006-01-02T15:04", "2006-01-02Z07:00", "2006-01-02"}
 
 func (r *reader) time(text string) (time.Time, bool) {
 	for _, layout := range timeLayouts {

@@ -19,8 +19,10 @@ type Column struct {
 	As string `yaml:"as"`
 	// Type is text (default), number, bool, time.
 	Type string `yaml:"type"`
-	// Layout of a time, such as dd.MM.yyyy HH:mm:ss; empty for the ISO forms.
+	// Layout of a time, such as dd.MM.yyyy HH:mm:ss or yyyyMMdd'T'HHmm; empty for the ISO forms.
 	Layout string `yaml:"layout"`
+	// With names a field whose text follows this one's after a space, for a date and a time that stand apart.
+	With string `yaml:"with"`
 	// Decimals are the places of a number that is written without a point: 1234 with 2 is 12.34.
 	Decimals int `yaml:"decimals"`
 	// Required fields may not be empty.
@@ -66,8 +68,8 @@ func (c Column) Validate() error {
 		return errors.New("a column has no name")
 	case !slices.Contains([]string{"", "text", "number", "bool", "time"}, c.Type):
 		return fmt.Errorf("column %q: type %q is none of text, number, bool, time", c.Name, c.Type)
-	case c.Layout != "" && c.Type != "time":
-		return fmt.Errorf("column %q: layout belongs to type: time", c.Name)
+	case (c.Layout != "" || c.With != "") && c.Type != "time":
+		return fmt.Errorf("column %q: layout and with belong to type: time", c.Name)
 	case c.Decimals < 0 || c.Decimals > 18 || c.Decimals > 0 && c.Type != "number":
 		return fmt.Errorf("column %q: decimals %d: from 0 to 18, with type: number", c.Name, c.Decimals)
 	}
@@ -162,8 +164,14 @@ func (c Column) number(text string, l Locale) (any, error) {
 	return signal.Number(n), nil
 }
 
+// spaces are what programs write between groups of digits instead of a plain space.
+var spaces = strings.NewReplacer("\u00a0", " ", "\u202f", " ")
+
 // ungroup takes the separators out; each group but the first has three digits.
 func ungroup(whole, separator string) (string, bool) {
+	if separator == " " {
+		whole = spaces.Replace(whole)
+	}
 	if separator == "" || !strings.Contains(whole, separator) {
 		return whole, true
 	}
@@ -224,10 +232,10 @@ func parseTime(text, layout string, zone *time.Location) (time.Time, bool) {
 	return time.Time{}, false
 }
 
-var layoutParts = strings.NewReplacer("yyyy", "2006", "yy", "06", "MM", "01", "dd", "02", "HH", "15", "hh", "03", "mm", "04", "ss", "05",
-	"SSS", "000", "XXX", "Z07:00", "a", "PM")
+var layoutParts = strings.NewReplacer("yyyy", "2006", "yy", "06", "MM", "01", "M", "1", "dd", "02", "d", "2", "HH", "15", "H", "15", "hh", "03", "h", "3",
+	"mm", "04", "m", "4", "ss", "05", "s", "5", "SSSSSS", "000000", "SSS", "000", "XXX", "Z07:00", "XX", "Z0700", "a", "PM")
 
-// goLayout turns a pattern such as dd.MM.yyyy HH:mm into Go's.
+// goLayout turns a pattern such as dd.MM.yyyy HH:mm into Go's. What stands between quotation marks ' is meant as it is.
 func goLayout(pattern string) (string, error) {
 	if pattern == "" {
 		return "", nil
@@ -235,5 +243,9 @@ func goLayout(pattern string) (string, error) {
 	if !strings.Contains(pattern, "yy") {
 		return "", fmt.Errorf("layout %q has no year: write it like dd.MM.yyyy HH:mm:ss", pattern)
 	}
-	return layoutParts.Replace(pattern), nil
+	parts := strings.Split(pattern, "'")
+	for i := 0; i < len(parts); i += 2 {
+		parts[i] = layoutParts.Replace(parts[i])
+	}
+	return strings.Join(parts, ""), nil
 }

@@ -131,6 +131,14 @@ func (c *csvReader) start() error {
 	if err != nil {
 		return err
 	}
+	if d, ok := strings.CutPrefix(line.text, "sep="); ok && oneCharacter(d) { // Excel's way to say it
+		if c.delimiter == 0 {
+			c.delimiter, _ = utf8.DecodeRuneInString(d)
+		}
+		if line, err = c.skipEmpty(); err != nil {
+			return err
+		}
+	}
 	if c.delimiter == 0 {
 		c.delimiter = guessDelimiter(line.text)
 	}
@@ -158,6 +166,9 @@ func (c *csvReader) header(names []string, line int) error {
 		listed[col.Name] = col
 	}
 	seen := map[string]bool{}
+	for len(names) > 1 && strings.TrimSpace(names[len(names)-1]) == "" { // a delimiter at the end of each line
+		names = names[:len(names)-1]
+	}
 	for i, name := range names {
 		name = strings.TrimSpace(name)
 		if name == "" {
@@ -333,6 +344,13 @@ func typed(l line, values []string, columns []Column, locale Locale) Record {
 	}
 	m := make(map[string]any, len(values))
 	for i, text := range values {
+		if with := columns[i].With; with != "" {
+			j := slices.IndexFunc(columns, func(c Column) bool { return c.Name == with })
+			if j < 0 {
+				return bad(l.text, l.number, "column_missing", with, fmt.Sprintf("line %d: column %q is to be read with %q, which is not there", l.number, columns[i].Name, with), "correct with")
+			}
+			text = strings.TrimSpace(text + " " + values[j])
+		}
 		v, err := columns[i].Value(text, locale)
 		if err != nil {
 			return bad(l.text, l.number, "bad_value", columns[i].Name, fmt.Sprintf("line %d: column %q %v", l.number, columns[i].Name, err),

@@ -102,8 +102,10 @@ func XMLText(r io.Reader, name string) io.Reader {
 	return UTF8(in, name)
 }
 
-// declared is the encoding that an XML prolog names; empty without one.
+// declared is the encoding that an XML prolog names; empty without one. A prolog that can be read here byte by byte is no
+// UTF-16, whatever it says: programs write it from texts that they held as UTF-16.
 func declared(head []byte) string {
+	head = bytes.TrimLeft(head, " \t\r\n")
 	if !bytes.HasPrefix(head, []byte("<?xml")) {
 		return ""
 	}
@@ -120,5 +122,9 @@ func declared(head []byte) string {
 	if end < 0 {
 		return ""
 	}
-	return strings.ToLower(string(value[1 : 1+end]))
+	name := strings.ToLower(string(value[1 : 1+end]))
+	if strings.HasPrefix(name, "utf-16") || strings.HasPrefix(name, "ucs-2") || strings.HasPrefix(name, "utf-32") {
+		return "utf-8"
+	}
+	return name
 }

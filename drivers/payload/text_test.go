@@ -67,12 +67,16 @@ func TestCSVKeepsWhatTheSenderWrote(t *testing.T) {
 		"no header":             {"garbage\n1;2\n", CSVOptions{Header: no(), SkipLines: 1, Delimiter: ";", Columns: []Column{{Name: "x"}, {Name: "y", Type: "number", Decimals: 3}}}, []any{m{"x": "1", "y": signal.Number("0.002")}}},
 		"a bad line stops no other": {"a,b\n1,2\n3\n\"torn,4\n5,6\n7,8,9\n\"x\"y,1\n10,11\n", CSVOptions{}, []any{
 			m{"a": "1", "b": "2"}, "3 bad_csv line 3", "4 bad_csv line 4", m{"a": "5", "b": "6"}, "6 bad_csv line 6", "7 bad_csv line 7", m{"a": "10", "b": "11"}}},
-		"a bad value":        {"a,n\n1,x\n2,3\n4,\n", CSVOptions{Columns: []Column{{Name: "n", Type: "number", Required: true}}}, []any{"2 bad_value n", m{"a": "2", "n": signal.Number("3")}, "4 bad_value n"}},
-		"a broken character": {"a,b\nM\xfcller,1\nx,2\n", CSVOptions{}, []any{"2 bad_encoding line 2", m{"a": "x", "b": "2"}}},
-		"trailing delimiter": {"a,b\n1,2,\n", CSVOptions{}, []any{m{"a": "1", "b": "2"}}},
-		"nothing":            {"", CSVOptions{}, nil},
-		"only a header":      {"a,b\n", CSVOptions{}, nil},
-		"trim":               {"a, b\n 1 , \"2\" \n", CSVOptions{Trim: true}, []any{m{"a": "1", "b": "2"}}},
+		"a bad value":          {"a,n\n1,x\n2,3\n4,\n", CSVOptions{Columns: []Column{{Name: "n", Type: "number", Required: true}}}, []any{"2 bad_value n", m{"a": "2", "n": signal.Number("3")}, "4 bad_value n"}},
+		"a broken character":   {"a,b\nM\xfcller,1\nx,2\n", CSVOptions{}, []any{"2 bad_encoding line 2", m{"a": "x", "b": "2"}}},
+		"trailing delimiter":   {"a,b\n1,2,\n", CSVOptions{}, []any{m{"a": "1", "b": "2"}}},
+		"nothing":              {"", CSVOptions{}, nil},
+		"only a header":        {"a,b\n", CSVOptions{}, nil},
+		"date and time apart":  {"d;t\n1.2.2026;093000\n;\n", CSVOptions{Columns: []Column{{Name: "d", As: "at", Type: "time", With: "t", Layout: "d.M.yyyy HHmmss"}}}, []any{m{"at": time.Date(2026, 2, 1, 9, 30, 0, 0, time.UTC), "t": "093000"}, m{"at": nil, "t": ""}}},
+		"Excel's sep":          {"sep=|\na;x|b|\n1|2|\n3|4\n", CSVOptions{}, []any{m{"a;x": "1", "b": "2"}, m{"a;x": "3", "b": "4"}}},
+		"literals in a layout": {"t\n20260102T0930 Uhr\n", CSVOptions{Columns: []Column{{Name: "t", Type: "time", Layout: "yyyyMMdd'T'HHmm' Uhr'"}}}, []any{m{"t": time.Date(2026, 1, 2, 9, 30, 0, 0, time.UTC)}}},
+		"spaces in numbers":    {"n\n1\u00a0234\u202f567,5\n", CSVOptions{Columns: []Column{{Name: "n", Type: "number"}}, Locale: Locale{Decimal: ",", Thousands: " "}, Delimiter: ";"}, []any{m{"n": signal.Number("1234567.5")}}},
+		"trim":                 {"a, b\n 1 , \"2\" \n", CSVOptions{Trim: true}, []any{m{"a": "1", "b": "2"}}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if err := c.o.Validate(); err != nil {
@@ -187,6 +191,13 @@ func TestXMLBecomesMaps(t *testing.T) {
 	whole, err := all(XML(strings.NewReader(doc), XMLOptions{}))
 	if err != nil || len(whole) != 1 || whole[0].Value.(m)["@date"] != "2025-01-01" || len(whole[0].Value.(m)["Order"].([]any)) != 2 {
 		t.Errorf("%v %v", err, shown(whole))
+	}
+}
+
+func TestAPrologThatLiesAboutUTF16(t *testing.T) {
+	got, err := all(XML(strings.NewReader("\n<?xml version='1.0' encoding='UTF-16'?><a><b>gr\u00fcn</b></a>"), XMLOptions{}))
+	if diff := cmp.Diff([]any{m{"b": "grün"}}, shown(got)); err != nil || diff != "" {
+		t.Error(err, diff)
 	}
 }
 
