@@ -94,12 +94,16 @@ func opened(answer []byte, policy *uapolicy.EncryptionAlgorithm) error {
 	if len(body) < sequence {
 		return errors.New("ask for a secure channel: the answer is cut off")
 	}
-	_, res, err := ua.DecodeService(body[sequence:])
-	if err != nil {
-		return fmt.Errorf("ask for a secure channel: decode the answer: %w", err)
+	w := &wire{b: body[sequence:]}
+	w.nodeID(false) // which answer it is does not matter: each begins with the same header
+	w.time()
+	w.u32()
+	result := ua.StatusCode(w.u32())
+	if w.err != nil {
+		return fmt.Errorf("ask for a secure channel: %w", w.err)
 	}
-	if r, ok := res.(ua.Response); ok && r.Header() != nil && r.Header().ServiceResult != ua.StatusOK {
-		return &word{status: r.Header().ServiceResult}
+	if result != ua.StatusOK {
+		return &word{status: result}
 	}
 	return nil
 }
