@@ -267,3 +267,40 @@ func TestAgentCountsWhatTheNodeMade(t *testing.T) {
 		t.Errorf("made %d: counted %d, lost %d, doubled %d", made, yield, lost, doubled)
 	}
 }
+
+// What the agent knows of itself, and a tag that it reads, arrive at a host that is not ours.
+func TestAgentTellsAnotherHostHowItIs(t *testing.T) {
+	b := realparts.Mosquitto(t, realparts.MosquittoOptions{})
+	other := realparts.SparkplugHost(t, clients(b))
+	edge := realparts.SparkplugEdge(t, realparts.EdgeOptions{Broker: clients(b), PrimaryHost: "here"})
+	produce(t, edge, 3)
+	rules := []translate.Rule{{Name: "parts", Rule: "record", Source: "edge", Tag: "parts", Fact: "production_confirmation",
+		Fields: map[string]string{"order_no": "'WO-1'", "item": "'PART'", "yield": "1", "unit": "'C62'"}},
+		{Name: "all", Rule: "reading", Source: "edge", Tag: "*"}}
+	startAgent(t, t.TempDir(), section(b)+"publish: {tags: [edge/good]}\n", rules)
+	awaitEdge(t, edge, "a birth", func(s realparts.EdgeState) bool { return s.Born })
+	told := func() map[string]string {
+		names, values := map[string]string{}, map[string]string{}
+		for _, m := range heardBy(t, other) {
+			if !strings.HasPrefix(m.Topic, "spBv1.0/ulm/") {
+				continue
+			}
+			for _, x := range m.Payload.Metrics {
+				if x.Name != "" {
+					names[fmt.Sprint(x.Alias)] = x.Name
+				}
+				values[names[fmt.Sprint(x.Alias)]] = fmt.Sprint(x.Value)
+			}
+		}
+		return values
+	}
+	realparts.Eventually(t, testPatience, "what the agent tells", func() error {
+		got := told()
+		for name, want := range map[string]string{"Agent/Plant": "ulm", "Facts/Stored": "3", "Facts/Waiting": "3", "Facts/Quarantined": "0", "Hub/Connected": "false", "Sources/edge/State": "ok", "Sources/edge/Signals": "7", "Tags/edge/good": "3"} {
+			if got[name] != want {
+				return fmt.Errorf("%s is %q, want %q; all: %v", name, got[name], want, got)
+			}
+		}
+		return nil
+	})
+}

@@ -29,6 +29,7 @@ type hostSettings struct {
 	rebirthWait time.Duration // between two requests to a node, doubled up to rebirthMost
 	historyWait time.Duration // for what a node stored while nobody listened; 0 hands on at once
 	rebirth     bool          // requests may be sent
+	own         nodeID        // the agent as an edge node, which it does not read
 }
 
 // Bounds. What does not fit goes on with a reason; nothing is thrown away in silence.
@@ -156,8 +157,8 @@ func (h *host) disconnected(now time.Time) {
 
 // receive takes one message. The topics of STATE are not for it.
 func (h *host) receive(m *message, now time.Time) {
-	if !m.parseTopic() || m.retained {
-		return // somebody else's message, or a snapshot of one that is long past
+	if !m.parseTopic() || m.retained || m.node == h.settings.own {
+		return // no message of a node, a snapshot of one that is long past, or the agent's own
 	}
 	n := h.node(m.node)
 	if n == nil {

@@ -47,10 +47,12 @@ type hostRun struct {
 func (d *driver) runHost(ctx context.Context, cursor []byte, emit signal.Emit) {
 	h := &d.config.Host
 	r := &hostRun{driver: d, emit: emit}
+	settings := hostSettings{reorderWait: h.ReorderWait, rebirthWait: h.RebirthWait, historyWait: h.HistoryWait, rebirth: h.Rebirth == "ask"}
+	if p := d.config.Publish; p != nil {
+		settings.own = nodeID{p.Group, p.Node}
+	}
 	var err error
-	r.host, err = newHost(d.config.Metrics, hostSettings{
-		reorderWait: h.ReorderWait, rebirthWait: h.RebirthWait, historyWait: h.HistoryWait, rebirth: h.Rebirth == "ask",
-	}, cursor)
+	r.host, err = newHost(d.config.Metrics, settings, cursor)
 	if err != nil {
 		d.env.Logger.Warn("start without what the last run knew of the edge nodes", "source", d.env.Source, "err", err)
 	}
