@@ -8,5 +8,7 @@
 //	/               the page
 //	/api/v1/status  status.Snapshot as JSON
 //	/metrics        the same for Prometheus
+//	/api/v1/trace   what the rules make of each value, live; for those with the admin token, like /api/v1/admin/recording, which
+//	                starts and stops a recording of what the rules are given
 //	/healthz        200 while the agent can take a snapshot of itself
 package localui
