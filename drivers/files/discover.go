@@ -84,6 +84,9 @@ func sniffFile(path string) (*sniffed, error) {
 	if err != nil && n == 0 {
 		return nil, fmt.Errorf("look into %s: %w", path, err)
 	}
+	if end := bytes.LastIndexByte(head[:n], '\n'); n == len(head) && end > 0 {
+		n = end + 1 // not in the middle of a character
+	}
 	return sniff(filepath.Base(path), head[:n]), nil
 }
 

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -94,7 +95,17 @@ func (p *plant) make(section string) *source {
 
 // section is one with one fast feed of CSV files.
 func (p *plant) section(lines ...string) string {
-	return fmt.Sprintf("feeds:\n  - tag: rows\n    folder: %q\n    format: csv\n    scan: 20ms\n", p.in) + indented("    ", append(lines, settle(lines)))
+	return fmt.Sprintf("feeds:\n  - tag: rows\n    folder: %q\n    format: csv\n    scan: %s\n", p.in, scan(lines)) + indented("    ", append(slices.DeleteFunc(slices.Clone(lines), isScan), settle(lines)))
+}
+
+func isScan(l string) bool { return strings.HasPrefix(l, "scan:") }
+
+// scan is how often a test looks unless it says otherwise.
+func scan(lines []string) string {
+	if i := slices.IndexFunc(lines, isScan); i >= 0 {
+		return strings.TrimPrefix(lines[i], "scan: ")
+	}
+	return "20ms"
 }
 
 // settle is what a test waits for unless it says otherwise.
