@@ -24,7 +24,7 @@ import (
 var sample string
 
 // Kind is this driver in the agent's list.
-var Kind = signal.Kind{Name: "mes", Sample: sample, New: newDriver}
+var Kind = signal.Kind{Name: "mes", Sample: sample, New: newDriver, Discover: discover, Explore: exploreDriver, Tags: "queries"}
 
 // Config is a source's section. Zero values mean the defaults that the sample names.
 type Config struct {
@@ -90,12 +90,20 @@ type Answers struct {
 }
 
 func newDriver(env signal.Env, decode func(into any) error) (signal.Driver, error) {
+	return makeDriver(env, decode, false)
+}
+
+func exploreDriver(env signal.Env, decode func(into any) error) (signal.Driver, error) {
+	return makeDriver(env, decode, true)
+}
+
+func makeDriver(env signal.Env, decode func(into any) error, explore bool) (signal.Driver, error) {
 	var c Config
 	if err := decode(&c); err != nil {
 		return nil, err
 	}
 	c.fill(env)
-	if err := c.validate(); err != nil {
+	if err := c.validate(explore); err != nil {
 		return nil, err
 	}
 	zone := env.Zone
@@ -170,14 +178,14 @@ func setDefault[T comparable](field *T, value T) {
 	}
 }
 
-func (c *Config) validate() error {
+func (c *Config) validate(explore bool) error {
 	if _, ok := dialects[c.Driver]; !ok {
 		return fmt.Errorf("driver %q is none of postgres, mysql, sqlserver, sqlite", c.Driver)
 	}
 	if (c.DSN == "") == (c.DSNFile == "") {
 		return errors.New("name the database by either dsn or dsn_file")
 	}
-	if len(c.Queries) == 0 && c.WorkOrders == nil {
+	if len(c.Queries) == 0 && c.WorkOrders == nil && !explore {
 		return errors.New("neither queries nor work_orders are configured: there is nothing to do")
 	}
 	tags := map[string]bool{answersSection: true}

@@ -209,6 +209,9 @@ func TestOnRealDatabases(t *testing.T) {
 		{"ProcedureReturnsRows", testCall},
 		{"ProcedureTakesOrders", testProcedure},
 		{"TenThousandOutOfOrder", testTenThousand},
+		{"BrowsingProposesQueries", testBrowse},
+		{"ProbeNamesTheStepThatFails", testProbe},
+		{"DatabasesAreFound", testDiscover},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			for _, driver := range []string{"postgres", "mysql", "sqlite"} {
@@ -216,7 +219,12 @@ func TestOnRealDatabases(t *testing.T) {
 			}
 		})
 	}
-	// The last one: it kills the servers.
+	// The last ones: they kill the servers.
+	t.Run("ADriverLikeOthers", func(t *testing.T) {
+		for _, c := range []struct{ driver, change string }{{"postgres", "id"}, {"postgres", "outbox"}, {"mysql", "version"}, {"mysql", "mark"}, {"sqlite", "outbox"}} {
+			t.Run(c.driver+"_"+c.change, func(t *testing.T) { testSuite(t, c.driver, c.change) })
+		}
+	})
 	t.Run("RestartOfTheDatabase", func(t *testing.T) {
 		for _, driver := range []string{"postgres", "mysql"} {
 			t.Run(driver, func(t *testing.T) { testRestart(t, newLab(t, driver)) })

@@ -40,7 +40,7 @@ func (l *lab) modes() map[string]string {
 }
 
 // booking makes a table of bookings with every column that some mode needs.
-func (l *lab) booking(t *testing.T, name string) {
+func (l *lab) booking(t testing.TB, name string) {
 	t.Helper()
 	xid := ""
 	if l.driver == "postgres" {
