@@ -27,6 +27,9 @@ type EdgeOptions struct {
 	Rolling int
 	// Devices are born behind the node, each with a metric Counts/Good.
 	Devices []string
+	// Client leaves the protocol to a client library: such a node does nothing wrong, stores nothing and has one device,
+	// "press", which makes the same parts. Of the actions it knows /produce only. Compress makes it pack what it sends.
+	Client, Compress bool
 }
 
 // Edge is a Sparkplug B edge node (not ours) under a test's control. It counts parts: each is a new value of Counts/Good, a
@@ -59,9 +62,13 @@ func SparkplugEdge(t testing.TB, o EdgeOptions) *Edge {
 		o.Node = "line1"
 	}
 	e := &Edge{control: control{name: "edge node", port: FreePort(t)}}
-	e.Process = sparkplugProcess(t, "edge.js", e.control, map[string]any{
+	program := "edge.js"
+	if o.Client {
+		program = "clientedge.js"
+	}
+	e.Process = sparkplugProcess(t, program, e.control, map[string]any{
 		"broker": o.Broker, "group": o.Group, "node": o.Node, "primaryHost": o.PrimaryHost, "oldState": o.OldState, "rolling": o.Rolling,
-		"devices": o.Devices, "controlPort": e.port,
+		"devices": o.Devices, "compress": o.Compress, "controlPort": e.port,
 	})
 	e.Start(t)
 	return e

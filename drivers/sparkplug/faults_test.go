@@ -134,6 +134,50 @@ func TestFaultsOfANodeAreHealed(t *testing.T) {
 	})
 }
 
+// A node whose protocol is all a library's, with and without compression.
+func TestNodeOfAClientLibraryIsRead(t *testing.T) {
+	for _, compress := range []bool{false, true} {
+		t.Run(fmt.Sprintf("compressed %t", compress), func(t *testing.T) {
+			b := realparts.Mosquitto(t, realparts.MosquittoOptions{})
+			p := newPlant(t)
+			p.start(section(b))
+			p.awaitOK()
+			edge := realparts.SparkplugEdge(t, realparts.EdgeOptions{Broker: clients(b), Client: true, Compress: compress})
+			p.await("births of node and device", func() bool {
+				return slices.ContainsFunc(p.signals, func(s signal.Signal) bool { return s.Topic == "plant/line1/press/Counts/Good" }) &&
+					slices.ContainsFunc(p.signals, func(s signal.Signal) bool { return s.Topic == "plant/line1/Counts/Good" })
+			})
+			produce(t, edge, 300) // numbers go round
+			realparts.Eventually(t, testPatience, "the last parts", func() error {
+				last := map[string]string{}
+				p.mu.Lock()
+				defer p.mu.Unlock()
+				count := 0
+				for _, s := range p.signals {
+					last[s.Topic] = fmt.Sprint(s.Value)
+					if s.Problem != nil {
+						t.Fatalf("put aside: %+v", s.Problem)
+					}
+					if s.Tag == "parts" {
+						count++
+					}
+				}
+				if last["plant/line1/Counts/Good"] != "300" || last["plant/line1/press/Counts/Good"] != "300" || count != 600 {
+					return fmt.Errorf("%d events, last values %v, problems %v", count, last, p.problems)
+				}
+				return nil
+			})
+			p.set(func() {
+				if len(p.problems) > 0 {
+					t.Errorf("problems: %v", p.problems)
+				}
+			})
+			edge.Kill(9)
+			p.await("the node's death", func() bool { return p.signals[len(p.signals)-1].Quality == signal.Bad })
+		})
+	}
+}
+
 // While the buffer takes nothing the host is offline and the node stores. What it stored comes in the order of time.
 func TestHeldBackHostLetsNodesStore(t *testing.T) {
 	for _, format := range []string{format30, format22} {

@@ -29,6 +29,7 @@ type hostSettings struct {
 	rebirthWait time.Duration // between two requests to a node, doubled up to rebirthMost
 	historyWait time.Duration // for what a node stored while nobody listened; 0 hands on at once
 	rebirth     bool          // requests may be sent
+	maxSize     int           // bytes of a message that came compressed
 	own         nodeID        // the agent as an edge node, which it does not read
 }
 
@@ -171,7 +172,7 @@ func (h *host) receive(m *message, now time.Time) {
 		return
 	}
 	var err error
-	if m.decoded, err = payload.Decode(m.payload); err != nil {
+	if m.decoded, err = payload.Read(m.payload, h.settings.maxSize); err != nil {
 		h.out.signals = append(h.out.signals, unreadable(m, m.payload, m.topic, "bad_payload", err))
 		return
 	}

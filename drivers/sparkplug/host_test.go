@@ -20,7 +20,7 @@ type bench struct {
 	open map[string]string // problems that are shown: key and code
 }
 
-var testSettings = hostSettings{reorderWait: 2 * time.Second, rebirthWait: 10 * time.Second, historyWait: 0, rebirth: true}
+var testSettings = hostSettings{reorderWait: 2 * time.Second, rebirthWait: 10 * time.Second, historyWait: 0, rebirth: true, maxSize: 1 << 20}
 
 func newBench(t *testing.T, change func(*hostSettings), metrics ...Metrics) *bench {
 	t.Helper()

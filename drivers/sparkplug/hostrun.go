@@ -47,7 +47,7 @@ type hostRun struct {
 func (d *driver) runHost(ctx context.Context, cursor []byte, emit signal.Emit) {
 	h := &d.config.Host
 	r := &hostRun{driver: d, emit: emit}
-	settings := hostSettings{reorderWait: h.ReorderWait, rebirthWait: h.RebirthWait, historyWait: h.HistoryWait, rebirth: h.Rebirth == "ask"}
+	settings := hostSettings{reorderWait: h.ReorderWait, rebirthWait: h.RebirthWait, historyWait: h.HistoryWait, rebirth: h.Rebirth == "ask", maxSize: h.MaxSize}
 	if p := d.config.Publish; p != nil {
 		settings.own = nodeID{p.Group, p.Node}
 	}

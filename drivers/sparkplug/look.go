@@ -123,7 +123,8 @@ func (d *driver) listen(ctx context.Context) ([]signal.Entry, error) {
 	}
 	all := Metrics{Tag: "all", Metric: "**"}
 	all.fill()
-	h, err := newHost(selection{all}, hostSettings{reorderWait: time.Second, rebirthWait: listening, rebirth: d.config.Host.Rebirth == "ask"}, nil)
+	h, err := newHost(selection{all}, hostSettings{reorderWait: time.Second, rebirthWait: listening, rebirth: d.config.Host.Rebirth == "ask",
+		maxSize: d.config.Host.MaxSize}, nil)
 	if err != nil {
 		return nil, err
 	}

@@ -2,7 +2,10 @@ package payload
 
 import (
 	"bytes"
+	"compress/gzip"
+	"compress/zlib"
 	"encoding/binary"
+	"io"
 	"math"
 	"reflect"
 	"strings"
@@ -191,6 +194,29 @@ func TestLaterWritersAreRead(t *testing.T) {
 	}
 }
 
+// A compressed message is unpacked, and not beyond the bound.
+func TestCompressedMessagesAreRead(t *testing.T) {
+	inner := Payload{Seq: 7, HasSeq: true, Metrics: []Metric{{Name: strings.Repeat("x", 5000), Type: Int32, Value: integer(IntValue, 1)}}}
+	pack := func(w io.WriteCloser, b *bytes.Buffer) []byte {
+		w.Write(inner.Encode())
+		w.Close()
+		outer := Payload{UUID: compressed, Body: b.Bytes()}
+		return outer.Encode()
+	}
+	var z, g bytes.Buffer
+	for name, b := range map[string][]byte{"deflate": pack(zlib.NewWriter(&z), &z), "gzip": pack(gzip.NewWriter(&g), &g)} {
+		if p, err := Read(b, 10_000); err != nil || p.Seq != 7 || len(p.Metrics) != 1 || len(p.Metrics[0].Name) != 5000 {
+			t.Errorf("%s: %v, %+v", name, err, p)
+		}
+		if _, err := Read(b, 1000); err == nil {
+			t.Errorf("%s: a message beyond the bound was read", name)
+		}
+		if _, err := Read(b[:len(b)-20], 10_000); err == nil {
+			t.Errorf("%s: a torn message was read", name)
+		}
+	}
+}
+
 func FuzzDecode(f *testing.F) {
 	p := Payload{Timestamp: 5, Seq: 3, HasSeq: true, Metrics: []Metric{
 		{Name: "a", Alias: 7, HasAlias: true, Type: Int8, Value: integer(IntValue, 0xF4), Historical: true},
@@ -201,6 +227,7 @@ func FuzzDecode(f *testing.F) {
 	f.Add(appendBytes(nil, 2, appendBytes(appendNumber(nil, 4, uint64(DataSetType)), 17, appendNumber(nil, 1, 2))))
 	f.Add(appendBytes(nil, 2, appendBytes(appendNumber(nil, 4, uint64(TemplateType)), 18, appendBytes(nil, 2, nil))))
 	f.Fuzz(func(t *testing.T, b []byte) {
+		Read(b, 1<<16)
 		p, err := Decode(b)
 		if err != nil {
 			return
