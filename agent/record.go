@@ -106,8 +106,11 @@ func (a *Agent) StartRecording(ctx context.Context, req status.RecordRequest) (s
 	if last := a.records.last; last != nil && last.state().Running {
 		return last.state(), ErrRecording
 	}
-	dir := filepath.Join(a.cfg.DataDir, "recordings")
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	dir, err := filepath.Abs(filepath.Join(a.cfg.DataDir, "recordings")) // whoever asks may be in another folder
+	if err == nil {
+		err = os.MkdirAll(dir, 0o700)
+	}
+	if err != nil {
 		return status.Recording{}, fmt.Errorf("start a recording: %w", err)
 	}
 	since := a.now()

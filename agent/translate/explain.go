@@ -56,8 +56,12 @@ type explainer struct {
 
 // begin starts the explanation of a signal.
 func (x *explainer) begin(source string, s *signal.Signal, at time.Time) {
+	value := plain(s.Value)
+	if s.Problem != nil && s.Value == nil {
+		value = readable(string(s.Payload[:min(len(s.Payload), maxExcerpt)]))
+	}
 	x.all = append(x.all, Explained{
-		Source: source, Tag: readable(s.Tag), Topic: utf8Text(s.Topic), Labels: s.Labels, Value: plain(s.Value), Quality: s.Quality.String(), Status: utf8Text(s.Status), At: at,
+		Source: source, Tag: readable(s.Tag), Topic: utf8Text(s.Topic), Labels: s.Labels, Value: value, Quality: s.Quality.String(), Status: utf8Text(s.Status), At: at,
 		Steps: []Step{},
 	})
 }
