@@ -277,10 +277,12 @@ func testHalfOpenLink(t *testing.T, version string) {
 		m.publish("line/1/counts", 5)
 		p.awaitAll(m)
 	}
+	proxy.Refuse(true) // of new connections: the old one says nothing any more
 	proxy.Swallow(true)
 	m.publish("line/1/counts", 100)
 	p.await("failed state", func() bool { return p.state == signal.StateFailed })
 	proxy.Swallow(false)
+	proxy.Refuse(false)
 	p.awaitAll(m)
 	p.check(m)
 	if proxy.Connections() < 2 {

@@ -371,13 +371,20 @@ func TestBrokerThatSendsItsWholeQueueCannotFillTheMemory(t *testing.T) {
 func testBrokerThatSendsItsWholeQueueCannotFillTheMemory(t *testing.T, version string) {
 	b := realparts.Mosquitto(t, realparts.MosquittoOptions{MaxInflight: 20_000})
 	p, m := newPlant(t), newMachine(t, b, nil)
-	p.start(impatient(section(b, version)))
+	d, err := Kind.New(p.env(), decodeYAML(impatient(section(b, version))))
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.run(d, p.emit)
 	p.awaitOK()
 	gate := make(chan struct{})
 	p.set(func() { p.gate = gate })
 	m.publish("line/1/counts", 15_000)     // window is 5,000
 	held := time.NewTimer(3 * time.Second) // longer than the broker waits for a sign of life
 	<-held.C
+	if n := d.(*driver).session.Load().Waiting(); n == 0 || n > 7000 { // what is in small buffers comes on top
+		t.Errorf("%d messages are in memory; the window is 5000", n)
+	}
 	p.set(func() { p.gate = nil; close(gate) })
 	p.awaitAll(m)
 	p.check(m)
