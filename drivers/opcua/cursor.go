@@ -45,8 +45,8 @@ type tableItem struct {
 	Rate    time.Duration `json:"r,omitempty"`
 }
 
-// A cursor is: version, length of the table, table (JSON, deflated: it is written with each message), next sequence number,
-// flags, time of the last message in nanoseconds, since when a gap waits to be filled likewise, number of items with a last value,
+// A cursor is: version, length of the table, table (JSON, deflated; or, with a flag, the name of the file that it lies in), next
+// sequence number, flags, time of the last message in nanoseconds, since when a gap waits to be filled likewise, number of items with a last value,
 // and for each in the table's order half of the value's print and its time. A print tells the item's last value from all others,
 // so that a server which repeats it after a reconnect is not believed twice; half of it is enough for that one comparison. The
 // time says from where on a history is news.
@@ -59,6 +59,7 @@ const (
 	maxTable = 64 << 20
 
 	flagFresh = 1
+	flagFile  = 2
 )
 
 type position struct {
@@ -68,6 +69,8 @@ type position struct {
 	// unfilled is since when values are missing that the server's history may have; zero when there is no such gap.
 	unfilled time.Time
 	lasts    []last
+	// file is true when the cursor names its table instead of holding it.
+	file bool
 }
 
 // last is what is known of an item's last value.
@@ -113,6 +116,9 @@ func encodeCursor(table []byte, p position) []byte {
 	if p.fresh {
 		flags |= flagFresh
 	}
+	if p.file {
+		flags |= flagFile
+	}
 	b = append(b, flags)
 	b = binary.LittleEndian.AppendUint64(b, nanoseconds(p.heard))
 	b = binary.LittleEndian.AppendUint64(b, nanoseconds(p.unfilled))
@@ -140,8 +146,8 @@ func fromNanoseconds(n uint64) time.Time {
 
 var errCut = errors.New("decode the cursor: it is cut off")
 
-// decodeCursor also reads version 1, which had neither the gap nor the times.
-func decodeCursor(b []byte) (*table, position, error) {
+// decodeCursor also reads version 1, which had neither the gap nor the times. dir is the source's folder.
+func decodeCursor(dir string, b []byte) (*table, position, error) {
 	var p position
 	if len(b) == 0 || b[0] != cursorVersion && b[0] != 1 {
 		return nil, p, errors.New("decode the cursor: another version wrote it")
@@ -152,11 +158,7 @@ func decodeCursor(b []byte) (*table, position, error) {
 		return nil, p, errCut
 	}
 	b = b[1+n:]
-	t, err := decodeTable(b[:size])
-	if err != nil {
-		return nil, p, err
-	}
-	b = b[size:]
+	packed, b := b[:size], b[size:]
 	fixed, each := 4+1+8+8, 4+8
 	if old {
 		fixed, each = 4+1+8, 4
@@ -165,7 +167,17 @@ func decodeCursor(b []byte) (*table, position, error) {
 		return nil, p, errCut
 	}
 	p.next = binary.LittleEndian.Uint32(b)
-	p.fresh = b[4]&flagFresh != 0
+	p.fresh, p.file = b[4]&flagFresh != 0, b[4]&flagFile != 0
+	if p.file {
+		var err error
+		if packed, err = findTable(dir, packed); err != nil {
+			return nil, p, err
+		}
+	}
+	t, err := decodeTable(packed)
+	if err != nil {
+		return nil, p, err
+	}
 	p.heard = fromNanoseconds(binary.LittleEndian.Uint64(b[5:]))
 	if !old {
 		p.unfilled = fromNanoseconds(binary.LittleEndian.Uint64(b[13:]))

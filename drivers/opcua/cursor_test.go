@@ -18,7 +18,7 @@ func TestACursorComesBackAsItWas(t *testing.T) {
 			want.Items = append(want.Items, tableItem{Handle: uint32(i), ID: 7, Tag: "t", Node: "ns=2;s=A", URI: "urn:x", Queue: 3, Deadband: 0.5})
 		}
 		p := position{next: 1<<32 - 1, fresh: true, heard: time.Unix(0, 1234567890123), unfilled: time.Unix(7, 0), lasts: lasts}
-		got, q, err := decodeCursor(encodeCursor(encodeTable(&want), p))
+		got, q, err := decodeCursor("", encodeCursor(encodeTable(&want), p))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -40,7 +40,7 @@ func TestACursorOfTheVersionBeforeIsRead(t *testing.T) {
 	b = append(b, 0)
 	b = binary.LittleEndian.AppendUint64(b, 5e9)
 	b = append(b, 1, 9, 0, 0, 0)
-	got, p, err := decodeCursor(b)
+	got, p, err := decodeCursor("", b)
 	if err != nil || got.Subscription != 4 {
 		t.Fatalf("%+v, %v", got, err)
 	}
@@ -76,9 +76,9 @@ func FuzzCursor(f *testing.F) {
 	f.Add(encodeCursor(encodeTable(&table{Items: []tableItem{{Handle: 1}}}), position{next: 3, lasts: []last{{4, 9}}}))
 	f.Add([]byte{1, 0, 0})
 	f.Fuzz(func(t *testing.T, b []byte) {
-		table, p, err := decodeCursor(b)
+		table, p, err := decodeCursor("", b)
 		if err == nil {
-			resumeSubscription(table, p).cursor(p.next)
+			resumeSubscription("", table, p).cursor(p.next)
 		}
 	})
 }

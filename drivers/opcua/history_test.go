@@ -125,7 +125,7 @@ func TestAHistoryIsStoredInTheOrderOfTimeAndOnce(t *testing.T) {
 		go r.emitter.run(ctx)
 		h := &fakeHistorian{fakeServer: newFakeServer(t, 1, 1), start: start, count: 50, orders: []int{0, 10, 30}, most: most}
 		r.types = newTypes(nil)
-		r.sub = newSubscription(table{Subscription: 3})
+		r.sub = newSubscription("", table{Subscription: 3})
 		// The count is stored up to 9, the order up to that of 0.
 		for i, tag := range []string{"count", "order"} {
 			at := []int{9, 0}[i]

@@ -168,7 +168,7 @@ func readFake(ctx context.Context, r *reader, f *fakeServer) {
 func fakeReader(b *bench, first uint32) *reader {
 	c := Config{Endpoint: "opc.tcp://fake:4840", KeepAlive: time.Second}
 	r := newReader(&driver{env: b.env(), config: c, pace: defaultPace}, b.emit)
-	r.sub = newSubscription(table{Subscription: 9, KeepAlive: time.Second, Endpoint: c.Endpoint})
+	r.sub = newSubscription("", table{Subscription: 9, KeepAlive: time.Second, Endpoint: c.Endpoint})
 	r.sub.order = newOrder(first, first == 1)
 	r.sub.add(&item{tableItem: tableItem{Handle: 1, Tag: "c0"}})
 	r.sub.changed()

@@ -126,7 +126,7 @@ func TestDistanceHasNoZero(t *testing.T) {
 
 // Servers list a message's values item by item; counts must not move to another order because of that.
 func TestValuesOfOneMessageComeInTheOrderOfTime(t *testing.T) {
-	l := &loop{reader: &reader{sub: newSubscription(table{})}}
+	l := &loop{reader: &reader{sub: newSubscription("", table{})}}
 	good, order := &item{tableItem: tableItem{Handle: 1, Tag: "good"}}, &item{tableItem: tableItem{Handle: 2, Tag: "order"}}
 	l.sub.add(good)
 	l.sub.add(order)

@@ -91,7 +91,7 @@ func (r *reader) poll(ctx context.Context, l interface {
 		r.sub, r.polled = r.polled, nil
 	}
 	if r.sub == nil {
-		r.sub = newSubscription(table{Endpoint: r.config.Endpoint, NextHandle: 1})
+		r.sub = newSubscription(r.env.Dir, table{Endpoint: r.config.Endpoint, NextHandle: 1})
 	} else if away := now.Sub(r.sub.heard); away > 3*r.config.PollEvery+cursorEvery {
 		r.reportGap(r.sub.heard, "nothing was read")
 	}

@@ -147,7 +147,7 @@ func (r *reader) restore(cursor []byte) {
 	if cursor == nil {
 		return
 	}
-	t, p, err := decodeCursor(cursor)
+	t, p, err := decodeCursor(r.env.Dir, cursor)
 	if err != nil {
 		r.log.Warn("cursor is unreadable, values since the last run may be missing", "source", r.env.Source, "error", err)
 		r.reportGap(time.Time{}, "the place where the agent stopped reading is unreadable")
@@ -164,9 +164,9 @@ func (r *reader) restore(cursor []byte) {
 	switch {
 	case t.Endpoint != r.config.Endpoint:
 	case t.Subscription != 0:
-		r.sub = resumeSubscription(t, p)
+		r.sub = resumeSubscription(r.env.Dir, t, p)
 	default:
-		r.polled = resumeSubscription(t, p)
+		r.polled = resumeSubscription(r.env.Dir, t, p)
 	}
 }
 

@@ -30,7 +30,10 @@ const (
 type subscription struct {
 	table   table
 	encoded []byte
-	order   *order
+	// dir is where large tables are kept; file is true when encoded is only the name of one.
+	dir   string
+	file  bool
+	order *order
 	// items in the order of the table, and by handle.
 	list  []*item
 	items map[uint32]*item
@@ -75,14 +78,14 @@ type waitingNode struct {
 	due      time.Time
 }
 
-func newSubscription(t table) *subscription {
-	s := &subscription{table: t, order: newOrder(1, true), items: map[uint32]*item{}, heard: time.Now()}
+func newSubscription(dir string, t table) *subscription {
+	s := &subscription{table: t, dir: dir, order: newOrder(1, true), items: map[uint32]*item{}, heard: time.Now()}
 	s.changed()
 	return s
 }
 
-func resumeSubscription(t *table, p position) *subscription {
-	s := &subscription{table: *t, order: newOrder(p.next, p.fresh), items: map[uint32]*item{}, heard: p.heard}
+func resumeSubscription(dir string, t *table, p position) *subscription {
+	s := &subscription{table: *t, dir: dir, order: newOrder(p.next, p.fresh), items: map[uint32]*item{}, heard: p.heard}
 	s.unfilled = p.unfilled
 	for i, ti := range t.Items {
 		it := &item{tableItem: ti, seen: time.Now()}
@@ -118,12 +121,19 @@ func (s *subscription) changed() {
 	for _, i := range s.list {
 		s.table.Items = append(s.table.Items, i.tableItem)
 	}
-	s.encoded = encodeTable(&s.table)
+	s.encoded, s.file = encodeTable(&s.table), false
+	if len(s.encoded) <= inlineTable || s.dir == "" {
+		return
+	}
+	// Where the file cannot be written, the cursor is large and right.
+	if name, err := keepTable(s.dir, s.encoded); err == nil {
+		s.encoded, s.file = name, true
+	}
 }
 
 // cursor is the place after the message before next.
 func (s *subscription) cursor(next uint32) []byte {
-	p := position{next: next, fresh: s.order.fresh, heard: s.heard, unfilled: s.unfilled}
+	p := position{next: next, fresh: s.order.fresh, heard: s.heard, unfilled: s.unfilled, file: s.file}
 	if len(s.list) <= maxPrints {
 		p.lasts = make([]last, len(s.list))
 		for i, it := range s.list {
@@ -271,7 +281,7 @@ func (r *reader) subscribe(ctx context.Context, l *link, facts serverFacts) erro
 		return fmt.Errorf("create a subscription: %w", err)
 	}
 	interval := time.Duration(res.RevisedPublishingInterval * float64(time.Millisecond))
-	r.sub = newSubscription(table{
+	r.sub = newSubscription(r.env.Dir, table{
 		Endpoint: c.Endpoint, Started: facts.started, Subscription: res.SubscriptionID, Publishing: interval,
 		KeepAlive:  interval * time.Duration(max(1, res.RevisedMaxKeepAliveCount)),
 		Lifetime:   interval * time.Duration(res.RevisedLifetimeCount),
