@@ -184,7 +184,7 @@ func TestAsManyRepetitionsAsThereAreNumbersAreRecognised(t *testing.T) {
 		m := &mqttlink.Message{Topic: "x", Payload: fmt.Append(nil, i), ID: uint16(i%65535 + 1), QoS: 1, Dup: dup}
 		return m, hash(m)
 	}
-	const n = maxDeliveries
+	const n = 65_535
 	for from := 0; from < n; from += 1000 {
 		var added []delivery
 		var ids []uint16

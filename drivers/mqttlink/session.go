@@ -270,6 +270,8 @@ func (s *Session) finish(farewell bool) {
 		s.window.close()
 		s.settle()
 		s.end(nil)
+		stuck := time.AfterFunc(settlePatience, func() { s.link.Close() }) // a farewell that nobody reads
+		defer stuck.Stop()
 		s.library.close(farewell)
 		s.link.Close()
 		s.pinger.Wait()
