@@ -44,6 +44,11 @@ func newByOutbox(p *poller) (finder, error) {
 }
 
 func (f *byOutbox) find(ctx context.Context, p *poller) ([]row, bool, error) {
+	if time.Now().After(p.triggersDue) {
+		if err := p.checkTriggers(ctx); err != nil {
+			return nil, false, err
+		}
+	}
 	o := p.query.Outbox
 	s := &statement{d: p.dialect}
 	s.add("SELECT id, op, row_data, old_data, %s FROM %s WHERE source = %s AND taken_at IS NULL ORDER BY id ", fmt.Sprintf(p.dialect.text, "changed_at"),

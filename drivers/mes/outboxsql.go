@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/linekeeper/linekeeper/agent/signal"
 )
@@ -243,6 +244,11 @@ func plainLetter(r rune) rune {
 	return r
 }
 
+const (
+	triggersEvery = time.Minute
+	triggersAgain = time.Second // while there are none
+)
+
 // checkTriggers reports a table that has no trigger at all: then nothing fills the outbox.
 func (p *poller) checkTriggers(ctx context.Context) error {
 	if p.dialect.outbox.visible == "" {
@@ -258,6 +264,7 @@ func (p *poller) checkTriggers(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	p.triggersDue = time.Now().Add(triggersEvery)
 	if count[0] != "0" {
 		p.env.Reporter.Problem("outbox:"+p.query.Tag, nil)
 		return nil
@@ -268,6 +275,7 @@ func (p *poller) checkTriggers(ctx context.Context) error {
 	if p.config.Driver == "mysql" { // who may not make triggers does not see any
 		return nil
 	}
+	p.triggersDue = time.Now().Add(triggersAgain)
 	path, err := p.writeScript(outboxStatements(p.dialect, p.query, p.columns))
 	if err != nil {
 		path = err.Error()

@@ -18,12 +18,13 @@ type poller struct {
 	book  *book
 	query *Query
 
-	ahead   *portion // what was found while the last portion was made durable
-	answers *Answers // the rows are answers to work orders; nil for others
-	ready   bool     // the table was looked at and the stored state read
-	columns []column
-	finder  finder
-	state   state
+	ahead       *portion  // what was found while the last portion was made durable
+	triggersDue time.Time // when to look whether the table is still watched, by the agent's clock: this is about load only
+	answers     *Answers  // the rows are answers to work orders; nil for others
+	ready       bool      // the table was looked at and the stored state read
+	columns     []column
+	finder      finder
+	state       state
 }
 
 // state is a query's part of the cursor.
@@ -152,9 +153,7 @@ func (p *poller) prepare(ctx context.Context) error {
 	}
 	switch p.query.Change {
 	case "outbox":
-		if err := p.checkTriggers(ctx); err != nil {
-			return err
-		}
+		p.triggersDue = time.Time{}
 		p.finder, err = newByOutbox(p)
 	case "id":
 		p.finder, err = newByID(ctx, p, known)
