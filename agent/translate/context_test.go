@@ -113,3 +113,30 @@ rules:
 		}
 	})
 }
+
+func TestExpressionsReadLabelsAndOtherTags(t *testing.T) {
+	l := newLine(t, rules(t, `
+rules:
+  - name: r
+    rule: record
+    source: broker
+    tag: row
+    fact: quality_status
+    fields: {status: payload, order_no: labels.line, lot: "has(labels.site) ? labels.site + '/' + labels.line : 'none'", serial: "has(tags.ctx) ? string(tags.ctx.no) : 'none'", reason: "tags[\"@plc/x y\"]"}
+`))
+	send := func(source, tag string, v any, labels map[string]string) {
+		l.send(source, signal.Signal{Tag: tag, Value: v, Labels: labels, Position: fmt.Sprint(len(l.facts))})
+	}
+	send("broker", "row", "OK", map[string]string{"line": "press1"})
+	send("broker", "ctx", map[string]any{"no": num("007")}, nil)
+	send("plc", "x y", "why", nil)
+	send("broker", "row", "OK", map[string]string{"line": "press2", "site": "ulm"})
+	var got []string
+	for _, f := range l.facts {
+		q := f.GetQualityStatus()
+		got = append(got, q.GetOrderNo()+" "+q.GetLot()+" "+q.GetSerial()+" "+q.GetReason())
+	}
+	if s := strings.Join(got, ", "); s != "press1 none none , press2 ulm/press2 7 why" {
+		t.Errorf("facts are %q; quarantined %v", s, l.quarantined)
+	}
+}
