@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -141,9 +142,9 @@ func TestSlowMachineDelaysNoOtherAndCancellationsOvertakeWhatWaits(t *testing.T)
 
 func TestOrderThatMovesIsTakenBackFromTheFirstMachineBefore(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		running := false
+		var running atomic.Bool
 		h := &hall{source: "opc", refuse: func(o signal.WorkOrder) error {
-			if running && o.Cancelled {
+			if running.Load() && o.Cancelled {
 				return &signal.Refused{Reason: "it runs"}
 			}
 			return nil
@@ -158,7 +159,7 @@ func TestOrderThatMovesIsTakenBackFromTheFirstMachineBefore(t *testing.T) {
 			t.Errorf("the machines got %s, want %s", got, want)
 		}
 		store(t, a, 4, at("press1", workOrder("WO-2", 1, pb.WorkOrder_STATE_RELEASED)))
-		running = true
+		running.Store(true)
 		store(t, a, 5, at("press2", workOrder("WO-2", 2, pb.WorkOrder_STATE_RELEASED)))
 		time.Sleep(time.Minute)
 		synctest.Wait()
@@ -286,9 +287,10 @@ func TestOrdersAreCheckedWhenTheyArrive(t *testing.T) {
 
 func TestReceiverRefusesByNameBeforeDelivery(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		down := true
+		var down atomic.Bool
+		down.Store(true)
 		a, log := halls(t, nil, &hall{source: "opc", check: func(o signal.WorkOrder) error {
-			if down {
+			if down.Load() {
 				return errors.New("the MES does not answer")
 			}
 			if o.OrderNo == "WO-1" {
@@ -301,7 +303,7 @@ func TestReceiverRefusesByNameBeforeDelivery(t *testing.T) {
 		if log.all() != "" || len(a.source("opc").Problems) != 1 {
 			t.Errorf("delivered %s unchecked, the page shows %+v", log.all(), a.source("opc").Problems)
 		}
-		down = false
+		down.Store(false)
 		time.Sleep(time.Minute)
 		synctest.Wait()
 		if o := a.order("WO-1"); o.State != "rejected" || log.all() != "opc.press:WO-2/1" {

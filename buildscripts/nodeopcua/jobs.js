@@ -173,8 +173,9 @@ class Machine {
 
     // call carries a method out, and then lets its reply be lost where a fault says so.
     async call(method, act, args, context) {
-        const fault = faultFor(method);
+        const fault = faultFor(this.name, method);
         if (fault.delayBefore) await new Promise((r) => setTimeout(r, fault.delayBefore));
+        if (fault.lost) remember();
         if (fault.lost === "before") return fault.cut ? cut() : new Promise(() => {});
         if (fault.bad) return { statusCode: StatusCodes[fault.bad] };
         let answer = fault.refuse;
@@ -231,6 +232,7 @@ class Machine {
     }
 
     strobed(strobe) {
+        const faults = faultsOf(this.name);
         if (strobe === 0 || faults.deaf) return;
         const read = (n) => this.nodes[n].readValue().value.value;
         this.memory.setups.push({ order: read("Order"), revision: read("Revision"), item: read("Item"), quantity: read("Quantity"), cancelled: read("Cancelled"), strobe });
@@ -250,11 +252,12 @@ function storeJob(machine, order, state) {
 
 // mayStart lets a machine start by itself what it may start, where a test wants so.
 function mayStart(machine, job) {
-    if (!faults.startsAfter) return;
+    const { startsAfter } = faultsOf(machine.name);
+    if (!startsAfter) return;
     setTimeout(() => {
         const now = machine.find(job.id);
         if (now && now.state === "AllowedToStart") machine.move(job.id, "Running");
-    }, faults.startsAfter * Math.random());
+    }, startsAfter * Math.random());
 }
 
 // change is a method that takes a job from some states to another one; null removes it.
@@ -296,7 +299,9 @@ const methods = {
 
 // faults: loseAfter and loseBefore are the shares of calls whose reply or request is lost; cut ends the connections then,
 // else nothing is said. delay (ms) holds replies back, delayBefore the effect. refuse answers a status, bad a StatusCode.
-let faults = {};
+let everybody = {};
+const faultsOf = (name) => apart.get(name) ?? everybody;
+const apart = new Map(); // a machine's own
 
 // A generator with a seed: a test can have the same run again.
 let seed = 1;
@@ -305,17 +310,16 @@ function random() {
     return seed / 4294967296;
 }
 
-function faultFor(method) {
+function faultFor(machine, method) {
+    const faults = faultsOf(machine);
     const f = { delay: faults.delay, delayBefore: faults.delayBefore, refuse: faults.refuse, bad: faults.bad, cut: faults.cut };
     if (faults.methods && !faults.methods.includes(method)) return {};
     const dice = random();
     if (dice < (faults.loseAfter ?? 0)) f.lost = "after";
     else if (dice < (faults.loseAfter ?? 0) + (faults.loseBefore ?? 0)) f.lost = "before";
-    if (f.lost) lost++;
+    if (f.lost) memory.lost = (memory.lost ?? 0) + 1;
     return f;
 }
-
-let lost = 0;
 
 function cut() {
     for (const e of server.endpoints) e.abruptlyInterruptChannels();
@@ -333,7 +337,7 @@ function truth() {
             effects: m.memory.effects, setups: m.memory.setups, nodes: m.memory.nodes
         };
     }
-    return { machines: out, lost };
+    return { machines: out, lost: memory.lost ?? 0 };
 }
 
 const actions = {
@@ -343,7 +347,11 @@ const actions = {
         listeners: Object.values(server.engine._sessions).flatMap((s) => s.publishEngine.subscriptions)
             .filter((s) => s.monitoredItemCount > 0).length
     }),
-    "POST /faults": (b) => { faults = b; if (b.seed !== undefined) seed = b.seed; },
+    "POST /faults": (b) => {
+        if (b.machine) apart.set(b.machine, b);
+        else everybody = b;
+        if (b.seed !== undefined) seed = b.seed;
+    },
     "POST /move": async (b) => {
         for (const to of [b.to].flat()) {
             machines.get(b.machine).move(b.id, to);

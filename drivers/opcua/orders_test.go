@@ -35,6 +35,8 @@ func seed(t testing.TB) (*rand.Rand, uint64) {
 // shop is machines that take orders, and the driver that hands them over.
 type shop struct {
 	*bench
+	at    string // the machine
+	pace  orderPace
 	plant *realparts.Plant
 	d     *orderDriver
 }
@@ -48,23 +50,40 @@ keep_alive: 2s
 work_orders: %s
 `
 
-func newShop(t testing.TB, o realparts.JobOptions, workOrders string) *shop {
+// newShop starts a machine of its own. Each test waits a good deal, so that they go side by side.
+func newShop(t *testing.T, o realparts.JobOptions, workOrders string) *shop {
 	t.Helper()
-	s := &shop{bench: newBench(t), plant: realparts.NodeOPCUAJobs(t, o)}
+	t.Parallel()
+	return shopAt(t, realparts.NodeOPCUAJobs(t, o), "Press1", workOrders)
+}
+
+// shopAt is one of several machines of a server; AT stands for its name in the configuration.
+func shopAt(t *testing.T, plant *realparts.Plant, machine, workOrders string) *shop {
+	t.Helper()
+	s := &shop{bench: newBench(t), plant: plant, at: machine}
+	s.pace = orderPace{call: 5 * time.Second, settle: 600 * time.Millisecond, connect: 2 * time.Second}
 	s.open(workOrders)
 	return s
+}
+
+// hasty lets calls be given up soon: for machines whose replies are lost.
+func (s *shop) hasty(workOrders string, settle time.Duration) {
+	s.stop()
+	s.pace.call, s.pace.settle = 400*time.Millisecond, settle
+	s.open(workOrders)
 }
 
 // open makes the driver and runs it: after a crash on the same folder.
 func (s *shop) open(workOrders string) {
 	s.t.Helper()
+	workOrders = strings.NewReplacer("AT", s.at, "ns=2;", "nsu=urn:plant:machines;").Replace(workOrders)
 	d, err := Kind.New(s.env(), decodeYAML(fmt.Sprintf(quickOrders, s.plant.Endpoint(), workOrders)))
 	if err != nil {
 		s.t.Fatalf("make the driver: %v", err)
 	}
 	s.d = d.(*orderDriver)
 	s.d.pace.retryMax = 300 * time.Millisecond
-	s.d.orders.pace = orderPace{call: 400 * time.Millisecond, settle: 600 * time.Millisecond, connect: 2 * time.Second}
+	s.d.orders.pace = s.pace
 	ctx, cancel := context.WithCancel(s.t.Context())
 	s.cancel, s.done = cancel, make(chan error, 1)
 	go func() { s.done <- s.d.Run(ctx, s.cursor, s.emit) }()
@@ -142,15 +161,49 @@ func (s *shop) awaitLast(no, want string) {
 	})
 }
 
-func (s *shop) machine(name string) realparts.JobMachine {
+// machine is the truth about the machine.
+func (s *shop) machine() realparts.JobMachine {
 	s.t.Helper()
 	all, _ := s.plant.JobMachines(s.t)
-	return all[name]
+	return all[s.at]
 }
 
-func (s *shop) move(machine, id, to string) {
+// move changes a job's state as an operator would, step by step.
+func (s *shop) move(id string, to ...string) {
 	s.t.Helper()
-	s.plant.Post(s.t, "/move", map[string]any{"machine": machine, "id": id, "to": to})
+	s.plant.Post(s.t, "/move", map[string]any{"machine": s.at, "id": id, "to": to})
+}
+
+func (s *shop) fault(f map[string]any) {
+	s.t.Helper()
+	f["machine"] = s.at
+	s.plant.Post(s.t, "/faults", f)
+}
+
+// The machines of one server, each with a test of its own.
+func TestMachinesTakeOrders(t *testing.T) {
+	t.Parallel()
+	plant := realparts.NodeOPCUAJobs(t, realparts.JobOptions{
+		Machines: []string{"Cancelled", "Held", "Refusing", "Written", "Eventful", "Press1", "Press2", "Press3", "Press4"}})
+	for name, test := range map[string]func(*testing.T, *realparts.Plant){
+		"cancellation follows the job's state":                           testCancellationFollowsTheJobsState,
+		"held order is paused and goes on only where the hold paused it": testHeldOrderIsPausedAndGoesOnOnlyWhereTheHoldPausedIt,
+		"what the machine cannot take is refused by name":                testWhatTheMachineCannotTakeIsRefusedByName,
+		"order is written into nodes once and taken before the next":     testOrderIsWrittenIntoNodesOnceAndTakenBeforeTheNext,
+		"events tell of states that no look at the list sees":            testEventsTellOfStatesThatNoLookAtTheListSees,
+		"each machine gets the orders of its work centre":                testEachMachineGetsTheOrdersOfItsWorkCentre,
+		"machines of one server do not wait for each other":              testMachinesOfOneServerDoNotWaitForEachOther,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			test(t, plant)
+		})
+	}
+}
+
+// atJobs is the configuration of the receiver of the machine AT.
+func atJobs(more string) string {
+	return `{job_control: {receiver: "ns=2;s=AT.JobOrderReceiver", ` + more + `}}`
 }
 
 func TestOrderBecomesAJobAndItsStatesComeBack(t *testing.T) {
@@ -159,7 +212,7 @@ func TestOrderBecomesAJobAndItsStatesComeBack(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.awaitAnswers("WO-1", "accepted/1")
-	m := s.machine("Press1")
+	m := s.machine()
 	if len(m.Jobs) != 1 || m.Jobs[0].State != "NotAllowedToStart" || m.Jobs[0].Revision != "1" {
 		t.Fatalf("the machine has %+v", m.Jobs)
 	}
@@ -172,21 +225,21 @@ func TestOrderBecomesAJobAndItsStatesComeBack(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.awaitAnswers("WO-1", "accepted/1 accepted/2")
-	s.move("Press1", "WO-1", "Running")
+	s.move("WO-1", "Running")
 	s.awaitAnswers("WO-1", "accepted/1 accepted/2 started/2")
-	s.move("Press1", "WO-1", "Interrupted")
+	s.move("WO-1", "Interrupted")
 	s.awaitAnswers("WO-1", "accepted/1 accepted/2 started/2 held/2")
-	s.move("Press1", "WO-1", "Running")
+	s.move("WO-1", "Running")
 	s.awaitAnswers("WO-1", "accepted/1 accepted/2 started/2 held/2 started/2")
 
 	// While the agent is away the job ends; it comes back and tells it, and nothing a second time.
 	s.stop()
-	s.move("Press1", "WO-1", "Ended")
+	s.move("WO-1", "Ended")
 	s.open("{job_control: {poll: 100ms, clear: true}}")
 	all := "accepted/1 accepted/2 started/2 held/2 started/2 finished/2"
 	s.awaitAnswers("WO-1", all)
 	realparts.Eventually(t, 10*time.Second, "the job is cleared", func() error {
-		if m := s.machine("Press1"); len(m.Jobs) != 0 {
+		if m := s.machine(); len(m.Jobs) != 0 {
 			return fmt.Errorf("%+v", m.Jobs)
 		}
 		return nil
@@ -206,8 +259,8 @@ func TestOrderBecomesAJobAndItsStatesComeBack(t *testing.T) {
 	}
 }
 
-func TestEventsTellOfStatesThatNoLookAtTheListSees(t *testing.T) {
-	s := newShop(t, realparts.JobOptions{}, "{job_control: {poll: 3s, events: true}}")
+func testEventsTellOfStatesThatNoLookAtTheListSees(t *testing.T, plant *realparts.Plant) {
+	s := shopAt(t, plant, "Eventful", atJobs("poll: 3s, events: true"))
 	if err := s.deliver(testOrder("WO-1", 1)); err != nil {
 		t.Fatal(err)
 	}
@@ -219,7 +272,7 @@ func TestEventsTellOfStatesThatNoLookAtTheListSees(t *testing.T) {
 		}
 		return nil
 	})
-	s.plant.Post(t, "/move", map[string]any{"machine": "Press1", "id": "WO-1", "to": []string{"Running", "Interrupted", "Running", "Interrupted", "Running", "Ended"}})
+	s.move("WO-1", "Running", "Interrupted", "Running", "Interrupted", "Running", "Ended")
 	s.awaitAnswers("WO-1", "accepted/1 started/1 held/1 started/1 held/1 started/1 finished/1")
 	times := s.values(signal.AnswerTag)
 	for i := 1; i < len(times); i++ {
@@ -234,95 +287,95 @@ func TestEventsTellOfStatesThatNoLookAtTheListSees(t *testing.T) {
 
 // The worst receiver: it forgets replies, breaks connections, is slow, and would store one order twice if asked twice.
 func TestReceiverThatLosesRepliesStoresEachOrderExactlyOnce(t *testing.T) {
-	r, n := seed(t)
-	for _, fault := range []map[string]any{
-		{"loseAfter": 0.2, "loseBefore": 0.05}, {"loseAfter": 0.2, "loseBefore": 0.05, "cut": true},
+	for name, fault := range map[string]map[string]any{
+		"silence": {"loseAfter": 0.2, "loseBefore": 0.05}, "cut connections": {"loseAfter": 0.2, "loseBefore": 0.05, "cut": true},
 	} {
-		s := newShop(t, realparts.JobOptions{AcceptTwice: true}, "{job_control: {poll: 200ms}}")
-		fault["seed"] = n % 1e9
-		s.plant.Post(t, "/faults", fault)
-		const orders = 40
-		latest := map[string]int64{}
-		for i := range orders {
-			no := fmt.Sprintf("WO-%d", i)
-			for revision := int64(1); revision <= 1+int64(r.IntN(2)); revision++ {
-				if err := s.deliver(testOrder(no, revision)); err != nil {
-					t.Fatal(err)
-				}
-				latest[no] = revision
-			}
-			switch i {
-			case orders / 2: // the agent is killed once, and starts with what it wrote down
-				s.stop()
-				s.open("{job_control: {poll: 200ms}}")
-			case orders / 3: // and the machine
-				s.plant.Kill(syscall.SIGKILL)
-				if err := s.plant.Run(); err != nil {
-					t.Fatal(err)
-				}
-				s.plant.Post(t, "/faults", fault)
-			}
-		}
-		m := s.machine("Press1")
-		_, lost := s.plant.JobMachines(t)
-		stored, updated := map[string]int{}, 0
-		for _, e := range m.Effects {
-			if e.Method == "Store" {
-				stored[e.ID]++
-			} else {
-				updated++
-			}
-		}
-		for no, revision := range latest {
-			if stored[no] != 1 {
-				t.Errorf("%s was stored %d times", no, stored[no])
-			}
-			for _, j := range m.Jobs {
-				if j.ID == no && j.Revision != fmt.Sprint(revision) {
-					t.Errorf("%s has revision %s, want %d", no, j.Revision, revision)
-				}
-			}
-		}
-		if len(m.Jobs) != orders || lost == 0 {
-			t.Errorf("%d jobs of %d, %d replies or requests lost", len(m.Jobs), orders, lost)
-		}
-		t.Logf("%d orders, %d updates, %d calls lost (cut: %v)", orders, updated, lost, fault["cut"] != nil)
-		s.stop()
+		t.Run(name, func(t *testing.T) { loseReplies(t, fault) })
 	}
+}
+
+func loseReplies(t *testing.T, fault map[string]any) {
+	const config, orders = "{job_control: {poll: 200ms}}", 30
+	r, n := seed(t)
+	s := newShop(t, realparts.JobOptions{AcceptTwice: true}, config)
+	s.hasty(config, 600*time.Millisecond)
+	fault["seed"] = n % 1e9
+	s.plant.Post(t, "/faults", fault)
+	latest := map[string]int64{}
+	for i := range orders {
+		no := fmt.Sprintf("WO-%d", i)
+		for revision := int64(1); revision <= 1+int64(r.IntN(2)); revision++ {
+			if err := s.deliver(testOrder(no, revision)); err != nil {
+				t.Fatal(err)
+			}
+			latest[no] = revision
+		}
+		switch i {
+		case orders / 2: // the agent is killed once, and starts with what it wrote down
+			s.stop()
+			s.open(config)
+		case orders / 3: // and the machine
+			s.plant.Kill(syscall.SIGKILL)
+			if err := s.plant.Run(); err != nil {
+				t.Fatal(err)
+			}
+			s.plant.Post(t, "/faults", fault)
+		}
+	}
+	all, lost := s.plant.JobMachines(t)
+	m := all["Press1"]
+	stored, updated := map[string]int{}, 0
+	for _, e := range m.Effects {
+		if e.Method == "Store" {
+			stored[e.ID]++
+		} else {
+			updated++
+		}
+	}
+	for _, j := range m.Jobs {
+		if j.Revision != fmt.Sprint(latest[j.ID]) || stored[j.ID] != 1 {
+			t.Errorf("%s was stored %d times and has revision %s, want %d", j.ID, stored[j.ID], j.Revision, latest[j.ID])
+		}
+	}
+	if len(m.Jobs) != orders || lost == 0 {
+		t.Errorf("%d jobs of %d, %d replies or requests lost", len(m.Jobs), orders, lost)
+	}
+	t.Logf("orders=%d stored=%d updates=%d calls_lost=%d doubled=%d", orders, len(stored), updated, lost, len(m.Jobs)-len(stored))
 }
 
 func TestReplyThatComesMuchTooLateMakesNoSecondJob(t *testing.T) {
 	s := newShop(t, realparts.JobOptions{AcceptTwice: true}, "{job_control: {}}")
-	s.plant.Post(t, "/faults", map[string]any{"delay": 1500})
+	s.hasty("{job_control: {}}", 3*time.Second)
+	s.fault(map[string]any{"delay": 1500})
 	if err := s.deliver(testOrder("WO-1", 1)); err != nil {
 		t.Fatal(err)
 	}
-	s.d.orders.pace.settle = 3 * time.Second
-	s.plant.Post(t, "/faults", map[string]any{"delayBefore": 1500}) // even the effect comes when nobody waits any more
+	s.fault(map[string]any{"delayBefore": 1500}) // even the effect comes when nobody waits any more
 	if err := s.deliver(testOrder("WO-2", 1)); err != nil {
 		t.Fatal(err)
 	}
-	if m := s.machine("Press1"); len(m.Jobs) != 2 || len(m.Effects) != 2 {
+	if m := s.machine(); len(m.Jobs) != 2 || len(m.Effects) != 2 {
 		t.Errorf("the machine has %+v by %+v", m.Jobs, m.Effects)
 	}
 }
 
 func TestMachineThatForgetsParametersStillGetsEachRevisionOnce(t *testing.T) {
 	s := newShop(t, realparts.JobOptions{ForgetParameters: true}, "{job_control: {poll: 100ms}}")
-	s.plant.Post(t, "/faults", map[string]any{"loseAfter": 1})
+	s.hasty("{job_control: {poll: 100ms}}", 600*time.Millisecond)
+	s.fault(map[string]any{"loseAfter": 1})
 	for revision := range int64(3) {
 		if err := s.deliver(testOrder("WO-1", revision+1)); err != nil {
 			t.Fatal(err)
 		}
 	}
-	m := s.machine("Press1")
+	m := s.machine()
 	if len(m.Jobs) != 1 || len(m.Effects) != 3 || m.Effects[2].Method != "Update" || !strings.Contains(string(m.Jobs[0].Order), `"30"`) {
 		t.Errorf("the machine has %+v by %+v", m.Jobs, m.Effects)
 	}
 }
 
-func TestCancellationFollowsTheJobsState(t *testing.T) {
-	s := newShop(t, realparts.JobOptions{}, "{job_control: {poll: 100ms}}")
+func testCancellationFollowsTheJobsState(t *testing.T, plant *realparts.Plant) {
+	s := shopAt(t, plant, "Cancelled", atJobs("poll: 100ms"))
 	var refused *signal.Refused
 	if err := s.deliver(testOrder("WO-1", 1)); err != nil {
 		t.Fatal(err)
@@ -336,7 +389,7 @@ func TestCancellationFollowsTheJobsState(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.awaitAnswers("WO-1", "accepted/1 cancelled/2 accepted/3")
-	s.move("Press1", "WO-1", "Running")
+	s.move("WO-1", "Running")
 	if err := s.deliver(cancelled(testOrder("WO-1", 4))); !errors.As(err, &refused) || !strings.Contains(refused.Reason, "too late") {
 		t.Errorf("a job that runs is cancelled with %v", err)
 	}
@@ -345,23 +398,23 @@ func TestCancellationFollowsTheJobsState(t *testing.T) {
 		t.Error(err)
 	}
 	s.stop()
-	s.open("{job_control: {poll: 100ms, cancel_running: stop}}")
+	s.open(atJobs("poll: 100ms, cancel_running: stop"))
 	if err := s.deliver(cancelled(testOrder("WO-1", 5))); err != nil {
 		t.Error(err)
 	}
 	s.awaitAnswers("WO-1", "accepted/1 cancelled/2 accepted/3 started/3 cancelled/5")
-	if m := s.machine("Press1"); m.Jobs[0].State != "Ended" {
+	if m := s.machine(); m.Jobs[0].State != "Ended" {
 		t.Errorf("the machine has %+v", m.Jobs)
 	}
 	s.stop()
-	s.open("{job_control: {poll: 100ms, cancel_running: abort, start: store_and_start}}")
+	s.open(atJobs("poll: 100ms, cancel_running: abort, start: store_and_start"))
 	if err := s.deliver(testOrder("WO-2", 1)); err != nil {
 		t.Fatal(err)
 	}
-	if m := s.machine("Press1"); m.Jobs[1].State != "AllowedToStart" {
+	if m := s.machine(); m.Jobs[1].State != "AllowedToStart" {
 		t.Errorf("the machine has %+v", m.Jobs)
 	}
-	s.move("Press1", "WO-2", "Running")
+	s.move("WO-2", "Running")
 	s.awaitAnswers("WO-2", "accepted/1 started/1")
 	if err := s.deliver(cancelled(testOrder("WO-2", 2))); err != nil {
 		t.Error(err)
@@ -369,8 +422,9 @@ func TestCancellationFollowsTheJobsState(t *testing.T) {
 	s.awaitAnswers("WO-2", "accepted/1 started/1 cancelled/2")
 }
 
-func TestHeldOrderIsPausedAndGoesOnOnlyWhereTheHoldPausedIt(t *testing.T) {
-	s := newShop(t, realparts.JobOptions{}, "{job_control: {poll: 100ms, start: store_and_start}}")
+func testHeldOrderIsPausedAndGoesOnOnlyWhereTheHoldPausedIt(t *testing.T, plant *realparts.Plant) {
+	s := shopAt(t, plant, "Held", atJobs("poll: 100ms, start: store_and_start"))
+	s.hasty(atJobs("poll: 100ms, start: store_and_start"), 600*time.Millisecond)
 	held := func(revision int64) signal.WorkOrder {
 		o := testOrder("WO-1", 1) // a hold changes nothing but the revision
 		o.Revision, o.Held = revision, true
@@ -381,7 +435,7 @@ func TestHeldOrderIsPausedAndGoesOnOnlyWhereTheHoldPausedIt(t *testing.T) {
 		o.Held = false
 		return o
 	}
-	s.plant.Post(t, "/faults", map[string]any{"loseAfter": 0.5})
+	s.fault(map[string]any{"loseAfter": 0.5})
 	for i, c := range []struct {
 		o    signal.WorkOrder
 		move string
@@ -392,25 +446,25 @@ func TestHeldOrderIsPausedAndGoesOnOnlyWhereTheHoldPausedIt(t *testing.T) {
 		{held(6), "Interrupted", "Interrupted"}, {released(7), "", "Interrupted"}, // an operator paused it
 	} {
 		if c.move != "" {
-			s.move("Press1", "WO-1", c.move)
+			s.move("WO-1", c.move)
 		}
 		if err := s.deliver(c.o); err != nil {
 			t.Fatalf("step %d: %v", i, err)
 		}
-		if m := s.machine("Press1"); len(m.Jobs) != 1 || m.Jobs[0].State != c.want {
+		if m := s.machine(); len(m.Jobs) != 1 || m.Jobs[0].State != c.want {
 			t.Errorf("step %d: the machine has %+v, want %s", i, m.Jobs, c.want)
 		}
 	}
 	s.awaitLast("WO-1", "held/3") // the machine has no other revision
-	s.move("Press1", "WO-1", "Ended")
+	s.move("WO-1", "Ended")
 	var refused *signal.Refused
 	if err := s.deliver(held(8)); !errors.As(err, &refused) {
 		t.Errorf("a job that has ended is held with %v", err)
 	}
 }
 
-func TestEachMachineGetsTheOrdersOfItsWorkCentre(t *testing.T) {
-	s := newShop(t, realparts.JobOptions{Machines: []string{"Press1", "Press2"}}, `{job_control: {receivers: [
+func testEachMachineGetsTheOrdersOfItsWorkCentre(t *testing.T, plant *realparts.Plant) {
+	s := shopAt(t, plant, "Press1", `{job_control: {receivers: [
   {work_center: press1, node: "nsu=urn:plant:machines;s=Press1.JobOrderReceiver"},
   {work_center: "press2*", node: "nsu=urn:plant:machines;s=Press2.JobOrderReceiver"}]}}`)
 	var refused *signal.Refused
@@ -427,66 +481,64 @@ func TestEachMachineGetsTheOrdersOfItsWorkCentre(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if m := s.machine(want); !strings.Contains(fmt.Sprintf("%+v", m.Jobs), o.OrderNo) {
+		all, _ := plant.JobMachines(t)
+		if m := all[want]; !strings.Contains(fmt.Sprintf("%+v", m.Jobs), o.OrderNo) {
 			t.Errorf("%s is not at %s: %+v", o.OrderNo, want, m.Jobs)
 		}
 	}
 	s.stop()
 	s.open("{job_control: {}}")
-	realparts.Eventually(t, 10*time.Second, "the page says that there are two", func() error {
-		if p := s.problem("work_orders/auto"); p == nil || !strings.Contains(p.Reason, "2 receivers") {
+	realparts.Eventually(t, 10*time.Second, "the page says that there are several", func() error {
+		if p := s.problem("work_orders/auto"); p == nil || !strings.Contains(p.Reason, "receivers of job orders") {
 			return fmt.Errorf("it shows %+v", p)
 		}
 		return nil
 	})
 }
 
-func TestWhatTheMachineCannotTakeIsRefusedByName(t *testing.T) {
-	s := newShop(t, realparts.JobOptions{}, "{job_control: {}}")
-	s.plant.Post(t, "/faults", map[string]any{"refuse": 16})
+func testWhatTheMachineCannotTakeIsRefusedByName(t *testing.T, plant *realparts.Plant) {
+	s := shopAt(t, plant, "Refusing", atJobs(""))
+	s.fault(map[string]any{"refuse": 16})
 	var refused *signal.Refused
 	if err := s.deliver(testOrder("WO-1", 1)); !errors.As(err, &refused) || !strings.Contains(refused.Reason, "cannot accept") {
 		t.Errorf("delivered with %v", err)
 	}
-	s.plant.Post(t, "/faults", map[string]any{"bad": "BadResourceUnavailable"})
+	s.fault(map[string]any{"bad": "BadResourceUnavailable"})
 	if err := s.d.Deliver(t.Context(), testOrder("WO-2", 1)); err == nil || errors.As(err, &refused) || !strings.Contains(err.Error(), "BadResourceUnavailable") {
 		t.Errorf("a server that is busy gives %v", err)
 	}
 }
 
-const writeBlock = `{write: [{work_center: press1, within: 300ms, strobe: "ns=2;s=Press1.Strobe", echo: "ns=2;s=Press1.Echo", nodes: {
-  order_no: "ns=2;s=Press1.Order", revision: "ns=2;s=Press1.Revision", item: "ns=2;s=Press1.Item", quantity: "ns=2;s=Press1.Quantity",
-  planned_end: "ns=2;s=Press1.Due", cancelled: "ns=2;s=Press1.Cancelled"}}]}`
+const writeBlock = `{write: [{work_center: press1, within: 300ms, strobe: "ns=2;s=AT.Strobe", echo: "ns=2;s=AT.Echo", nodes: {
+  order_no: "ns=2;s=AT.Order", revision: "ns=2;s=AT.Revision", item: "ns=2;s=AT.Item", quantity: "ns=2;s=AT.Quantity",
+  planned_end: "ns=2;s=AT.Due", cancelled: "ns=2;s=AT.Cancelled"}}]}`
 
 func atPress1(o signal.WorkOrder) signal.WorkOrder {
 	o.WorkCenter = "press1"
 	return o
 }
 
-// nodesOf are the namespaces of the job machines: index 2 is the job control's there.
-func writes(s string) string { return strings.ReplaceAll(s, "ns=2;", "nsu=urn:plant:machines;") }
-
-func TestOrderIsWrittenIntoNodesOnceAndTakenBeforeTheNext(t *testing.T) {
-	s := newShop(t, realparts.JobOptions{}, writes(writeBlock))
+func testOrderIsWrittenIntoNodesOnceAndTakenBeforeTheNext(t *testing.T, plant *realparts.Plant) {
+	s := shopAt(t, plant, "Written", writeBlock)
 	if err := s.deliver(atPress1(testOrder("WO-1", 1))); err != nil {
 		t.Fatal(err)
 	}
-	if m := s.machine("Press1"); len(m.Setups) != 1 || m.Setups[0].Order != "WO-1" || m.Setups[0].Quantity != 10 || m.Setups[0].Strobe != 1 {
+	if m := s.machine(); len(m.Setups) != 1 || m.Setups[0].Order != "WO-1" || m.Setups[0].Quantity != 10 || m.Setups[0].Strobe != 1 {
 		t.Fatalf("the machine took %+v", m.Setups)
 	}
 	// The machine takes it and its echo is lost: after a crash the order is not offered again, and the next one waits.
-	s.plant.Post(t, "/faults", map[string]any{"echoAfter": 2000})
+	s.fault(map[string]any{"echoAfter": 2000})
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 	defer cancel()
 	if err := s.d.Deliver(ctx, atPress1(testOrder("WO-2", 1))); err == nil || !strings.Contains(err.Error(), "has not echoed 2") {
 		t.Errorf("without an echo: %v", err)
 	}
 	s.stop()
-	s.open(writes(writeBlock))
+	s.open(writeBlock)
 	if err := s.d.Deliver(ctx, atPress1(testOrder("WO-3", 1))); err == nil || !strings.Contains(err.Error(), `"WO-2" yet`) {
 		t.Errorf("the next order while one is not taken: %v", err)
 	}
-	s.plant.Post(t, "/faults", map[string]any{})
+	s.fault(map[string]any{})
 	if err := s.deliver(atPress1(testOrder("WO-3", 1))); err != nil {
 		t.Error(err)
 	}
@@ -497,7 +549,7 @@ func TestOrderIsWrittenIntoNodesOnceAndTakenBeforeTheNext(t *testing.T) {
 		t.Error(err)
 	}
 	var took []string
-	for _, x := range s.machine("Press1").Setups {
+	for _, x := range s.machine().Setups {
 		took = append(took, fmt.Sprintf("%s/%d/%v", x.Order, x.Revision, x.Cancelled))
 	}
 	if got, want := strings.Join(took, " "), "WO-1/1/false WO-2/1/false WO-3/1/false WO-3/2/true"; got != want {
@@ -511,11 +563,11 @@ func TestOrderIsWrittenIntoNodesOnceAndTakenBeforeTheNext(t *testing.T) {
 	}
 }
 
-func TestMachinesOfOneServerDoNotWaitForEachOther(t *testing.T) {
-	s := newShop(t, realparts.JobOptions{Machines: []string{"Press1", "Press2"}}, writes(`{write: [
-  {work_center: press1, within: 5s, strobe: "ns=2;s=Press1.Strobe", echo: "ns=2;s=Press1.Echo", nodes: {order_no: "ns=2;s=Press1.Order", revision: "ns=2;s=Press1.Revision"}},
-  {work_center: press2, nodes: {order_no: "ns=2;s=Press2.Order", revision: "ns=2;s=Press2.Revision"}}]}`))
-	s.plant.Post(t, "/faults", map[string]any{"deaf": true})
+func testMachinesOfOneServerDoNotWaitForEachOther(t *testing.T, plant *realparts.Plant) {
+	s := shopAt(t, plant, "Press3", `{write: [
+  {work_center: press1, within: 5s, strobe: "ns=2;s=AT.Strobe", echo: "ns=2;s=AT.Echo", nodes: {order_no: "ns=2;s=AT.Order", revision: "ns=2;s=AT.Revision"}},
+  {work_center: press2, nodes: {order_no: "ns=2;s=Press4.Order", revision: "ns=2;s=Press4.Revision"}}]}`)
+	s.fault(map[string]any{"deaf": true})
 	one, two := atPress1(testOrder("WO-1", 1)), testOrder("WO-2", 1)
 	two.WorkCenter = "press2"
 	if s.d.Lane(one) == s.d.Lane(two) {
