@@ -18,6 +18,7 @@ import (
 // Config is a source's section. Zero values mean the defaults that the sample names.
 type Config struct {
 	SFTP       *SFTP       `yaml:"sftp"` // nil: folders of this computer, and shares it has mounted
+	Root       string      `yaml:"root"` // where relative folders start; default: the configuration's own folder, or that of the login
 	Zone       string      `yaml:"zone"` // IANA name; default: the plant's
 	Feeds      []Feed      `yaml:"feeds"`
 	WorkOrders *WorkOrders `yaml:"work_orders"`
@@ -114,9 +115,18 @@ func setDefault[T comparable](field *T, value T) {
 }
 
 func (c *Config) fill(env signal.Env) error {
+	if c.SFTP == nil && c.Root != "" && !filepath.IsAbs(c.Root) {
+		c.Root = filepath.Join(env.ConfigDir, c.Root)
+	}
 	resolve := func(p *string) {
-		if c.SFTP == nil && *p != "" && !filepath.IsAbs(*p) {
-			*p = filepath.Join(env.ConfigDir, *p)
+		switch {
+		case *p == "":
+		case c.SFTP != nil:
+			*p = (&remote{}).join(c.Root, *p)
+		case c.Root != "":
+			*p = local{}.join(c.Root, *p)
+		default:
+			*p = local{}.join(env.ConfigDir, *p)
 		}
 	}
 	for i := range c.Feeds {

@@ -5,12 +5,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/url"
 	"os"
+	"path"
 	"path/filepath"
 	"regexp"
-	"slices"
 	"strings"
+	"time"
 
 	"golang.org/x/crypto/ssh"
 
@@ -32,74 +34,51 @@ func discover(ctx context.Context, env signal.Env, address string) ([]signal.Off
 		return nil, fmt.Errorf("look at %s: %w (a folder, a file, or sftp://user@host/folder)", address, err)
 	}
 	if !info.IsDir() {
-		f, err := sniffFile(where)
-		if err != nil {
-			return nil, err
-		}
-		return []signal.Offer{f.offer(filepath.Dir(where))}, nil
+		where = filepath.Dir(where)
 	}
-	return discoverFolder(where)
-}
-
-func discoverFolder(dir string) ([]signal.Offer, error) {
-	entries, err := local{}.list(dir)
+	s := &source{env: env, config: Config{Root: where}, zone: env.Zone}
+	if s.zone == nil {
+		s.zone = time.UTC
+	}
+	groups, folders, err := s.look(local{}, "")
 	if err != nil {
 		return nil, err
 	}
-	slices.SortFunc(entries, func(a, b entry) int { return b.mtime.Compare(a.mtime) })
-	seen := map[string]bool{}
-	var offers []signal.Offer
-	for _, e := range entries {
-		glob := extension(e.name)
-		if e.dir || seen[glob] || anyGlob(incomplete, e.name) || len(offers) >= 10 {
-			continue
-		}
-		seen[glob] = true
-		if s, err := sniffFile(filepath.Join(dir, e.name)); err == nil {
-			offers = append(offers, s.offer(dir))
-		}
+	var kinds []string
+	for _, g := range groups {
+		kinds = append(kinds, fmt.Sprintf("%s (%s)", g.Name, g.Type))
 	}
-	if len(offers) == 0 {
-		offers = []signal.Offer{(&sniffed{name: "*", format: "csv", notes: []string{"there is no file in it yet: correct format and files"}}).offer(dir)}
+	if len(kinds) == 0 {
+		kinds = []string{"no files yet"}
 	}
-	return offers, nil
+	title := fmt.Sprintf("%s: %s", where, strings.Join(kinds, ", "))
+	if len(folders) > 0 {
+		title += fmt.Sprintf(", %d folders", len(folders))
+	}
+	return []signal.Offer{{Title: title, Secure: true, Section: fmt.Sprintf("root: %q\n", where),
+		Notes: []string{"taken files are moved to processing, done and error below their folder; for a folder that may only be read set keep: true in its feed"}}}, nil
 }
 
 // sniffed is what a file looks like.
 type sniffed struct {
-	name, format string
-	lines        []string // of the format's section
-	about        string
-	notes        []string
+	name, format, about string
+	encoding            string // of CSV; empty when it is what the text itself says
+	decimal             string
+	numbers             []string // columns that hold quantities, to judge by their name and value
+	notes               []string
 }
 
-func sniffFile(path string) (*sniffed, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	head := make([]byte, 64<<10)
-	n, err := f.Read(head)
-	if err != nil && n == 0 {
-		return nil, fmt.Errorf("look into %s: %w", path, err)
-	}
-	if end := bytes.LastIndexByte(head[:n], '\n'); n == len(head) && end > 0 {
-		n = end + 1 // not in the middle of a character
-	}
-	return sniff(filepath.Base(path), head[:n]), nil
-}
+var b2mmlRoot = regexp.MustCompile(`<([\w-]+:)?\w*(ProductionPerformance|OperationsPerformance|WorkPerformance|ConfirmBOD|OperationsResponse|ProductionResponse|WorkResponse|JobResponse)\b`)
 
 // sniff guesses the format of a text from its beginning.
 func sniff(name string, head []byte) *sniffed {
 	s := &sniffed{name: name}
-	var text bytes.Buffer
-	text.ReadFrom(payload.XMLText(bytes.NewReader(head), ""))
-	begin := strings.TrimSpace(text.String())
+	text, _ := io.ReadAll(payload.XMLText(bytes.NewReader(head), "")) // bytes can be read
+	begin := strings.TrimSpace(string(text))
 	switch {
 	case strings.HasPrefix(begin, "<"):
 		s.format, s.about = "xml", "XML"
-		if strings.Contains(begin, "B2MML") || regexp.MustCompile(`<([\w-]+:)?(\w*(ProductionPerformance|OperationsPerformance|WorkPerformance|ConfirmBOD|OperationsResponse|ProductionResponse))\b`).MatchString(begin) {
+		if strings.Contains(strings.ToUpper(begin), "B2MML") || b2mmlRoot.MatchString(begin) {
 			s.format, s.about = "b2mml", "B2MML"
 		}
 	case strings.HasPrefix(begin, "{") && strings.Contains(begin, "}\n{"), strings.HasSuffix(name, ".jsonl"), strings.HasSuffix(name, ".ndjson"):
@@ -112,64 +91,63 @@ func sniff(name string, head []byte) *sniffed {
 	return s
 }
 
+var (
+	plainNumber = regexp.MustCompile(`^-?(0|[1-9]\d{0,9})([.,]\d+)?$`)
+	quantity    = regexp.MustCompile(`(?i)qty|quant|menge|good|yield|gut|scrap|ausschuss|reject|rework|nacharbeit|count|pieces|parts|st(ü|ue)ck|weight|gewicht|amount`)
+)
+
 func (s *sniffed) csv(head []byte) {
 	s.format, s.about = "csv", "CSV"
-	encoding := "auto"
-	if !bytes.HasPrefix(head, []byte{0xFF, 0xFE}) && !bytes.HasPrefix(head, []byte{0xFE, 0xFF}) && bytes.ContainsFunc(head, func(r rune) bool { return r == '\uFFFD' }) {
-		encoding = "windows-1252"
-		s.lines = append(s.lines, "encoding: windows-1252")
+	utf16 := bytes.HasPrefix(head, []byte{0xFF, 0xFE}) || bytes.HasPrefix(head, []byte{0xFE, 0xFF})
+	if !utf16 && bytes.ContainsFunc(head, func(r rune) bool { return r == '\uFFFD' }) {
+		s.encoding = "windows-1252"
 		s.notes = append(s.notes, "the file is no UTF-8; windows-1252 is a guess: compare umlauts and accents")
 	}
-	r := payload.CSV(bytes.NewReader(head), payload.CSVOptions{Encoding: encoding})
-	first, err := r.Next()
+	first, err := payload.CSV(bytes.NewReader(head), payload.CSVOptions{Encoding: s.encoding}).Next()
 	m, ok := first.Value.(map[string]any)
 	if err != nil || !ok || len(m) < 2 {
+		s.about = "text"
 		s.notes = append(s.notes, "no delimiter was found: for fields of fixed width set format: fixed and place the columns")
 		return
 	}
-	comma := false
-	var columns []string
 	for _, e := range fieldEntries("", m) {
-		if text := e.Value; looksLike(text) == "number" {
-			comma = comma || strings.Contains(text, ",")
-			columns = append(columns, fmt.Sprintf("  # - {name: %q, type: number}   # such as %s", e.Name, text))
+		if plainNumber.MatchString(e.Value) && (quantity.MatchString(e.Name) || strings.ContainsAny(e.Value, ".,")) {
+			s.numbers = append(s.numbers, e.Name)
+			if strings.Contains(e.Value, ",") {
+				s.decimal = ","
+			}
 		}
-	}
-	if comma {
-		s.lines = append(s.lines, `decimal: ","`)
-	}
-	if columns != nil {
-		s.lines = append(s.lines, append([]string{"# columns:   # take the sign off for those that are quantities; order numbers stay text"}, columns...)...)
 	}
 	s.about = fmt.Sprintf("CSV with %d columns", len(m))
 }
 
-func (s *sniffed) offer(dir string) signal.Offer {
-	glob := extension(s.name)
+// feed is the element of feeds that would take files like this one.
+func (s *sniffed) feed(dir string) string {
+	tag := path.Base(dir)
+	if tag == "." || tag == "/" {
+		tag = map[bool]string{true: "performance", false: "records"}[s.format == "b2mml"]
+	}
 	var b strings.Builder
-	fmt.Fprintf(&b, "feeds:\n  - tag: %s\n    folder: %q\n    files: [%q]\n    format: %s\n", tagFor(s.format), dir, glob, s.format)
-	if len(s.lines) > 0 {
-		b.WriteString("    " + s.format + ":\n")
-		onlyComments := true
-		for _, l := range s.lines {
-			onlyComments = onlyComments && strings.HasPrefix(strings.TrimSpace(l), "#")
+	fmt.Fprintf(&b, "tag: %q\nfolder: %q\nfiles: [%q]\nformat: %s\n", tag, dir, extension(s.name), s.format)
+	if s.encoding != "" || s.decimal != "" || len(s.numbers) > 0 {
+		b.WriteString("csv:\n")
+		if s.encoding != "" {
+			fmt.Fprintf(&b, "  encoding: %s\n", s.encoding)
 		}
-		if onlyComments {
-			b.WriteString("      encoding: auto\n")
+		if s.decimal != "" {
+			fmt.Fprintf(&b, "  decimal: %q\n", s.decimal)
 		}
-		for _, l := range s.lines {
-			b.WriteString("      " + l + "\n")
+		if len(s.numbers) > 0 {
+			b.WriteString("  columns:   # the others stay text\n")
+		}
+		for _, n := range s.numbers {
+			fmt.Fprintf(&b, "    - {name: %q, type: number}\n", n)
 		}
 	}
-	notes := append([]string{"taken files are moved to processing, done and error below the folder; for a folder that may only be read set keep: true"}, s.notes...)
-	return signal.Offer{Title: fmt.Sprintf("%s, files %s: %s", dir, glob, s.about), Secure: true, Section: b.String(), Notes: notes}
-}
-
-func tagFor(format string) string {
-	if format == "b2mml" {
-		return "performance"
+	for _, n := range s.notes {
+		b.WriteString("# " + n + "\n")
 	}
-	return "records"
+	return b.String()
 }
 
 // discoverSFTP asks for the server's key and says nothing secret.
@@ -191,8 +169,7 @@ func discoverSFTP(ctx context.Context, address string) ([]signal.Offer, error) {
 	print := regexp.MustCompile(`SHA256:[A-Za-z0-9+/]{43}`).FindString(own.problem.Reason)
 	folder := u.Path
 	setDefault(&folder, ".")
-	section := fmt.Sprintf("sftp:\n  address: %q\n  user: %q\n  key_file: sftp.key\n  host_key: [%q]\nfeeds:\n  - tag: records\n    folder: %q\n    format: csv\n", c.Address, c.User, print, folder)
+	section := fmt.Sprintf("sftp:\n  address: %q\n  user: %q\n  key_file: sftp.key\n  host_key: [%q]\nroot: %q\n", c.Address, c.User, print, folder)
 	return []signal.Offer{{Title: fmt.Sprintf("SFTP server %s with the key %s", c.Address, print), Secure: true, Section: section,
-		Notes: []string{"compare the fingerprint with what the server's administrator says before it is trusted", "make a key with: ssh-keygen -t ed25519 -N '' -f sftp.key, and give sftp.key.pub to the administrator",
-			"correct format and files of the feed"}}}, nil
+		Notes: []string{"compare the fingerprint with what the server's administrator says before it is trusted", "make a key with: ssh-keygen -t ed25519 -N '' -f sftp.key, and give sftp.key.pub to the administrator"}}}, nil
 }

@@ -3,7 +3,9 @@ package files
 import (
 	"context"
 	"fmt"
+	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -44,81 +46,118 @@ func TestProbeGoesTheWholeWayAndLeavesNothing(t *testing.T) {
 	}
 }
 
-func TestBrowseShowsFeedsFilesAndFields(t *testing.T) {
+// tree is a folder as an MES may have filled it.
+func tree(t *testing.T) string {
+	t.Helper()
+	root := t.TempDir()
+	for name, text := range map[string]string{
+		"conf/a.csv": "Auftrag;Menge;Text\n000123;12,5;gr\xfcn\n", "conf/b.csv": "Auftrag;Menge;Text\n000124;1,5;gr\xfcn\n", "conf/half.csv.tmp": "x",
+		"perf/x.xml": `<?xml version="1.0"?><ProductionPerformance xmlns="http://www.wbf.org/xml/B2MML-V0401"><ProductionResponse><ID>7</ID></ProductionResponse></ProductionPerformance>`,
+		"c.json":     `[{"n":1}]`, "d.jsonl": "{\"n\":1}\n{\"n\":2}\n", "conf/done/2026-01-01/old.csv": "a,b\n1,2\n",
+	} {
+		if err := os.MkdirAll(filepath.Dir(filepath.Join(root, name)), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		realparts.WriteFile(t, filepath.Join(root, name), text)
+	}
+	return root
+}
+
+func TestFromAFolderToAFeed(t *testing.T) {
 	p := newPlant(t)
-	s := p.make(p.section("files: ['*.csv']"))
-	for i := range 5 {
-		p.put(fmt.Sprintf("f%d.csv", i), "Auftrag;Menge;Zeit\n000123;12,5;2026-01-02 10:00\n")
+	root := tree(t)
+	offers, err := Kind.Discover(context.Background(), p.env(), root)
+	if err != nil || len(offers) != 1 || !strings.Contains(offers[0].Title, "*.json (JSON)") {
+		t.Fatalf("%v %+v", err, offers)
 	}
-	p.put("other.txt", "x")
-	top, next, err := s.Browse(context.Background(), "", "", 10)
-	if err != nil || next != "" || len(top) != 1 || top[0].ID != "rows" || !top[0].Children {
-		t.Fatalf("%v %q %+v", err, next, top)
+	looksInto(t, p, offers[0].Section)
+}
+
+func TestFromAnSFTPServerToAFeed(t *testing.T) {
+	p := newPlant(t)
+	root := tree(t)
+	server := realparts.SFTP(t, realparts.SFTPOptions{})
+	offers, err := Kind.Discover(context.Background(), p.env(), fmt.Sprintf("sftp://%s@127.0.0.1:%d%s", server.User, server.Port, root))
+	if err != nil || len(offers) != 1 || !strings.Contains(offers[0].Section, server.Fingerprint) {
+		t.Fatalf("%v %+v", err, offers)
 	}
+	looksInto(t, p, strings.Replace(offers[0].Section, "key_file: sftp.key", fmt.Sprintf("key_file: %q", server.KeyFile), 1))
+}
+
+// looksInto goes the way of a person who sets the agent up: the offer, what there is, a feed of it, and that it works.
+func looksInto(t *testing.T, p *plant, section string) {
+	t.Helper()
+	d, err := Kind.Explore(p.env(), decodeYAML(section))
+	if err != nil {
+		t.Fatalf("%v\n%s", err, section)
+	}
+	defer d.(*source).link.close()
+	browser := d.(signal.Browser)
 	var names []string
 	for page := ""; ; {
-		entries, next, err := s.Browse(context.Background(), "rows", page, 2)
-		if err != nil || len(entries) > 2 {
+		entries, next, err := browser.Browse(context.Background(), "", page, 3)
+		if err != nil || len(entries) > 3 {
 			t.Fatal(err, entries)
 		}
 		for _, e := range entries {
-			names = append(names, e.Name)
+			names = append(names, e.Path)
 		}
 		if page = next; page == "" {
 			break
 		}
 	}
-	if fmt.Sprint(names) != "[f0.csv f1.csv f2.csv f3.csv f4.csv]" {
-		t.Errorf("files %v", names)
+	if fmt.Sprint(names) != "[conf perf *.json *.jsonl]" {
+		t.Errorf("at the top %v", names)
 	}
-	var found []string
-	if err := s.Find(context.Background(), "", "rows/f3.csv/*", func(e signal.Entry) bool {
-		found = append(found, e.Name+"="+e.Value+" "+e.Tag)
-		return true
-	}); err != nil {
-		t.Fatal(err)
+	found := map[string]signal.Entry{}
+	if err := browser.Find(context.Background(), "", "**", func(e signal.Entry) bool { found[e.Path] = e; return true }); err != nil || len(found) != 4 {
+		t.Fatalf("%v %v", err, found)
 	}
-	want := `[Auftrag=000123 {name: "Auftrag", type: text} Menge=12,5 {name: "Menge", type: number} Zeit=2026-01-02 10:00 {name: "Zeit", type: time}]`
-	if fmt.Sprint(found) != want {
-		t.Errorf("%v", found)
+	only := 0
+	if err := browser.Find(context.Background(), "", "*/*.csv", func(signal.Entry) bool { only++; return false }); err != nil || only != 1 {
+		t.Errorf("%v, %d found", err, only)
 	}
-	count := 0
-	if err := s.Find(context.Background(), "", "**/Menge", func(signal.Entry) bool { count++; return count < 3 }); err != nil || count != 3 {
-		t.Errorf("%v, %d found before it was told to stop", err, count)
+	for _, want := range []string{`folder: "conf"`, "format: csv", "encoding: windows-1252", `decimal: ","`, `name: "Menge", type: number`} {
+		if !strings.Contains(found["conf/*.csv"].Tag, want) {
+			t.Errorf("no %q in\n%s", want, found["conf/*.csv"].Tag)
+		}
+	}
+	fields, _, err := browser.Browse(context.Background(), "conf/*.csv", "", 100)
+	if err != nil || len(fields) != 3 || fields[0].Name != "Auftrag" || !strings.HasPrefix(fields[0].Value, "00012") || fields[2].Value != "grün" {
+		t.Errorf("%v %+v", err, fields)
+	}
+	fields, _, err = browser.Browse(context.Background(), "perf/*.xml", "", 100)
+	if err != nil || !slices.ContainsFunc(fields, func(e signal.Entry) bool { return e.Name == "order_no" && e.Value == "7" }) {
+		t.Errorf("%v %+v", err, fields)
+	}
+	feeds := "feeds:\n"
+	for _, e := range found {
+		lines := strings.Split(strings.TrimSpace(e.Tag), "\n")
+		feeds += "  - scan: 20ms\n    settle: 20ms\n    " + strings.Join(lines, "\n    ") + "\n"
+	}
+	feeds = strings.Replace(feeds, `tag: "records"`, `tag: "records2"`, 1)
+	defer p.start(section + feeds)()
+	p.awaitCount(6)
+	for _, s := range p.all() {
+		if s.Problem != nil {
+			t.Errorf("%+v", s.Problem)
+		}
 	}
 }
 
-func TestDiscoverProposesWhatWorks(t *testing.T) {
+func TestBrowseWithoutRootShowsTheFeedsFolders(t *testing.T) {
 	p := newPlant(t)
-	p.put("a.csv", "Auftrag;Menge;Text\n000123;12,5;gr\xfcn\n")
-	p.put("b.xml", `<?xml version="1.0"?><SyncProductionPerformance xmlns="http://www.wbf.org/xml/B2MML-V0401"/>`)
-	p.put("c.json", `[{"n":1}]`)
-	p.put("d.jsonl", "{\"n\":1}\n{\"n\":2}\n")
-	offers, err := Kind.Discover(context.Background(), p.env(), p.in)
-	if err != nil || len(offers) != 4 {
-		t.Fatalf("%v %+v", err, offers)
+	s := p.make(p.section("csv: {columns: [{name: n, type: number, as: number}]}"))
+	p.put("a.csv", rows(7, 7))
+	top, _, err := s.Browse(context.Background(), "", "", 10)
+	if err != nil || len(top) != 1 || top[0].Name != "rows" {
+		t.Fatalf("%v %+v", err, top)
 	}
-	all := ""
-	for _, o := range offers {
-		if _, err := Kind.New(p.env(), decodeYAML(o.Section)); err != nil {
-			t.Errorf("%s: %v\n%s", o.Title, err, o.Section)
-		}
-		all += o.Section
-	}
-	for _, want := range []string{"format: csv", "encoding: windows-1252", `decimal: ","`, `name: "Menge", type: number`, "format: b2mml", "format: json\n", "format: jsonl"} {
-		if !strings.Contains(all, want) {
-			t.Errorf("no %q in\n%s", want, all)
-		}
+	fields, _, err := s.Browse(context.Background(), top[0].ID+"/*.csv", "", 10)
+	if err != nil || len(fields) != 2 || fields[0].Name != "number" || fields[0].Type != "number" || fields[0].Value != "7" {
+		t.Errorf("%v %+v", err, fields)
 	}
 	if _, err := Kind.Discover(context.Background(), p.env(), filepath.Join(p.in, "no")); err == nil {
 		t.Error("a path that is not there was accepted")
-	}
-	server := realparts.SFTP(t, realparts.SFTPOptions{})
-	offers, err = Kind.Discover(context.Background(), p.env(), fmt.Sprintf("sftp://%s@127.0.0.1:%d%s", server.User, server.Port, p.in))
-	if err != nil || len(offers) != 1 || !strings.Contains(offers[0].Section, server.Fingerprint) {
-		t.Fatalf("%v %+v", err, offers)
-	}
-	if _, err := Kind.New(p.env(), decodeYAML(offers[0].Section)); err != nil {
-		t.Errorf("%v\n%s", err, offers[0].Section)
 	}
 }

@@ -27,7 +27,7 @@ import (
 var sample string
 
 // Kind is this driver in the agent's list.
-var Kind = signal.Kind{Name: "files", Sample: sample, New: newDriver, Discover: discover}
+var Kind = signal.Kind{Name: "files", Sample: sample, New: newDriver, Discover: discover, Explore: newExplorer, Tags: "feeds"}
 
 type source struct {
 	env    signal.Env
@@ -40,6 +40,23 @@ type source struct {
 }
 
 func newDriver(env signal.Env, decode func(into any) error) (signal.Driver, error) {
+	s, err := newSource(env, decode, true)
+	if err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// newExplorer makes a driver that only looks around: it needs no feeds.
+func newExplorer(env signal.Env, decode func(into any) error) (signal.Driver, error) {
+	s, err := newSource(env, decode, false)
+	if err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+func newSource(env signal.Env, decode func(into any) error, needFeeds bool) (*source, error) {
 	var c Config
 	if err := decode(&c); err != nil {
 		return nil, err
@@ -47,7 +64,7 @@ func newDriver(env signal.Env, decode func(into any) error) (signal.Driver, erro
 	if err := c.fill(env); err != nil {
 		return nil, err
 	}
-	if err := c.validate(); err != nil {
+	if err := c.validate(); err != nil && (needFeeds || len(c.Feeds) > 0 || c.WorkOrders != nil) {
 		return nil, err
 	}
 	zone := env.Zone
