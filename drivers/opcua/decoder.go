@@ -3,8 +3,10 @@ package opcua
 import (
 	"errors"
 	"fmt"
-	_ "unsafe" // for linkname
+	"reflect"
+	"unsafe" // for linkname, too
 
+	gopcua "github.com/gopcua/opcua"
 	"github.com/gopcua/opcua/id"
 	"github.com/gopcua/opcua/ua"
 )
@@ -51,6 +53,29 @@ func must(err error) {
 	if err != nil {
 		panic(fmt.Sprintf("replace the library's table of services: %v", err)) // a broken invariant of this file
 	}
+}
+
+// largestMessage is how much a server may say at once: an outage's values come in few messages, and one that is refused for its size
+// is refused each time that it is asked for. The number of chunks bounds it as well.
+const largestMessage = 64 << 20
+
+// liftLimit lets the library take large messages. It takes the server's limit for what may be sent to it for one on what comes from
+// it, and 2 MB where the server names none; neither can be told from outside. It reports whether the limit was found.
+func liftLimit(c *gopcua.Client) bool {
+	conn := reflect.ValueOf(c).Elem().FieldByName("conn")
+	if !conn.IsValid() || conn.Kind() != reflect.Pointer || conn.IsNil() {
+		return false
+	}
+	ack := conn.Elem().FieldByName("ack")
+	if !ack.IsValid() || ack.Kind() != reflect.Pointer || ack.IsNil() {
+		return false
+	}
+	limit := ack.Elem().FieldByName("MaxMessageSize")
+	if !limit.IsValid() || limit.Kind() != reflect.Uint32 {
+		return false
+	}
+	*(*uint32)(unsafe.Pointer(limit.UnsafeAddr())) = largestMessage
+	return true
 }
 
 // late is an answer whose header only is decoded.
