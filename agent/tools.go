@@ -122,6 +122,7 @@ func (a *Agent) propose(ctx context.Context, name string, picked []signal.Entry)
 		}
 		tags = append(tags, t)
 	}
+	tags = propose.Merge(tags)
 	propose.Unique(tags)
 	list := &yaml.Node{Kind: yaml.SequenceNode}
 	for _, t := range tags {

@@ -64,6 +64,35 @@ func NewTag(element *yaml.Node, e signal.Entry) (Tag, error) {
 	return Tag{}, fmt.Errorf("%q names no tag: write it as in a configuration, with a key \"tag\"", cmp.Or(e.Path, element.Value))
 }
 
+// Merge makes one tag of those that say the same in the configuration, such as the columns of one table: they become its
+// fields.
+func Merge(tags []Tag) []Tag {
+	at := map[string]int{}
+	var merged []Tag
+	for _, t := range tags {
+		raw, err := yaml.Dump(t.Element)
+		i, again := at[string(raw)]
+		switch {
+		case err != nil || !again:
+			at[string(raw)] = len(merged)
+			if t.Fields == nil && !t.Entry.Children {
+				t.Fields = []signal.Entry{t.Entry}
+			}
+			merged = append(merged, t)
+		case t.Entry.Children: // the whole, after some of its parts
+			merged[i].Entry, merged[i].Fields = t.Entry, t.Fields
+		case !merged[i].Entry.Children:
+			merged[i].Fields = append(merged[i].Fields, t.Entry)
+		}
+	}
+	for i := range merged {
+		if t := &merged[i]; len(t.Fields) == 1 && !t.Entry.Children {
+			t.Fields = nil // a value of its own
+		}
+	}
+	return merged
+}
+
 // rename gives a tag another name.
 func (t *Tag) rename(name string) {
 	t.Name = name

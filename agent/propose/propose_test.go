@@ -73,3 +73,23 @@ func TestTagsOfEqualNamesAreToldApartByTheLevelAbove(t *testing.T) {
 		t.Error(got)
 	}
 }
+
+func TestColumnsOfOneTableAreOneTag(t *testing.T) {
+	column := func(name string) Tag {
+		x := tagOf(t, "conf", "conf/"+name, "text")
+		x.Entry.Name = name
+		return x
+	}
+	tags := Merge([]Tag{column("order_no"), column("good"), tagOf(t, "Temperature", "Objects/Temperature", "Float")})
+	if len(tags) != 2 || len(tags[0].Fields) != 2 || tags[1].Fields != nil {
+		t.Fatalf("%+v", tags)
+	}
+	whole := tagOf(t, "conf", "conf", "", "order_no", "good", "id")
+	whole.Entry.Children = true
+	if tags := Merge([]Tag{column("good"), whole, column("id")}); len(tags) != 1 || len(tags[0].Fields) != 3 {
+		t.Errorf("%+v", tags)
+	}
+	if got := Rules(Source{Name: "mes"}, Merge([]Tag{column("order_no"), column("good")})); len(got) != 1 || !strings.Contains(strings.Join(got[0].Lines, "\n"), "yield: payload.good") {
+		t.Errorf("%+v", got)
+	}
+}

@@ -51,6 +51,7 @@ func (s *setup) pick(ctx context.Context, f *found) error {
 	if len(f.tags) == 0 && f.value(f.kind.Tags) == nil {
 		return errors.New("no tag was picked: give globs or tags under pick")
 	}
+	f.tags = propose.Merge(f.tags)
 	propose.Unique(f.tags)
 	f.list()
 	s.say("  %d %s", len(f.tags), plural(len(f.tags), "tag"))

@@ -297,10 +297,9 @@ func (s *source) proposal(table string, columns []catalogColumn) string {
 	return text
 }
 
-// Find implements signal.Browser.
+// Find implements signal.Browser. A table that fits is readable as a whole.
 func (s *source) Find(ctx context.Context, at, glob string, f func(signal.Entry) bool) error {
-	text := strings.NewReplacer(`\*\*`, `.*`, `\*`, `[^/]*`, `\?`, `[^/]`).Replace(regexp.QuoteMeta(glob))
-	match, err := regexp.Compile("^" + text + "$")
+	match, err := signal.Glob(glob)
 	if err != nil {
 		return err
 	}
@@ -315,8 +314,14 @@ func (s *source) Find(ctx context.Context, at, glob string, f func(signal.Entry)
 		if err != nil {
 			return &problemError{*s.problemOf(t.ID, t.ID, err)}
 		}
+		if match(t.Path) && len(columns) > 0 {
+			t.Readable, t.Tag = true, columns[0].Tag
+			if !f(t) {
+				return nil
+			}
+		}
 		for _, c := range columns {
-			if match.MatchString(c.Path) && !f(c) {
+			if match(c.Path) && !f(c) {
 				return nil
 			}
 		}

@@ -272,7 +272,7 @@ func excerpt(message []byte) string {
 
 // Find implements signal.Browser.
 func (d *driver) Find(ctx context.Context, at, glob string, f func(signal.Entry) bool) error {
-	match, err := globOf(glob)
+	match, err := signal.Glob(glob)
 	if err != nil {
 		return err
 	}
@@ -282,7 +282,7 @@ func (d *driver) Find(ctx context.Context, at, glob string, f func(signal.Entry)
 	}
 	at = strings.TrimPrefix(at, levelID)
 	for _, topic := range slices.Sorted(maps.Keys(heard)) {
-		if (at == "" || strings.HasPrefix(topic, at+"/")) && match.MatchString(topic) && !f(topicEntry(topic, heard[topic])) {
+		if (at == "" || strings.HasPrefix(topic, at+"/")) && match(topic) && !f(topicEntry(topic, heard[topic])) {
 			return nil
 		}
 	}
@@ -290,18 +290,6 @@ func (d *driver) Find(ctx context.Context, at, glob string, f func(signal.Entry)
 		return fmt.Errorf("more than %d topics were heard, the others were not looked at", lookTopics)
 	}
 	return nil
-}
-
-// globOf makes an expression of a glob: * within a level, ** across levels, ? one character.
-func globOf(glob string) (*regexp.Regexp, error) {
-	if glob == "" {
-		return nil, errors.New("the search is empty: write for example plant/*/count")
-	}
-	text := regexp.QuoteMeta(glob)
-	for _, part := range [][2]string{{`/\*\*/`, "/(?:.*/)?"}, {`\*\*`, ".*"}, {`\*`, "[^/]*"}, {`\?`, "[^/]"}} {
-		text = strings.ReplaceAll(text, part[0], part[1])
-	}
-	return regexp.Compile("^" + text + "$")
 }
 
 // discover tries the ways to a broker at an address: encrypted and not, on the usual ports unless one is named.
