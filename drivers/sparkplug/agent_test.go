@@ -157,6 +157,7 @@ var rawCases = []rawCase{
 
 // Every type goes from an edge node that is not ours to what the agent has stored, and is there what it was meant to be.
 func TestEveryTypeIsStoredAsItWasSent(t *testing.T) {
+	t.Parallel()
 	b := realparts.Mosquitto(t, realparts.MosquittoOptions{})
 	edge := realparts.SparkplugEdge(t, realparts.EdgeOptions{Broker: clients(b), PrimaryHost: "here"})
 	var metrics, raw []any
@@ -209,6 +210,7 @@ func TestEveryTypeIsStoredAsItWasSent(t *testing.T) {
 
 // A counter and events over many outages of the host: the confirmations tell what the node made.
 func TestAgentCountsWhatTheNodeMade(t *testing.T) {
+	t.Parallel()
 	b := realparts.Mosquitto(t, realparts.MosquittoOptions{})
 	edge := realparts.SparkplugEdge(t, realparts.EdgeOptions{Broker: clients(b), PrimaryHost: "here", Rolling: 50})
 	dir := t.TempDir()
@@ -270,6 +272,7 @@ func TestAgentCountsWhatTheNodeMade(t *testing.T) {
 
 // What the agent knows of itself, and a tag that it reads, arrive at a host that is not ours.
 func TestAgentTellsAnotherHostHowItIs(t *testing.T) {
+	t.Parallel()
 	b := realparts.Mosquitto(t, realparts.MosquittoOptions{})
 	other := realparts.SparkplugHost(t, clients(b))
 	edge := realparts.SparkplugEdge(t, realparts.EdgeOptions{Broker: clients(b), PrimaryHost: "here"})

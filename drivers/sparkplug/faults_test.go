@@ -79,6 +79,7 @@ func awaitEdge(t testing.TB, e *realparts.Edge, what string, ok func(realparts.E
 
 // The host joins a node that has been talking for long, and the node does much of what nodes do wrong.
 func TestFaultsOfANodeAreHealed(t *testing.T) {
+	t.Parallel() // tests beside the suite of every driver: that one counts goroutines
 	b := realparts.Mosquitto(t, realparts.MosquittoOptions{})
 	edge := realparts.SparkplugEdge(t, realparts.EdgeOptions{Broker: clients(b), Devices: []string{"press"}})
 	awaitEdge(t, edge, "the node's birth", func(s realparts.EdgeState) bool { return s.Born })
@@ -136,6 +137,7 @@ func TestFaultsOfANodeAreHealed(t *testing.T) {
 
 // A node whose protocol is all a library's, with and without compression.
 func TestNodeOfAClientLibraryIsRead(t *testing.T) {
+	t.Parallel()
 	for _, compress := range []bool{false, true} {
 		t.Run(fmt.Sprintf("compressed %t", compress), func(t *testing.T) {
 			b := realparts.Mosquitto(t, realparts.MosquittoOptions{})
@@ -180,6 +182,7 @@ func TestNodeOfAClientLibraryIsRead(t *testing.T) {
 
 // While the buffer takes nothing the host is offline and the node stores. What it stored comes in the order of time.
 func TestHeldBackHostLetsNodesStore(t *testing.T) {
+	t.Parallel()
 	for _, format := range []string{format30, format22} {
 		t.Run(format, func(t *testing.T) {
 			b := realparts.Mosquitto(t, realparts.MosquittoOptions{})
@@ -226,6 +229,7 @@ func TestHeldBackHostLetsNodesStore(t *testing.T) {
 
 // Somebody says that the host is offline, and then that it was so at a later time than the host's own clock shows.
 func TestHostInsistsThatItIsOnline(t *testing.T) {
+	t.Parallel()
 	b := realparts.Mosquitto(t, realparts.MosquittoOptions{})
 	other := realparts.SparkplugHost(t, clients(b))
 	p := newPlant(t)
@@ -310,6 +314,7 @@ func (h *heard) metric(name string) *heardMetric {
 
 // The agent as an edge node, read by a host that is not ours.
 func TestAnotherHostReadsTheAgentsBirths(t *testing.T) {
+	t.Parallel()
 	b := realparts.Mosquitto(t, realparts.MosquittoOptions{})
 	other := realparts.SparkplugHost(t, clients(b))
 	p := newPlant(t)
@@ -393,6 +398,7 @@ func TestAnotherHostReadsTheAgentsBirths(t *testing.T) {
 
 // The agent waits for its primary host and sends what it stored as history.
 func TestAgentStoresForItsPrimaryHost(t *testing.T) {
+	t.Parallel()
 	b := realparts.Mosquitto(t, realparts.MosquittoOptions{})
 	other := realparts.SparkplugHost(t, clients(b))
 	p := newPlant(t)
@@ -459,6 +465,7 @@ func TestAgentStoresForItsPrimaryHost(t *testing.T) {
 }
 
 func TestNodesAreFoundByTheirBirths(t *testing.T) {
+	t.Parallel()
 	b := realparts.Mosquitto(t, realparts.MosquittoOptions{})
 	edge := realparts.SparkplugEdge(t, realparts.EdgeOptions{Broker: clients(b), Devices: []string{"press"}})
 	edge.Post(t, "/extra", map[string]any{"metrics": []any{map[string]any{"name": "Oven/Temperature", "type": "Double", "value": 21.5,

@@ -239,6 +239,7 @@ func (h *host) due(n *node, now time.Time) {
 	}
 	if n.catching() && !now.Before(n.historyUntil) {
 		n.release()
+		n.staleUnborn(now)
 	}
 	if len(n.parked) > 0 && now.Sub(n.parked[0].received) > parkAge {
 		n.unpark(func(p parked) bool { return now.Sub(p.received) > parkAge }, "no_birth", errNoBirth)

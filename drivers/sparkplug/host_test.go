@@ -576,6 +576,26 @@ func TestMetricsAreChosenByGlob(t *testing.T) {
 	}
 }
 
+// A node that tells only its own birth anew has not lost its devices; one that comes back without a device has.
+func TestDevicesLastAsLongAsTheirSession(t *testing.T) {
+	b := newBench(t, func(s *hostSettings) { s.historyWait = time.Second })
+	b.birth(4, 5)
+	b.send("DBIRTH", "press", 1, aliased("Good", 2, 7))
+	b.wait(2 * time.Second)
+	b.expect("births", "good 5, good 7")
+	b.birth(4, 5)
+	b.send("DDATA", "press", 1, by(2, 8))
+	b.expect("data after a birth that was told anew", "good 8")
+	b.birth(5, 5)
+	b.send("DDATA", "press", 1, by(2, 9))
+	b.expect("data of a device that is not born in this session", "")
+	b.asked(1)
+	b.wait(2 * time.Second)
+	b.expect("the device has not come back", "bad 8")
+	b.send("DBIRTH", "press", 2, aliased("Good", 2, 9))
+	b.expect("it has", "good 9")
+}
+
 func TestDevicesOfANodeAreBounded(t *testing.T) {
 	b := newBench(t, nil)
 	b.birth(0, 1)

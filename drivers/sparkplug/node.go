@@ -134,10 +134,12 @@ func (h *host) nodeBirth(n *node, m *message, now time.Time) {
 	n.ask.wanted, n.ask.polite = false, 0
 	n.problem("birth", nil)
 	n.noteProtocol(m, numbered)
-	for _, d := range n.devices {
-		d.born = d.name == ""
-	}
 	if !again {
+		// Within a session devices stay what they are until their births are told anew, too.
+		for _, d := range n.devices {
+			d.born = false
+		}
+		clear(n.aliases)
 		n.problem("history", nil)
 		n.catchUp(now)
 	}
@@ -223,6 +225,15 @@ func (n *node) deviceDeath(m *message, now time.Time) {
 	n.releaseDevice(m.device)
 	d.born = false
 	n.stale(d, m.decoded.Timestamp, now)
+}
+
+// staleUnborn gives up devices that have not come back with their node.
+func (n *node) staleUnborn(now time.Time) {
+	for _, name := range sortedKeys(n.devices) {
+		if d := n.devices[name]; !d.born && n.online {
+			n.stale(d, 0, now)
+		}
+	}
 }
 
 // stale says of every present value that nobody stands behind it any more.

@@ -108,6 +108,7 @@ func records(t *testing.T, file string) map[int]map[string]int {
 }
 
 func TestKilledHostLosesAndDoublesNothing(t *testing.T) {
+	t.Parallel()
 	seed := uint64(time.Now().UnixNano())
 	if s := os.Getenv("SEED"); s != "" {
 		seed, _ = strconv.ParseUint(s, 10, 64)

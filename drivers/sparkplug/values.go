@@ -32,7 +32,7 @@ func (n *node) birth(name string, m *message, now time.Time) {
 	old := d.metrics
 	d.metrics, d.born = make(map[string]*metric, len(m.decoded.Metrics)), true
 	for alias, known := range n.aliases {
-		if name == "" || known.address.device == name {
+		if known.address.device == name {
 			delete(n.aliases, alias)
 		}
 	}
