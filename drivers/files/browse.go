@@ -1,6 +1,7 @@
 package files
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -254,7 +255,7 @@ func fieldEntries(parent string, v any) []signal.Entry {
 	for name := range m {
 		names = append(names, name)
 	}
-	slices.Sort(names)
+	slices.SortFunc(names, func(a, b string) int { return cmp.Or(rank(a)-rank(b), cmp.Compare(a, b)) })
 	var out []signal.Entry
 	for _, name := range names {
 		e := signal.Entry{ID: parent + "/" + name, Path: parent + "/" + name, Name: name, Kind: "field", Type: typeOf(m[name])}
@@ -267,6 +268,16 @@ func fieldEntries(parent string, v any) []signal.Entry {
 		out = append(out, e)
 	}
 	return out
+}
+
+// first are the fields of a B2MML record that rules mostly need; a proposal takes the first that fits.
+var first = []string{"order_no", "operation", "item", "yield", "scrap", "rework", "unit", "lot", "finished_at", "started_at"}
+
+func rank(name string) int {
+	if i := slices.Index(first, name); i >= 0 {
+		return i
+	}
+	return len(first)
 }
 
 func typeOf(v any) string {

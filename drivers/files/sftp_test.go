@@ -61,7 +61,9 @@ func TestTheServerIsKilledInTheMiddleOfATransfer(t *testing.T) {
 		fmt.Fprintf(&b, "%d,%s\n", i, pad)
 	}
 	p.put("large.csv", b.String())
-	defer p.start(sftpSection(server) + p.section("ready: renamed", "batch: 10000"))()
+	proxy := realparts.NewProxy(t, fmt.Sprintf("127.0.0.1:%d", server.Port))
+	proxy.SetDelay(50 * time.Millisecond) // a line on which the transfer takes a while
+	defer p.start(strings.Replace(sftpSection(server), fmt.Sprintf("127.0.0.1:%d", server.Port), proxy.Addr(), 1) + p.section("ready: renamed", "batch: 10000"))()
 	spooled := int64(0)
 	realparts.Eventually(t, patience, "a part of the file has come", func() error {
 		found, _ := filepath.Glob(filepath.Join(p.dir, "spool-*"))
@@ -77,6 +79,7 @@ func TestTheServerIsKilledInTheMiddleOfATransfer(t *testing.T) {
 		return fmt.Errorf("not yet")
 	})
 	server.Kill(syscall.SIGKILL)
+	proxy.SetDelay(0)
 	if n := len(p.all()); n > 0 {
 		t.Fatalf("%d records of a file that has not come whole", n)
 	}
