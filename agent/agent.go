@@ -307,6 +307,9 @@ type lostRange struct{ first, last uint64 }
 func (a *Agent) Run(ctx context.Context) error {
 	defer a.Close()
 	if err := a.resume(ctx); err != nil {
+		if ctx.Err() != nil {
+			return nil // stopped before it began
+		}
 		return err
 	}
 	serving := a.servePage()
