@@ -53,7 +53,7 @@ func TestARefusedLoginNamesTheUserAndNoSecret(t *testing.T) {
 func TestTheServerIsKilledInTheMiddleOfATransfer(t *testing.T) {
 	server := realparts.SFTP(t, realparts.SFTPOptions{})
 	p := newPlant(t)
-	const lines = 160_000
+	const lines = 115_000
 	pad := strings.Repeat("x", 150)
 	var b strings.Builder
 	b.WriteString("n,text\n")
@@ -62,7 +62,7 @@ func TestTheServerIsKilledInTheMiddleOfATransfer(t *testing.T) {
 	}
 	p.put("large.csv", b.String())
 	proxy := realparts.NewProxy(t, fmt.Sprintf("127.0.0.1:%d", server.Port))
-	proxy.SetDelay(50 * time.Millisecond) // a line on which the transfer takes a while
+	proxy.SetDelay(20 * time.Millisecond) // a line on which the transfer takes a while
 	defer p.start(strings.Replace(sftpSection(server), fmt.Sprintf("127.0.0.1:%d", server.Port), proxy.Addr(), 1) + p.section("ready: renamed", "batch: 10000"))()
 	spooled := int64(0)
 	realparts.Eventually(t, patience, "a part of the file has come", func() error {
