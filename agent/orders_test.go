@@ -102,6 +102,12 @@ func TestWorkOrderGoesDownAndItsAnswersComeUpWithTheirTimes(t *testing.T) {
 			}
 		}
 	}
+	eventually(t, "the page has the last answer too", func() error {
+		if o := a.order("WO-1"); o.State != "finished" {
+			return fmt.Errorf("it is %+v", o)
+		}
+		return nil
+	})
 	check(a)
 	a.stop()
 	check(start(t, cfg, fs)) // the states are not told twice
