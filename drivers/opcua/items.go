@@ -115,7 +115,7 @@ func (r *reader) itemRequests(nodes []Node, facts serverFacts) ([]*ua.MonitoredI
 			r.refuse(n, err.Error())
 			continue
 		}
-		p := &ua.MonitoringParameters{ClientHandle: r.sub.table.NextHandle, SamplingInterval: milliseconds(*n.Sampling),
+		p := &ua.MonitoringParameters{ClientHandle: r.sub.table.NextHandle, SamplingInterval: milliseconds(max(*n.Sampling, facts.profile.sampling)),
 			QueueSize: n.Queue, DiscardOldest: true, Filter: r.filter(n, facts.profile)}
 		if q := facts.profile.queue; q > 0 {
 			p.QueueSize = min(p.QueueSize, q)
@@ -238,12 +238,15 @@ func (r *reader) retryItems(ctx context.Context, s session, facts serverFacts, n
 }
 
 // checkLimits says where the server grants less than was asked for: it decides how long an outage may last.
-func (r *reader) checkLimits() {
+func (r *reader) checkLimits(p profile) {
 	var short []string
+	if n := len(r.config.Nodes); p.items > 0 && n > p.items {
+		short = append(short, fmt.Sprintf("%d of %d nodes (a %s bears no more)", p.items, n, p.name))
+	}
 	if r.session != nil && r.session.RevisedTimeout() < r.config.SessionTimeout {
 		short = append(short, fmt.Sprintf("session_timeout %s", r.session.RevisedTimeout()))
 	}
-	if t := r.sub.table.Lifetime; t < r.config.Lifetime-r.config.PublishingInterval {
+	if t := r.sub.table.Lifetime; t < r.config.Lifetime-max(r.config.PublishingInterval, r.sub.table.Publishing) {
 		short = append(short, fmt.Sprintf("lifetime %s", t.Round(time.Second)))
 	}
 	short = append(short, r.shortItems()...)

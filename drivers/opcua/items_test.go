@@ -89,3 +89,36 @@ func TestAServerThatHangsUpOnManyItemsIsAskedForFewer(t *testing.T) {
 		t.Errorf("all items were made in %d requests", n)
 	}
 }
+
+// A kind of server that is known is asked for what it bears, whatever it would grant.
+func TestAKnownKindOfServerIsAskedForWhatItBears(t *testing.T) {
+	b := newBench(t)
+	r := newReader(b.driver("endpoint: opc.tcp://h:1\nanonymous: true\nnodes: [{tag: a, node: 's=a', sampling: 10ms, queue: 500, deadband: 1}, {tag: b, node: 's=b', sampling: 1s}]", nil), b.emit)
+	r.sub = newSubscription("", table{NextHandle: 1})
+	bears := profile{name: "Press 3000", sampling: 100 * time.Millisecond, queue: 20, noDeadband: true, items: 1}
+	requests, _ := r.itemRequests(r.config.Nodes, serverFacts{namespaces: []string{""}, profile: bears})
+	for i, want := range []ua.MonitoringParameters{{SamplingInterval: 100, QueueSize: 20}, {SamplingInterval: 1000, QueueSize: 20}} {
+		got := requests[i].RequestedParameters
+		if got.SamplingInterval != want.SamplingInterval || got.QueueSize != want.QueueSize || got.Filter != nil {
+			t.Errorf("item %d is asked for as %+v, want %+v without a filter", i, got, want)
+		}
+	}
+	if p := b.problem("deadband:a"); p == nil || !strings.Contains(p.Reason, "Press 3000") {
+		t.Errorf("the deadband's problem is %+v", p)
+	}
+	r.checkLimits(bears)
+	if p := b.problem("server_limits"); p == nil || !strings.Contains(p.Reason, "1 of 2 nodes") {
+		t.Errorf("the limits' problem is %+v", p)
+	}
+}
+
+// testDeadband asks a real server for a deadband in percent of a node that has no range.
+func testDeadband(t *testing.T, plant *realparts.Plant) {
+	b := newBench(t)
+	b.prepare(plant)
+	config, tags := counterConfig(plant.Endpoint(), 2)
+	config = strings.Replace(config, "s=Count.0\", ", "s=Count.0\", deadband_percent: 50, ", 1)
+	b.start(b.driver(config, nil))
+	b.awaitProblem("deadband:c0", "deadband")
+	b.catchUp(plant, tags)
+}

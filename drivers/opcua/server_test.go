@@ -43,6 +43,7 @@ func TestAgainstNodeOPCUA(t *testing.T) {
 		{"a subscription ended by the server is made anew and the gap is said", testSubscriptionEnded},
 		{"a gap is filled from the server's history", testHistory},
 		{"a source that is polled goes through faults", testPolling},
+		{"a deadband in percent needs a range", testDeadband},
 		{"a missing node stops no other and comes back", testMissingNode},
 		{"a buffer that refuses and blocks loses nothing", testBuffer},
 		{"a clean stop goes on where it was", testCleanStop},

@@ -269,11 +269,12 @@ func (r *reader) sweep(ctx context.Context, l *link) {
 
 func (r *reader) subscribe(ctx context.Context, l *link, facts serverFacts) error {
 	c := &r.config
-	keepAlive := max(1, uint32(c.KeepAlive/c.PublishingInterval))
+	publishing := max(c.PublishingInterval, facts.profile.publishing)
+	keepAlive := max(1, uint32(c.KeepAlive/publishing))
 	res, err := l.createSubscription(ctx, &ua.CreateSubscriptionRequest{
-		RequestedPublishingInterval: milliseconds(c.PublishingInterval),
+		RequestedPublishingInterval: milliseconds(publishing),
 		RequestedMaxKeepAliveCount:  keepAlive,
-		RequestedLifetimeCount:      max(3*keepAlive, uint32(c.Lifetime/c.PublishingInterval)),
+		RequestedLifetimeCount:      max(3*keepAlive, uint32(c.Lifetime/publishing)),
 		MaxNotificationsPerPublish:  maxNotifications,
 		PublishingEnabled:           true,
 	})
@@ -328,7 +329,7 @@ func (r *reader) reconcile(ctx context.Context, l *link, facts serverFacts) erro
 	if err := r.monitor(ctx, l, missing, facts); err != nil {
 		return err
 	}
-	r.checkLimits()
+	r.checkLimits(facts.profile)
 	if len(gone)+len(missing) > 0 {
 		r.tableChanged()
 	}
