@@ -78,6 +78,9 @@ type adminView struct {
 	CanAdopt     bool
 	Note, Error  string
 	To           string
+	All          []string // sources, whether or not they can be browsed
+	CanRecord    bool
+	Recording    *status.Recording
 }
 
 type adminEntry struct {
@@ -98,6 +101,7 @@ func (s *server) addTools(mux *http.ServeMux) {
 	inside("POST /admin/tags", t.propose)
 	inside("POST /admin/adopt", t.adopt)
 	inside("POST /admin/trust", t.trust)
+	inside("POST /admin/recording", t.record)
 	t.addFollow(inside)
 }
 
@@ -127,15 +131,48 @@ func (t *tools) login(w http.ResponseWriter, r *http.Request) {
 	http.Redirect(w, r, to, http.StatusSeeOther)
 }
 
-func (t *tools) overview(w http.ResponseWriter, r *http.Request) {
-	v := adminView{Title: "Set up", Note: r.URL.Query().Get("note")}
+func (t *tools) overview(w http.ResponseWriter, _ *http.Request) { t.showOverview(w, adminView{}) }
+
+// showOverview fills in what there is.
+func (t *tools) showOverview(w http.ResponseWriter, v adminView) {
+	v.Title, v.CanRecord = "Set up", t.tools.StartRecording != nil
+	for _, s := range t.deps.Snapshot().Sources {
+		v.All = append(v.All, s.Name)
+	}
+	if v.CanRecord {
+		if s, ok := t.tools.Recording(); ok {
+			v.Recording = &s
+		}
+	}
 	if t.tools.Certificates != nil {
-		var err error
-		if v.Refused, err = t.tools.Certificates(); err != nil {
+		list, err := t.tools.Certificates()
+		if v.Refused = list; err != nil && v.Error == "" {
 			v.Error = err.Error()
 		}
 	}
 	t.show(w, "overview", v)
+}
+
+// record starts or stops a recording from the page's form.
+func (t *tools) record(w http.ResponseWriter, r *http.Request) {
+	if t.tools.StartRecording == nil {
+		http.NotFound(w, r)
+		return
+	}
+	v := adminView{}
+	err := r.ParseForm()
+	if err == nil && r.PostForm.Get("stop") != "" {
+		_, err = t.tools.StopRecording()
+	} else if err == nil {
+		req := status.RecordRequest{Sources: r.PostForm["source"]}
+		if req.For, err = time.ParseDuration(r.PostForm.Get("for")); err == nil {
+			_, err = t.tools.StartRecording(r.Context(), req)
+		}
+	}
+	if err != nil {
+		v.Error = err.Error()
+	}
+	t.showOverview(w, v)
 }
 
 // tags lists what a source offers: one level, or all that a glob finds.
@@ -219,22 +256,16 @@ func (t *tools) adopt(w http.ResponseWriter, r *http.Request) {
 }
 
 func (t *tools) trust(w http.ResponseWriter, r *http.Request) {
-	v := adminView{Title: "Set up"}
 	if t.tools.Trust == nil {
 		http.NotFound(w, r)
 		return
 	}
+	v := adminView{}
 	source, fingerprint := r.FormValue("source"), r.FormValue("fingerprint")
 	if err := t.tools.Trust(source, fingerprint); err != nil {
 		v.Error = err.Error()
 	} else {
 		v.Note = fmt.Sprintf("Source %s trusts %s now; it connects within seconds.", source, fingerprint)
 	}
-	if t.tools.Certificates != nil {
-		list, err := t.tools.Certificates()
-		if v.Refused = list; err != nil && v.Error == "" {
-			v.Error = err.Error()
-		}
-	}
-	t.show(w, "overview", v)
+	t.showOverview(w, v)
 }

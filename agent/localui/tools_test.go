@@ -2,6 +2,7 @@ package localui
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"io"
 	"net/http"
@@ -206,5 +207,56 @@ func TestWithoutAnAdminThePageOnlyReads(t *testing.T) {
 		if res.StatusCode != http.StatusMethodNotAllowed {
 			t.Errorf("%s: %s", path, res.Status)
 		}
+	}
+}
+
+func TestAnHourIsRecordedFromThePage(t *testing.T) {
+	var running *status.Recording
+	admin, err := NewAdmin(filepath.Join(t.TempDir(), "admin.token"), time.Now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := httptest.NewServer(New(Deps{Snapshot: func() status.Snapshot {
+		return status.Snapshot{Sources: []status.Source{{Name: "press"}, {Name: "mes"}}}
+	}, Admin: admin, Tools: Tools{
+		StartRecording: func(_ context.Context, req status.RecordRequest) (status.Recording, error) {
+			if req.For > 24*time.Hour {
+				return status.Recording{}, errors.New("at most 24h")
+			}
+			running = &status.Recording{File: "hour.rec", Sources: req.Sources, Running: true}
+			return *running, nil
+		},
+		StopRecording: func() (status.Recording, error) {
+			running.Running, running.Ended = false, "stopped"
+			return *running, nil
+		},
+		Recording: func() (status.Recording, bool) {
+			if running == nil {
+				return status.Recording{}, false
+			}
+			return *running, true
+		},
+	}}))
+	defer s.Close()
+	jar, _ := cookiejar.New(nil)
+	b := &toolBench{t: t, server: s, client: &http.Client{Jar: jar}}
+	value := httptest.NewRecorder()
+	admin.mu.Lock()
+	admin.sessions[sha256.Sum256([]byte("session"))] = time.Now().Add(time.Hour)
+	admin.mu.Unlock()
+	http.SetCookie(value, &http.Cookie{Name: adminCookie, Value: "session", Path: "/"})
+	u, _ := url.Parse(s.URL)
+	jar.SetCookies(u, value.Result().Cookies())
+	if _, body := b.do("GET", "/admin", nil); !strings.Contains(body, "Start recording") || !strings.Contains(body, "mes") {
+		t.Error(body)
+	}
+	if code, body := b.do("POST", "/admin/recording", url.Values{"for": {"48h"}}); code != http.StatusUnprocessableEntity || !strings.Contains(body, "at most 24h") {
+		t.Errorf("%d %s", code, body)
+	}
+	if code, body := b.do("POST", "/admin/recording", url.Values{"for": {"1h"}, "source": {"press"}}); code != 200 || !strings.Contains(body, "Stop recording") || running == nil || len(running.Sources) != 1 {
+		t.Errorf("%d %s", code, body)
+	}
+	if _, body := b.do("POST", "/admin/recording", url.Values{"stop": {"yes"}}); !strings.Contains(body, "hour.rec") || running.Running {
+		t.Error(body)
 	}
 }

@@ -17,6 +17,7 @@ type view struct {
 	zone *time.Location
 
 	Assets  string // version of the assets
+	Admin   bool   // there is a part for admins
 	Title   string
 	Plant   string
 	Agent   string
@@ -125,7 +126,7 @@ type ledgerView struct {
 }
 
 func (s *server) view(snap status.Snapshot) *view {
-	v := &view{at: snap.At, zone: s.deps.Zone, Assets: s.version}
+	v := &view{at: snap.At, zone: s.deps.Zone, Assets: s.version, Admin: s.deps.Admin != nil}
 	if v.at.IsZero() {
 		v.at = time.Now()
 	}
