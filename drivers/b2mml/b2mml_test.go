@@ -332,6 +332,10 @@ func TestAWorkOrderIsWrittenWhole(t *testing.T) {
 			if got := strings.Contains(string(text), "Cancelled"); got != cancelled {
 				t.Errorf("%+v: cancelled is %v, not %v", f, got, cancelled)
 			}
+			o.Held = true
+			if text, err = Write(o, f, time.Now()); err != nil || strings.Contains(string(text), ">Held<") == cancelled {
+				t.Errorf("%+v: held, cancelled %v: %v %s", f, cancelled, err, text)
+			}
 		}
 	}
 	if err := (&Format{Version: "V0700", Model: "production"}).Fill(); err == nil || !strings.Contains(err.Error(), "operations") {
@@ -396,11 +400,13 @@ func TestDocumentsFollowTheSchemasOfV0700(t *testing.T) {
 		if f.Version != "V0700" || f.Model != "operations" {
 			continue
 		}
-		for _, name := range []string{"whole", "cancelled", "bare"} {
+		for _, name := range []string{"whole", "cancelled", "held", "bare"} {
 			o := order()
 			switch name {
 			case "cancelled":
 				o.Cancelled = true
+			case "held":
+				o.Held = true
 			case "bare":
 				o = signal.WorkOrder{OrderNo: "1", Item: "X", Quantity: "1"}
 			}

@@ -51,7 +51,7 @@ func (f *Format) Fill() error {
 }
 
 // Write makes the document of one revision of a work order; created is the time that it carries. A cancelled order becomes a
-// Cancel transaction (or, with envelope sync, one with the action Delete) whose request has the state Cancelled. One segment
+// Cancel transaction (or, with envelope sync, one with the action Delete) whose request has the state Cancelled; that of a held one is Held. One segment
 // stands for each operation: the last one makes the item, and each consumes its own components.
 func Write(o signal.WorkOrder, f Format, created time.Time) ([]byte, error) {
 	if err := f.Fill(); err != nil {
@@ -153,8 +153,11 @@ func (w *writer) verb(verb, noun string) {
 }
 
 func (w *writer) state() string {
-	if w.o.Cancelled {
+	switch {
+	case w.o.Cancelled:
 		return "Cancelled"
+	case w.o.Held:
+		return "Held"
 	}
 	return "Released"
 }
@@ -355,8 +358,8 @@ func (w *writer) productionRequest() {
 				w.materials(i)
 			})
 		}
-		if w.o.Cancelled {
-			w.leaf("RequestState", "Cancelled")
+		if state := w.state(); state != "Released" {
+			w.leaf("RequestState", state)
 		}
 	})
 }
@@ -392,9 +395,9 @@ func (w *writer) jobOrder(i int, op signal.Operation) {
 	w.leaf("WorkMasterID", w.o.Item)
 	w.times()
 	w.leaf("Priority", w.priority())
-	status := "Waiting"
-	if w.o.Cancelled {
-		status = "Cancelled"
+	status := w.state()
+	if status == "Released" {
+		status = "Waiting"
 	}
 	w.leaf("DispatchStatus", status)
 	w.quantityParameter("JobOrderParameter", op)

@@ -77,6 +77,7 @@ type WorkOrders struct {
 	Format  string       `yaml:"format"` // b2mml (default), json, csv
 	B2MML   b2mml.Format `yaml:"b2mml"`
 	CSV     OrderCSV     `yaml:"csv"`
+	Holds   bool         `yaml:"holds"`
 	Answers *Answers     `yaml:"answers"`
 }
 

@@ -21,6 +21,9 @@ import (
 // TakesOrders implements signal.OrderReceiver.
 func (s *source) TakesOrders() bool { return s.config.WorkOrders != nil }
 
+// HoldsOrders implements signal.OrderHolder.
+func (s *source) HoldsOrders() bool { return s.config.WorkOrders != nil && s.config.WorkOrders.Holds }
+
 // Deliver implements signal.OrderReceiver. The order is written as x.tmp beside its place, on the disk; then this agent notes
 // that it is about to lay it down; then it gets its name in one step. After a crash the .tmp file tells whether that step was
 // done, even when the receiver took the file away since.
@@ -135,7 +138,7 @@ func (w *WorkOrders) text(o signal.WorkOrder, now time.Time) ([]byte, error) {
 }
 
 func orderJSON(o signal.WorkOrder, now time.Time) map[string]any {
-	m := map[string]any{"message_id": b2mml.MessageID(o.OrderNo, o.Revision), "order_no": o.OrderNo, "revision": o.Revision, "cancelled": o.Cancelled, "written_at": now.Format(time.RFC3339)}
+	m := map[string]any{"message_id": b2mml.MessageID(o.OrderNo, o.Revision), "order_no": o.OrderNo, "revision": o.Revision, "cancelled": o.Cancelled, "held": o.Held, "written_at": now.Format(time.RFC3339)}
 	put := func(m map[string]any, key, text string) {
 		if text != "" {
 			m[key] = text
@@ -224,8 +227,11 @@ func (w *WorkOrders) fields(o signal.WorkOrder, c signal.Component) map[string]s
 		"plant": o.Plant, "work_center": o.WorkCenter, "item": o.Item, "description": o.Description, "quantity": number(o.Quantity), "unit": o.Unit, "lot": o.Lot,
 		"planned_start": timeText(o.PlannedStart, zoned), "planned_end": timeText(o.PlannedEnd, zoned), "component": c.Item, "component_description": c.Description,
 		"component_quantity": number(c.Required), "component_unit": c.Unit, "component_operation": c.Operation, "reservation": c.Reservation, "backflush": ""}
-	if o.Cancelled {
+	switch {
+	case o.Cancelled:
 		m["action"] = "CANCEL"
+	case o.Held:
+		m["action"] = "HOLD"
 	}
 	if o.Priority != 0 {
 		m["priority"] = strconv.Itoa(int(o.Priority))

@@ -100,6 +100,20 @@ func TestARevisionIsDeliveredOnceAndNeverAnOlderOne(t *testing.T) {
 	}
 }
 
+func TestAHeldOrderIsOfferedToWhoUnderstandsIt(t *testing.T) {
+	p := newPlant(t)
+	if p.make(fmt.Sprintf("work_orders: {folder: %q}", p.in)).HoldsOrders() {
+		t.Error("held orders are offered to a receiver that was not said to understand them")
+	}
+	s := p.make(fmt.Sprintf("work_orders: {folder: %q, holds: true, format: csv, csv: {columns: [order_no, action]}}", p.in))
+	o := someOrder()
+	o.Held = true
+	deliver(t, s, o)
+	if text := read(t, p.glob("*.csv")[0]); !s.HoldsOrders() || !strings.Contains(text, "WO 1/a_b;HOLD") {
+		t.Errorf("%s", text)
+	}
+}
+
 func TestAFolderThatIsNotThereHoldsAnOrderBack(t *testing.T) {
 	p := newPlant(t)
 	p.in = filepath.Join(p.in, "away")
