@@ -17,16 +17,22 @@ import (
 // BenchmarkDrain measures how fast a night's queue goes from mosquitto through the driver when storing costs nothing:
 // 100,000 JSON messages of about 200 bytes for each operation. cpu-us/msg is of this process alone.
 func BenchmarkDrain(b *testing.B) {
+	for _, version := range []string{"3.1.1", "5"} {
+		b.Run(version, func(b *testing.B) { benchmarkDrain(b, "version: "+version) })
+	}
+}
+
+func benchmarkDrain(b *testing.B, version string) {
 	const n = 100_000
 	b.StopTimer()
 	for range b.N {
 		broker := realparts.Mosquitto(b, realparts.MosquittoOptions{})
 		p := newPlant(b)
-		stop := p.start(section(broker, ""))
+		stop := p.start(section(broker, version))
 		p.awaitOK()
 		stop()
 		fill(b, broker, n)
-		d, err := Kind.New(p.env(), decodeYAML(section(broker, "")))
+		d, err := Kind.New(p.env(), decodeYAML(section(broker, version)))
 		if err != nil {
 			b.Fatal(err)
 		}

@@ -70,6 +70,21 @@ func TestGapHasABeginningAndAnEnd(t *testing.T) {
 	}
 }
 
+// Another client_id is another session: what waits in the old one must not be forgotten.
+func TestSessionThatWasLeftBehindIsNamed(t *testing.T) {
+	b := realparts.Mosquitto(t, realparts.MosquittoOptions{})
+	p, m := newPlant(t), newMachine(t, b, nil)
+	stop := p.start(section(b, "client_id: old"))
+	p.awaitOK()
+	m.publish("line/1/counts", 1)
+	p.awaitAll(m)
+	stop()
+	p.start(section(b, "client_id: new"))
+	if x := p.awaitProblem("session_left", "session_left"); x.Item != "old" || !strings.Contains(x.Reason, time.Now().UTC().Format("2006-01-02T")) {
+		t.Errorf("problem is %+v", x)
+	}
+}
+
 func brokerOf(t *testing.T, b *realparts.Broker) *url.URL {
 	t.Helper()
 	u, err := mqttlink.ParseBroker(b.URL())

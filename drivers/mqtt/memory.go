@@ -31,18 +31,24 @@ type memory struct {
 	Cut bool `json:"cut,omitempty"`
 }
 
-func readMemory(cursor []byte, broker, client string) (m memory, err error) {
+// readMemory returns what holds for the session of a client at a broker; left is the session that the agent had before, when it
+// is another one.
+func readMemory(cursor []byte, broker, client string) (m memory, left *memory, err error) {
 	fresh := memory{Broker: broker, Client: client}
 	if len(cursor) == 0 {
-		return fresh, nil
+		return fresh, nil, nil
 	}
 	if err := json.Unmarshal(cursor, &m); err != nil {
-		return fresh, fmt.Errorf("read cursor: %w", err)
+		return fresh, nil, fmt.Errorf("read cursor: %w", err)
 	}
-	if m.Broker != broker || m.Client != client {
-		return fresh, nil // another session at another place: nothing of the old one holds there
+	if m.Broker != broker || m.Client != client { // at another place nothing of the old one holds
+		if m.Joined {
+			old := m // m is what is returned
+			left = &old
+		}
+		return fresh, left, nil
 	}
-	return m, nil
+	return m, nil, nil
 }
 
 // delivery is a durable message whose acknowledgement the broker has perhaps not read.

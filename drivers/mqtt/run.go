@@ -57,9 +57,16 @@ type run struct {
 // Run implements signal.Driver.
 func (d *driver) Run(ctx context.Context, cursor []byte, emit signal.Emit) error {
 	r := &run{driver: d, emit: emit}
+	var left *memory
 	var err error
-	if r.memory, err = readMemory(cursor, d.broker.Host, d.config.ClientID); err != nil {
+	if r.memory, left, err = readMemory(cursor, d.broker.Host, d.config.ClientID); err != nil {
 		d.env.Logger.Warn("start without the topics of the last run", "source", d.env.Source, "err", err)
+	}
+	if left != nil {
+		d.env.Reporter.Problem("session_left", &signal.Problem{Code: "session_left", Item: left.Client,
+			Reason: fmt.Sprintf("until %s the source was client %q of broker %s: what waited there for it is not delivered to the new session, and the broker goes on collecting",
+				left.Seen.In(zoneOf(d.env.Zone)).Format(time.RFC3339), left.Client, left.Broker),
+			NextStep: "to fetch it, run a second source with the old broker and client_id until it is empty; then delete the old session at the broker"})
 	}
 	r.ledger = newLedger(r.memory)
 	defer d.env.Reporter.State(signal.StateStopped, "")
