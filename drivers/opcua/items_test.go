@@ -38,6 +38,12 @@ func TestADeadbandThatTheServerRefusesIsLeftOut(t *testing.T) {
 	b.start(b.driver(fmt.Sprintf(wrongConfig, w.endpoint)+"  - {tag: c1, node: \"ns=1;s=n1\", deadband: 0.5}\n", nil))
 	b.awaitCount("c0", 1)
 	b.awaitProblem("deadband:c1", "deadband")
+	realparts.Eventually(t, 10*time.Second, "the node is asked for again", func() error {
+		if n := w.called(new(ua.CreateMonitoredItemsRequest)); n < 2 {
+			return fmt.Errorf("%d requests", n)
+		}
+		return nil
+	})
 	if p := b.problem("node:c1"); p != nil {
 		t.Errorf("the node itself is said to be bad: %s", p.Reason)
 	}

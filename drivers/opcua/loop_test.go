@@ -151,6 +151,10 @@ func (f *fakeServer) definition(context.Context, *ua.NodeID) (string, any, error
 	return "", nil, nil
 }
 
+func (f *fakeServer) dictionary(context.Context, *ua.NodeID) (string, []byte, error) {
+	return "", nil, nil
+}
+
 func (f *fakeServer) supertypeOf(context.Context, *ua.NodeID) (*ua.NodeID, error) { return nil, nil }
 
 // read runs the publish loop over and over, as reconnects do, until ctx ends.

@@ -132,7 +132,8 @@ func (t *types) lasting(nodeID string) string {
 // read reads a structure's fields by their names.
 func (st *structType) read(w *wire, d *dataValue, depth int) map[string]any {
 	m := map[string]any{}
-	if depth > maxNesting {
+	// Definitions come from the server as well: one that holds itself twice would have no end.
+	if w.nested++; depth > maxNesting || w.nested > 1000+len(w.b) {
 		w.fail("structures nest too deep")
 		return m
 	}
@@ -228,6 +229,8 @@ type explainer interface {
 	definition(ctx context.Context, dataType *ua.NodeID) (name string, definition any, err error)
 	// supertypeOf is nil at the top.
 	supertypeOf(ctx context.Context, dataType *ua.NodeID) (*ua.NodeID, error)
+	// dictionary is the file that describes an encoding at older servers, and the type's name in it; empty when there is none.
+	dictionary(ctx context.Context, encoding *ua.NodeID) (name string, file []byte, err error)
 }
 
 // learn asks the server what a structure is. Only a fault of the connection is an error; what cannot be explained is noted
@@ -259,7 +262,24 @@ func (t *types) ask(ctx context.Context, e explainer, encoding string) (*structT
 	if err != nil {
 		return nil, &unexplained{err.Error()}
 	}
-	dataType, err := e.dataTypeOf(ctx, nodeID)
+	st, err := t.defined(ctx, e, nodeID)
+	var no *unexplained
+	if err == nil || !errors.As(err, &no) {
+		return st, err
+	}
+	title, file, fault := e.dictionary(ctx, nodeID)
+	switch {
+	case fault != nil:
+		return nil, fault
+	case len(file) == 0:
+		return nil, err
+	}
+	return fromDictionary(file, title)
+}
+
+// defined finds the definition of the type that has an encoding.
+func (t *types) defined(ctx context.Context, e explainer, encoding *ua.NodeID) (*structType, error) {
+	dataType, err := e.dataTypeOf(ctx, encoding)
 	if err != nil {
 		return nil, err
 	}
@@ -356,30 +376,11 @@ func builtinOf(dataType *ua.NodeID) (byte, bool) {
 }
 
 func (l *link) dataTypeOf(ctx context.Context, encoding *ua.NodeID) (*ua.NodeID, error) {
-	return l.inverse(ctx, encoding, id.HasEncoding)
+	return l.reference(ctx, encoding, id.HasEncoding, ua.BrowseDirectionInverse)
 }
 
 func (l *link) supertypeOf(ctx context.Context, dataType *ua.NodeID) (*ua.NodeID, error) {
-	return l.inverse(ctx, dataType, id.HasSubtype)
-}
-
-// inverse is the node at the other end of a reference that points here.
-func (l *link) inverse(ctx context.Context, node *ua.NodeID, reference uint32) (*ua.NodeID, error) {
-	res, err := call[*ua.BrowseResponse](ctx, l.client, callTimeout, &ua.BrowseRequest{
-		View: &ua.ViewDescription{ViewID: ua.NewTwoByteNodeID(0)}, RequestedMaxReferencesPerNode: 10,
-		NodesToBrowse: []*ua.BrowseDescription{{NodeID: node, BrowseDirection: ua.BrowseDirectionInverse,
-			ReferenceTypeID: ua.NewNumericNodeID(0, reference), ResultMask: uint32(ua.BrowseResultMaskNone)}}})
-	if err != nil {
-		return nil, err
-	}
-	if len(res.Results) != 1 {
-		return nil, &unexplained{fmt.Sprintf("%d answers to one question", len(res.Results))}
-	}
-	r := res.Results[0]
-	if quality(r.StatusCode) == signal.Bad || len(r.References) == 0 || r.References[0].NodeID == nil {
-		return nil, nil
-	}
-	return r.References[0].NodeID.NodeID, nil
+	return l.reference(ctx, dataType, id.HasSubtype, ua.BrowseDirectionInverse)
 }
 
 func (l *link) definition(ctx context.Context, dataType *ua.NodeID) (string, any, error) {

@@ -58,6 +58,8 @@ type dictionary struct {
 	supertypes  map[string]string
 	asked       int
 	fault       error
+	// files are for encodings that only the old way describes, as "name in file".
+	files map[string]string
 }
 
 func nodeOf(s string) *ua.NodeID {
@@ -78,6 +80,53 @@ func (d *dictionary) definition(_ context.Context, dataType *ua.NodeID) (string,
 
 func (d *dictionary) supertypeOf(_ context.Context, dataType *ua.NodeID) (*ua.NodeID, error) {
 	return nodeOf(d.supertypes[dataType.String()]), nil
+}
+
+func (d *dictionary) dictionary(_ context.Context, encoding *ua.NodeID) (string, []byte, error) {
+	name, file, _ := strings.Cut(d.files[encoding.String()], " in ")
+	return name, []byte(file), nil
+}
+
+const oldFile = `<?xml version="1.0"?>
+<opc:TypeDictionary xmlns:opc="http://opcfoundation.org/BinarySchema/" xmlns:tns="urn:x" TargetNamespace="urn:x" DefaultByteOrder="LittleEndian">
+  <opc:Import Namespace="http://opcfoundation.org/UA/"/>
+  <opc:EnumeratedType Name="Mode" LengthInBits="32"><opc:EnumeratedValue Name="Slow" Value="1"/></opc:EnumeratedType>
+  <opc:StructuredType Name="Step"><opc:Field Name="Mode" TypeName="tns:Mode"/><opc:Field Name="Seconds" TypeName="opc:UInt16"/></opc:StructuredType>
+  <opc:StructuredType Name="Job" BaseType="ua:ExtensionObject">
+    <opc:Field Name="Lot" TypeName="opc:CharArray"/>
+    <opc:Field Name="NoOfSteps" TypeName="opc:Int32"/>
+    <opc:Field Name="Steps" TypeName="tns:Step" LengthField="NoOfSteps"/>
+    <opc:Field Name="Text" TypeName="ua:LocalizedText"/>
+  </opc:StructuredType>
+  <opc:StructuredType Name="Sometimes"><opc:Field Name="ASpecified" TypeName="opc:Bit"/><opc:Field Name="Rest" TypeName="opc:Bit" Length="31"/>
+    <opc:Field Name="A" TypeName="opc:Int32" SwitchField="ASpecified"/></opc:StructuredType>
+</opc:TypeDictionary>`
+
+// Servers from before version 1.04 have a file of types instead of definitions.
+func TestStructuresAreReadByTheFileOfAnOldServer(t *testing.T) {
+	d := &dictionary{encodings: map[string]string{"ns=1;i=11": "ns=1;i=1"}, files: map[string]string{
+		"ns=1;i=11": "Job in " + oldFile, "ns=1;i=12": "Sometimes in " + oldFile, "ns=1;i=13": "Absent in " + oldFile, "ns=1;i=14": "Job in <broken"}}
+	job := []byte{2, 0, 0, 0, 'L', '1', 1, 0, 0, 0, 1, 0, 0, 0, 7, 0, 2, 1, 0, 0, 0, 'x'}
+	raw := func(n string, b []byte) any { return map[string]any{"structure": "nsu=urn:x;i=" + n, "bytes": b} }
+	for id, want := range map[string]any{
+		"11": map[string]any{"Lot": "L1", "Steps": []any{map[string]any{"Mode": map[string]any{"number": signal.Number("1"), "name": "Slow"},
+			"Seconds": signal.Number("7")}}, "Text": "x"},
+		"12": raw("12", job), "13": raw("13", job), "14": raw("14", job),
+	} {
+		b := newBench(t)
+		r := fakeReader(b, 1)
+		r.types = newTypes([]string{"", "urn:x"})
+		v := dataValue{value: &structure{id: "ns=1;i=" + id, body: job}, structures: true}
+		if err := r.explainValue(t.Context(), d, "tag", &v); err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(want, v.value); diff != "" {
+			t.Errorf("%s: %s", id, diff)
+		}
+		if p := b.problem("structure:ns=1;i=" + id); (p == nil) != (id == "11") {
+			t.Errorf("%s: the problem is %+v", id, p)
+		}
+	}
 }
 
 func structureOf(kind ua.StructureType, fields ...*ua.StructureField) *ua.StructureDefinition {

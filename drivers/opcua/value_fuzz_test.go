@@ -71,6 +71,32 @@ func FuzzAnswers(f *testing.F) {
 	})
 }
 
+// FuzzDictionary reads anything as an old server's file of types, and anything by the types in it.
+func FuzzDictionary(f *testing.F) {
+	f.Add([]byte(oldFile), "Job", []byte{2, 0, 0, 0, 'L', '1', 1, 0, 0, 0, 1, 0, 0, 0, 7, 0, 2, 1, 0, 0, 0, 'x'})
+	f.Add([]byte(`<d><StructuredType Name="S"><Field Name="A" TypeName="S"/><Field Name="B" TypeName="S"/></StructuredType></d>`), "S", []byte{})
+	f.Fuzz(func(t *testing.T, file []byte, name string, body []byte) {
+		st, err := fromDictionary(file, name)
+		if err != nil {
+			return
+		}
+		v := any(st.read(&wire{b: body}, &dataValue{}, 0))
+		types := newTypes(nil)
+		for range maxNesting {
+			var missing []string
+			if v, missing = types.explain(v); len(missing) == 0 {
+				break
+			}
+			for _, id := range missing {
+				types.byEncoding[id] = &structType{why: "nobody knows"}
+			}
+		}
+		if !inVocabulary(v) {
+			t.Fatalf("%x became %#v", body, v)
+		}
+	})
+}
+
 // publishBytes is the whole answer to a publish request.
 func publishBytes(t testing.TB, notification any) []byte {
 	t.Helper()

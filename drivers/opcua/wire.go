@@ -22,6 +22,8 @@ type wire struct {
 	b   []byte
 	at  int
 	err error
+	// nested counts structures that were read by their definition.
+	nested int
 	// structures are the ids of the structures among the values.
 	structures []string
 }
