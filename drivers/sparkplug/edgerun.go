@@ -219,17 +219,3 @@ func nextBdSeq(path string) (uint64, error) {
 	}
 	return uint64(next), nil
 }
-
-// replaceFile writes a file so that after a power cut it is the old one or the new one.
-func replaceFile(path string, b []byte) error {
-	f, err := os.CreateTemp(filepath.Dir(path), "bdseq-*")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(f.Name())
-	_, err = f.Write(b)
-	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	return os.Rename(f.Name(), path)
-}

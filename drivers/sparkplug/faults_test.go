@@ -3,6 +3,8 @@ package sparkplug
 import (
 	"errors"
 	"fmt"
+	"os"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -224,6 +226,71 @@ func TestHeldBackHostLetsNodesStore(t *testing.T) {
 			p.start(strings.Replace(section(b), "id: here", "id: here, state_format: '"+format+"'", 1))
 			p.awaitParts(39)
 		})
+	}
+}
+
+// The agent is stopped while its buffer takes nothing. The node believes that its last values arrived, and does not repeat them.
+func TestStoppedWhileHeldBackLosesNothing(t *testing.T) {
+	t.Parallel()
+	b := realparts.Mosquitto(t, realparts.MosquittoOptions{})
+	edge := realparts.SparkplugEdge(t, realparts.EdgeOptions{Broker: clients(b), PrimaryHost: "here"})
+	p := newPlant(t)
+	stop := p.start(section(b))
+	awaitEdge(t, edge, "a birth", func(s realparts.EdgeState) bool { return s.Born })
+	produce(t, edge, 5)
+	p.awaitParts(5)
+	p.set(func() { p.gate = make(chan struct{}) })
+	produce(t, edge, 20)
+	if s := edge.State(t); s.Live != 25 {
+		t.Fatalf("the node sent %d parts", s.Live)
+	}
+	for range 2 { // the second start finds the buffer as full as before
+		stop()
+		if n := len(p.parts()); n != 5 {
+			t.Errorf("%d parts are durable", n)
+		}
+		stop = p.start(section(b))
+	}
+	stop()
+	produce(t, edge, 3)
+	p.set(func() { p.gate = nil })
+	p.start(section(b))
+	p.awaitParts(28)
+	if _, err := os.Stat(p.dir + "/pending"); err == nil {
+		t.Error("the file stays although its values are durable")
+	}
+}
+
+func TestPendingValuesAreReadAsTheyWereWritten(t *testing.T) {
+	at := time.Date(2026, 1, 2, 3, 4, 5, 6e6, time.UTC)
+	var list []signal.Signal
+	for _, v := range []any{nil, true, false, "", "ä", signal.Number("18446744073709551615"), at, []byte{0, 255}, []byte{}, []any{}, []any{nil, true, signal.Number("-0")},
+		map[string]any{}, map[string]any{"a": nil, "b": []any{map[string]any{"c": at}}, "d": []any{}}} {
+		list = append(list, signal.Signal{Tag: "t", Topic: "a/b", Labels: map[string]string{"node": "n"}, Value: v, Position: "p|1", SourceTime: at, ReceivedTime: at,
+			Quality: signal.Uncertain, Status: "s"})
+	}
+	list = append(list, signal.Signal{Tag: "t", Payload: []byte("x"), Problem: &signal.Problem{Code: "c", Item: "i", Reason: "r", NextStep: "n"}})
+	path := t.TempDir() + "/pending"
+	if none, err := readPending(path); err != nil || none != nil {
+		t.Errorf("no file is read as %v (%v)", none, err)
+	}
+	if err := keepPending(path, list); err != nil {
+		t.Fatal(err)
+	}
+	got, err := readPending(path)
+	if err != nil || len(got) != len(list) {
+		t.Fatalf("%d of %d values: %v", len(got), len(list), err)
+	}
+	for i := range list {
+		if !reflect.DeepEqual(got[i], list[i]) {
+			t.Errorf("got %#v, want %#v", got[i], list[i])
+		}
+	}
+	if err := os.WriteFile(path, []byte("torn"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := readPending(path); err == nil {
+		t.Error("a torn file was read")
 	}
 }
 

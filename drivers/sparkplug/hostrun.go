@@ -6,6 +6,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"sync"
 	"time"
 
@@ -33,6 +35,7 @@ type hostRun struct {
 	emit     signal.Emit
 	host     *host
 	pending  []signal.Signal // handed out by the host and not durable yet
+	resumed  bool            // some of them came from the file of the last run
 	stored   []byte          // the cursor that is durable
 	storedAt time.Time
 	taken    []mqttlink.Message
@@ -56,8 +59,26 @@ func (d *driver) runHost(ctx context.Context, cursor []byte, emit signal.Emit) {
 	if err != nil {
 		d.env.Logger.Warn("start without what the last run knew of the edge nodes", "source", d.env.Source, "err", err)
 	}
+	r.resume()
 	d.again(ctx, roleHost, r.once)
 	r.lastStore(context.WithoutCancel(ctx))
+}
+
+func (r *hostRun) pendingFile() string { return filepath.Join(r.env.Dir, "pending") }
+
+// resume takes up what the last run could not make durable. A file that cannot be read is set aside.
+func (r *hostRun) resume() {
+	var err error
+	if r.pending, err = readPending(r.pendingFile()); err == nil {
+		r.resumed = len(r.pending) > 0
+		return
+	}
+	r.env.Logger.Error("values of the last run cannot be read", "source", r.env.Source, "err", err)
+	r.env.Reporter.Problem("pending", &signal.Problem{Code: "pending_unreadable", Item: r.pendingFile(), Reason: err.Error(),
+		NextStep: "compare the counts of the last stop with the machine; the file was kept as pending.unreadable"})
+	if err := os.Rename(r.pendingFile(), r.pendingFile()+".unreadable"); err != nil {
+		r.env.Logger.Error("set the file aside", "source", r.env.Source, "err", err)
+	}
 }
 
 // lastStore makes durable what came before the agent stopped.
@@ -70,10 +91,30 @@ func (r *hostRun) lastStore(ctx context.Context) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, lastEmit)
 	defer cancel()
-	if err := r.emit(ctx, signal.Batch{Source: r.env.Source, Signals: r.pending, Cursor: cursor}); err != nil && len(r.pending) > 0 {
-		r.env.Logger.Error("values came in while the buffer took none: they are lost unless their nodes send them again",
-			"source", r.env.Source, "values", len(r.pending), "err", err)
+	err := r.emit(ctx, signal.Batch{Source: r.env.Source, Signals: r.pending, Cursor: cursor})
+	if err == nil {
+		r.forgetFile()
+		return
 	}
+	if len(r.pending) == 0 {
+		return
+	}
+	r.env.Logger.Warn("values came in while the buffer took none: they are kept for the next start", "source", r.env.Source, "values", len(r.pending), "err", err)
+	if err := keepPending(r.pendingFile(), r.pending); err != nil {
+		r.env.Logger.Error("values are lost unless their nodes send them again", "source", r.env.Source, "values", len(r.pending), "err", err)
+	}
+}
+
+// forgetFile removes the file of the last run when what was in it is durable.
+func (r *hostRun) forgetFile() {
+	if !r.resumed {
+		return
+	}
+	if err := os.Remove(r.pendingFile()); err != nil {
+		r.env.Logger.Error("remove values that are durable", "source", r.env.Source, "err", err)
+		return
+	}
+	r.resumed = false
 }
 
 // once makes one connection and works with it until it ends.
@@ -301,6 +342,7 @@ func (r *hostRun) store(ctx context.Context, state *stateTopic, always bool) boo
 		return false
 	}
 	r.pending, r.stored, r.storedAt = nil, cursor, time.Now()
+	r.forgetFile()
 	return true
 }
 
