@@ -84,7 +84,7 @@ func (f *feed) probeFile(ctx context.Context, st store, e entry) signal.Step {
 	}
 	defer c.drop()
 	var p progress
-	step.Problem = f.judge(c, &p)
+	step.Problem = f.judge(ctx, c, &p)
 	if step.Problem == nil && p.BadCount > 0 {
 		step.Problem = &signal.Problem{Code: "bad_records", Item: e.name, Reason: fmt.Sprintf("%d records cannot be used; the first: %s", p.BadCount, p.Bad[0]), NextStep: "correct the format of the feed, or the sender"}
 	}

@@ -100,7 +100,9 @@ func (s *source) Run(ctx context.Context, cursor []byte, emit signal.Emit) error
 	stop := context.AfterFunc(ctx, func() { s.link.close(); close(closed) }) // ends what waits for a server
 	wake, unwatch := s.watch()
 	for attempt := 0; ctx.Err() == nil; {
+		began := time.Now()
 		next, err := s.round(ctx, feeds)
+		rest := max(shortest, 4*time.Since(began)) // a busy folder costs a fifth of a core at most
 		if err != nil && ctx.Err() == nil {
 			s.failed(err)
 			next = time.Now().Add(rand.N(min(firstWait<<min(attempt, 10), longestWait)) + firstWait)
@@ -111,7 +113,7 @@ func (s *source) Run(ctx context.Context, cursor []byte, emit signal.Emit) error
 		} else {
 			attempt = 0
 		}
-		await(ctx, next, wake, feeds)
+		await(ctx, next, wake, feeds, rest)
 	}
 	unwatch()
 	if !stop() {
@@ -280,15 +282,15 @@ func (s *source) watch() (wake <-chan struct{}, stop func()) {
 // shortest is how soon after a scan a notification can cause the next: our own moves are reported, too.
 const shortest = 200 * time.Millisecond
 
-// await waits until the next scan is due, or until something changed.
-func await(ctx context.Context, next time.Time, wake <-chan struct{}, feeds []*feed) {
+// await waits until the next scan is due, or until something changed and rest is over.
+func await(ctx context.Context, next time.Time, wake <-chan struct{}, feeds []*feed, rest time.Duration) {
 	timer := time.NewTimer(time.Until(next))
 	defer timer.Stop()
 	select {
 	case <-ctx.Done():
 	case <-timer.C:
 	case <-wake:
-		if time.Until(next) > shortest && pause(ctx, shortest) != nil {
+		if pause(ctx, min(rest, max(time.Until(next), 0))) != nil {
 			return
 		}
 		for _, f := range feeds {

@@ -47,7 +47,11 @@ func (f *feed) take(ctx context.Context, g *group, c candidate) error {
 			return nil
 		}
 		p = &progress{}
-		if fault := f.judge(content, p); fault != nil {
+		fault := f.judge(ctx, content, p)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if fault != nil {
 			open[content.hash] = p
 			g.refuse(c, content.hash, p, *fault, content)
 			return nil
@@ -124,11 +128,11 @@ func (f *feed) notLoaded(ctx context.Context, st store, c candidate, err error) 
 const worstRecords = 20 // are named in the file beside the original
 
 // judge reads a whole content before anything of it is emitted. It returns why the file is refused, nil when it is not.
-func (f *feed) judge(c *content, p *progress) *signal.Problem {
+func (f *feed) judge(ctx context.Context, c *content, p *progress) *signal.Problem {
 	if c.entry.size == 0 {
 		return &signal.Problem{Code: "empty_file", Item: c.entry.name, Reason: "the file is empty", NextStep: "let the sender write the file whole, under another name first; take this one away"}
 	}
-	good, fault := f.count(c, p)
+	good, fault := f.count(ctx, c, p)
 	switch {
 	case fault != nil:
 		return fault
@@ -142,14 +146,14 @@ func (f *feed) judge(c *content, p *progress) *signal.Problem {
 	return nil
 }
 
-func (f *feed) count(c *content, p *progress) (good int, fault *signal.Problem) {
+func (f *feed) count(ctx context.Context, c *content, p *progress) (good int, fault *signal.Problem) {
 	in, err := c.open()
 	if err != nil {
 		return 0, &signal.Problem{Code: "unreadable", Item: c.entry.name, Reason: err.Error(), NextStep: "move the file back to " + f.config.Folder}
 	}
 	defer in.Close()
 	r, err := f.reader(in)
-	for n := 0; err == nil; n++ {
+	for n := 0; err == nil && ctx.Err() == nil; n++ {
 		var rec payload.Record
 		if rec, err = r.Next(); err != nil {
 			break
@@ -166,7 +170,7 @@ func (f *feed) count(c *content, p *progress) (good int, fault *signal.Problem) 
 	}
 	var whole *payload.Fault
 	switch {
-	case errors.Is(err, io.EOF):
+	case err == nil || errors.Is(err, io.EOF): // nil: told to stop, and nobody asks for more
 		return good, nil
 	case errors.As(err, &whole):
 		p.Bad, p.BadCount = nil, 0
@@ -188,6 +192,9 @@ func (f *feed) records(ctx context.Context, g *group, c candidate, content *cont
 	defer in.Close()
 	r, err := f.reader(in)
 	for n := 0; err == nil; n++ {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
 		var rec payload.Record
 		if rec, err = r.Next(); err != nil || n < p.Records {
 			continue
