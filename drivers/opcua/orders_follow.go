@@ -276,7 +276,9 @@ func (f *follower) missing(ctx context.Context, e *entry) error {
 		return &unusable{fmt.Sprintf("job %q ran and has disappeared from the machine's list: whether it has ended is not known", e.Order),
 			"look at the machine, and book the order's end by hand"}
 	}
-	e.say(max(e.Revision, 0), signal.AnswerCancelled, "removed from the machine's list before it started", time.Now().UTC().Truncate(time.Millisecond))
+	// Removed by an operator, or lost with the machine's memory: a person knows which.
+	e.say(max(e.Revision, 0), signal.AnswerRejected, "the machine has it no longer and had not started it: release it again, or cancel it",
+		time.Now().UTC().Truncate(time.Millisecond))
 	e.Phase, e.Done = jobcontrol.Gone, none
 	return nil
 }

@@ -184,12 +184,13 @@ func (s *shop) fault(f map[string]any) {
 func TestMachinesTakeOrders(t *testing.T) {
 	t.Parallel()
 	plant := realparts.NodeOPCUAJobs(t, realparts.JobOptions{
-		Machines: []string{"Cancelled", "Held", "Refusing", "Written", "Eventful", "Press1", "Press2", "Press3", "Press4"}})
+		Machines: []string{"Cancelled", "Lossy", "Held", "Refusing", "Written", "Eventful", "Press1", "Press2", "Press3", "Press4"}})
 	for name, test := range map[string]func(*testing.T, *realparts.Plant){
 		"cancellation follows the job's state":                           testCancellationFollowsTheJobsState,
 		"held order is paused and goes on only where the hold paused it": testHeldOrderIsPausedAndGoesOnOnlyWhereTheHoldPausedIt,
 		"what the machine cannot take is refused by name":                testWhatTheMachineCannotTakeIsRefusedByName,
 		"order is written into nodes once and taken before the next":     testOrderIsWrittenIntoNodesOnceAndTakenBeforeTheNext,
+		"job that disappears is told, and nothing is guessed":            testJobThatDisappearsIsToldAndNothingIsGuessed,
 		"events tell of states that no look at the list sees":            testEventsTellOfStatesThatNoLookAtTheListSees,
 		"each machine gets the orders of its work centre":                testEachMachineGetsTheOrdersOfItsWorkCentre,
 		"machines of one server do not wait for each other":              testMachinesOfOneServerDoNotWaitForEachOther,
@@ -420,6 +421,34 @@ func testCancellationFollowsTheJobsState(t *testing.T, plant *realparts.Plant) {
 		t.Error(err)
 	}
 	s.awaitAnswers("WO-2", "accepted/1 started/1 cancelled/2")
+}
+
+func testJobThatDisappearsIsToldAndNothingIsGuessed(t *testing.T, plant *realparts.Plant) {
+	s := shopAt(t, plant, "Lossy", atJobs("poll: 100ms"))
+	remove := func() { plant.Post(t, "/remove", map[string]any{"machine": s.at, "id": "WO-1"}) }
+	if err := s.deliver(testOrder("WO-1", 1)); err != nil {
+		t.Fatal(err)
+	}
+	s.awaitAnswers("WO-1", "accepted/1")
+	remove()
+	s.awaitAnswers("WO-1", "accepted/1 rejected/1")
+	if err := s.deliver(testOrder("WO-1", 2)); err != nil { // released again
+		t.Fatal(err)
+	}
+	s.move("WO-1", "Running")
+	s.awaitLast("WO-1", "started/2")
+	remove()
+	realparts.Eventually(t, 10*time.Second, "the page asks a person", func() error {
+		if p := s.problem("work_orders/nsu=urn:plant:machines;s=Lossy.JobOrderReceiver"); p == nil || !strings.Contains(p.Reason, "whether it has ended is not known") {
+			return fmt.Errorf("it shows %+v", p)
+		}
+		return nil
+	})
+	s.awaitLast("WO-1", "started/2")
+	var refused *signal.Refused
+	if err := s.deliver(testOrder("WO-1", 3)); !errors.As(err, &refused) {
+		t.Errorf("a new revision of a job that ran gives %v", err)
+	}
 }
 
 func testHeldOrderIsPausedAndGoesOnOnlyWhereTheHoldPausedIt(t *testing.T, plant *realparts.Plant) {
