@@ -43,6 +43,8 @@ type machine interface {
 	name() string
 	center() string
 	deliver(ctx context.Context, o signal.WorkOrder) error
+	// probe looks whether the machine is as the configuration says, and changes nothing.
+	probe(ctx context.Context, l *live) (found string, err error)
 	// follow tells what becomes of the orders until ctx ends.
 	follow(ctx context.Context, emit signal.Emit)
 }

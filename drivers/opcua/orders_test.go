@@ -191,6 +191,7 @@ func TestMachinesTakeOrders(t *testing.T) {
 		"what the machine cannot take is refused by name":                testWhatTheMachineCannotTakeIsRefusedByName,
 		"order is written into nodes once and taken before the next":     testOrderIsWrittenIntoNodesOnceAndTakenBeforeTheNext,
 		"job that disappears is told, and nothing is guessed":            testJobThatDisappearsIsToldAndNothingIsGuessed,
+		"probe finds the machines that take orders":                      testProbeFindsTheMachinesThatTakeOrders,
 		"events tell of states that no look at the list sees":            testEventsTellOfStatesThatNoLookAtTheListSees,
 		"each machine gets the orders of its work centre":                testEachMachineGetsTheOrdersOfItsWorkCentre,
 		"machines of one server do not wait for each other":              testMachinesOfOneServerDoNotWaitForEachOther,
@@ -448,6 +449,36 @@ func testJobThatDisappearsIsToldAndNothingIsGuessed(t *testing.T, plant *realpar
 	var refused *signal.Refused
 	if err := s.deliver(testOrder("WO-1", 3)); !errors.As(err, &refused) {
 		t.Errorf("a new revision of a job that ran gives %v", err)
+	}
+}
+
+func testProbeFindsTheMachinesThatTakeOrders(t *testing.T, plant *realparts.Plant) {
+	s := shopAt(t, plant, "Written", `{job_control: {receivers: [
+  {work_center: a, node: "ns=2;s=AT.JobOrderReceiver"}, {work_center: b, node: "ns=2;s=AT.JobResponses"}]},
+  write: [{work_center: c, nodes: {order_no: "ns=2;s=AT.Order", revision: "ns=2;s=AT.Revision"}},
+    {work_center: d, nodes: {order_no: "ns=2;s=Nobody.Order", revision: "ns=2;s=AT.Revision"}}]}`)
+	var got []string
+	for _, step := range s.d.Probe(t.Context()) {
+		if !strings.Contains(step.Name, "takes orders") {
+			continue
+		}
+		word := "ok"
+		if p := step.Problem; p != nil {
+			word = p.Reason
+			if p.NextStep == "" || p.Code != "machine_takes_no_orders" {
+				t.Errorf("step %+v", step)
+			}
+		}
+		got = append(got, word)
+	}
+	want := []string{"ok", "no receiver of job orders", "ok", "BadNodeIdUnknown"}
+	if len(got) != len(want) {
+		t.Fatalf("steps are %q", got)
+	}
+	for i := range want {
+		if !strings.Contains(got[i], want[i]) {
+			t.Errorf("step %d is %q, want %q", i, got[i], want[i])
+		}
 	}
 }
 

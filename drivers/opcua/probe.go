@@ -39,7 +39,7 @@ func (d *driver) Probe(ctx context.Context) []signal.Step {
 	p := &prober{reader: d.scout()}
 	defer p.end(ctx)
 	for _, step := range []func(context.Context) bool{p.resolveName, p.openPort, p.askServer, p.security, p.ownCertificate,
-		p.serverCertificate, p.loginKind, p.channel, p.login, p.server, p.nodes} {
+		p.serverCertificate, p.loginKind, p.channel, p.login, p.server, p.nodes, p.machines} {
 		if !step(ctx) {
 			break
 		}
