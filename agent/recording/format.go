@@ -160,7 +160,12 @@ func Read(r io.Reader) (h Header, events []Event, cut bool, err error) {
 	if err != nil {
 		return h, nil, false, fmt.Errorf("%w: %v", ErrNotRecording, err)
 	}
-	lines := bufio.NewScanner(z)
+	return readLines(z)
+}
+
+// readLines is Read of what is not compressed.
+func readLines(r io.Reader) (h Header, events []Event, cut bool, err error) {
+	lines := bufio.NewScanner(r)
 	lines.Buffer(make([]byte, 64<<10), maxLine)
 	if !lines.Scan() || json.Unmarshal(lines.Bytes(), &h) != nil || h.Format != format {
 		return h, nil, false, ErrNotRecording

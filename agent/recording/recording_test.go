@@ -2,8 +2,10 @@ package recording
 
 import (
 	"bytes"
+	"compress/gzip"
 	"encoding/json"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
 	"testing"
@@ -244,15 +246,26 @@ func TestRecordingEndsAtItsSize(t *testing.T) {
 	}
 }
 
-// FuzzRead reads anything as a recording, and replays what it takes for one.
+// FuzzRead reads anything as the lines of a recording, and replays what it takes for one.
 func FuzzRead(f *testing.F) {
 	file, _ := hour(f)
-	f.Add(file)
-	f.Add(file[:len(file)/2])
+	z, err := gzip.NewReader(bytes.NewReader(file))
+	if err != nil {
+		f.Fatal(err)
+	}
+	lines, err := io.ReadAll(z)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(lines[:bytes.LastIndexByte(lines[:8000], '\n')])
+	f.Add([]byte(`{"format":"linekeeper recording","version":1,"rules":{},"state":{"t/due":"MQ=="}}` + "\n" +
+		`{"seq":2,"at":"2026-03-02T12:00:00Z","tick":true}` + "\n" + `{"seq":1,"order":{"OrderNo":"A","Revision":1}}` + "\n" +
+		`{"seq":3,"at":"2026-03-02T12:00:01Z","marks":[{"source":"plc","tag":"good","epoch":"x.1","counterTo":"7"}]}` + "\n" +
+		`{"seq":4,"at":"2026-03-02T12:00:02Z","batch":{"source":"plc","signals":[{"tag":"good","value":{"n":"9"},"quality":7}]}}`))
 	f.Add([]byte("linekeeper"))
 	cfg := config(f, before)
 	f.Fuzz(func(t *testing.T, b []byte) {
-		h, events, _, err := Read(bytes.NewReader(b))
+		h, events, _, err := readLines(bytes.NewReader(b))
 		if err != nil {
 			return
 		}
