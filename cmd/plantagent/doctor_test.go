@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/linekeeper/linekeeper/buildscripts/realparts"
+	"github.com/linekeeper/linekeeper/cmd/demo/plant/uaserver"
 )
 
 // pressConfig reads one counter of a plant.
@@ -190,5 +191,45 @@ func TestWhatHasNoFaultIsNoReasonForTheDoctorToComplain(t *testing.T) {
 	}
 	if code, out, _ := call("doctor", "-c", path); code != 1 || !strings.Contains(out, "FAIL  the clock is right") {
 		t.Errorf("code %d:\n%s", code, out)
+	}
+}
+
+// TestASmallServerCanBeLookedAt has the demo's server, which knows few services: no limits, no further pages, no paths.
+func TestASmallServerCanBeLookedAt(t *testing.T) {
+	s, err := uaserver.Start(t.Context(), uaserver.Config{Dir: t.TempDir(), URI: "urn:demo", User: "operator", Password: "secret"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	s.AddTag("press1.Good", uint32(7))
+	s.AddTag("press1.Order", "")
+	path := write(t, plain+fmt.Sprintf(`sources:
+  - name: press1
+    kind: opcua
+    endpoint: %s
+    user: {name: operator, password_file: password.txt}
+    nodes:
+      - {tag: good, node: "nsu=urn:demo;s=press1.Good"}
+      - {tag: by-path, path: "urn:demo/press1.Good"}
+rules:
+  - {name: good, rule: reading, source: press1, tag: good}
+`, s.Endpoint()))
+	writeFile(t, filepath.Join(filepath.Dir(path), "password.txt"), "secret\n")
+	_, out, _ := call("doctor", "press1", "-c", path)
+	_, print, _ := strings.Cut(out, "plantagent trust press1 ")
+	if code, out, errOut := call("trust", "press1", strings.Fields(print)[0], "-c", path); code != 0 {
+		t.Fatalf("trust: %s%s", out, errOut)
+	}
+	code, out, _ := call("doctor", "press1", "-c", path)
+	if code != 0 || !strings.Contains(out, `ok    tag "good" can be read: 7`) {
+		t.Errorf("code %d:\n%s", code, out)
+	}
+	code, out, errOut := call("browse", "press1", "**", "-c", path)
+	if code != 0 || !strings.Contains(out, "nsu=urn:demo;s=press1.Good") {
+		t.Errorf("code %d:\n%s%s", code, out, errOut)
+	}
+	code, out, errOut = call("discover", "opcua", strings.TrimPrefix(s.Endpoint(), "opc.tcp://"), "-c", path)
+	if code != 0 || !strings.Contains(out, "security_policy: Basic256Sha256") {
+		t.Errorf("code %d:\n%s%s", code, out, errOut)
 	}
 }

@@ -12,7 +12,6 @@ import (
 
 	gopcua "github.com/gopcua/opcua"
 	"github.com/gopcua/opcua/ua"
-	"github.com/gopcua/opcua/uasc"
 )
 
 const (
@@ -315,7 +314,7 @@ func (c *Config) supported(policy string) bool {
 }
 
 // dial opens the secure channel.
-func (r *reader) dial(ctx context.Context, in *login) (*gopcua.Client, error) {
+func (r *reader) dial(ctx context.Context, in *login) (*client, error) {
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
 	options := []gopcua.Option{
@@ -338,7 +337,10 @@ func (r *reader) dial(ctx context.Context, in *login) (*gopcua.Client, error) {
 			c.Close(ctx)
 			return nil, err
 		}
-		return c, nil
+		if !liftLimit(c) {
+			r.log.Warn("the library's limit on a message's size stays", "source", r.env.Source)
+		}
+		return &client{Client: c}, nil
 	}
 	return nil, r.explainChannel(ctx, in.endpoint, err)
 }
@@ -383,8 +385,7 @@ func (r *reader) openSession(ctx context.Context, l *link, in *login) (err error
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
 	if r.session != nil {
-		r.sessionConfig.AuthPassword = in.password
-		err := activate(ctx, l.client, r.session)
+		err := r.activate(ctx, l.client, r.session, in)
 		if err == nil {
 			l.resumed = true
 			return nil
@@ -396,54 +397,18 @@ func (r *reader) openSession(ctx context.Context, l *link, in *login) (err error
 		r.log.Info("session is gone", "reason", statusName(status))
 		r.session = nil
 	}
-	r.sessionConfig = r.newSessionConfig(in)
-	s, err := l.client.CreateSession(ctx, r.sessionConfig)
+	s, err := r.createSession(ctx, l.client, in)
+	if errors.Is(err, errSignature) {
+		return &trouble{code: "server_signature", pause: true,
+			reason:   "the server's signature does not fit the certificate that it showed before: it does not hold the key",
+			nextStep: "make sure that nobody sits between the agent and the server"}
+	}
 	if err != nil {
 		return r.explainLogin(err)
 	}
-	if s == nil {
-		return &trouble{code: "server_signature", pause: true,
-			reason:   "the server's signature does not fit its certificate: it does not hold the key",
-			nextStep: "make sure that nobody sits between the agent and the server"}
-	}
-	if err := activate(ctx, l.client, s); err != nil {
+	if err := r.activate(ctx, l.client, s, in); err != nil {
 		return r.explainLogin(err)
 	}
 	r.session = s
 	return nil
-}
-
-// activate counts a session as active only when the library does: it reports no error when it could not sign.
-func activate(ctx context.Context, c *gopcua.Client, s *gopcua.Session) error {
-	if err := c.ActivateSession(ctx, s); err != nil {
-		return err
-	}
-	if c.Session() == nil {
-		return errors.New("activate the session: it could not be signed")
-	}
-	return nil
-}
-
-func (r *reader) newSessionConfig(in *login) *uasc.SessionConfig {
-	c := &uasc.SessionConfig{
-		SessionName:    "linekeeper " + r.env.Agent + " " + r.env.Source,
-		SessionTimeout: r.config.SessionTimeout,
-		LocaleIDs:      []string{"en"},
-		ClientDescription: &ua.ApplicationDescription{
-			ApplicationURI: uriOf(r.own.cert), ProductURI: "urn:linekeeper",
-			ApplicationName: ua.NewLocalizedText("Linekeeper agent"), ApplicationType: ua.ApplicationTypeClient,
-		},
-		UserTokenSignature: &ua.SignatureData{},
-		AuthPolicyURI:      tokenPolicy(in.token, in.endpoint),
-		AuthPassword:       in.password,
-	}
-	switch in.token.TokenType {
-	case ua.UserTokenTypeUserName:
-		c.UserIdentityToken = &ua.UserNameIdentityToken{PolicyID: in.token.PolicyID, UserName: r.config.User.Name}
-	case ua.UserTokenTypeCertificate:
-		c.UserIdentityToken = &ua.X509IdentityToken{PolicyID: in.token.PolicyID, CertificateData: in.user.der}
-	default:
-		c.UserIdentityToken = &ua.AnonymousIdentityToken{PolicyID: in.token.PolicyID}
-	}
-	return c
 }

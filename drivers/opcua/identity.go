@@ -15,7 +15,6 @@ import (
 
 // identity is a certificate with its key.
 type identity struct {
-	// der is the certificate, with its authorities' behind it where its file has them.
 	der  []byte
 	cert *x509.Certificate
 	key  *rsa.PrivateKey
@@ -42,7 +41,9 @@ func loadIdentity(certFile, keyFile string) (identity, error) {
 	if !key.PublicKey.Equal(chain[0].PublicKey) {
 		return identity{}, fmt.Errorf("key %q does not belong to certificate %q", keyFile, certFile)
 	}
-	return identity{der: der, cert: chain[0], key: key}, nil
+	// What may stand behind it, its authority's certificate, is not shown: both sides sign the other's certificate, the library
+	// all that was shown and servers the first one only.
+	return identity{der: chain[0].Raw, cert: chain[0], key: key}, nil
 }
 
 // readDER reads what a file holds, all of it: a PEM file may have several blocks, such as a certificate and its authority's.

@@ -5,20 +5,18 @@ import (
 	"fmt"
 	"time"
 
-	gopcua "github.com/gopcua/opcua"
 	"github.com/gopcua/opcua/ua"
 )
 
 // link is one secure channel with an active session.
 type link struct {
-	client *gopcua.Client
+	client *client
 	// resumed is true when the session is the one from before.
 	resumed bool
 }
 
 // close ends the channel and leaves the session to be taken over by the next one.
 func (l *link) close(ctx context.Context) {
-	l.client.DetachSession(ctx)
 	l.client.Close(ctx)
 }
 
@@ -30,7 +28,7 @@ func (l *link) leave(ctx context.Context) {
 }
 
 // call sends a request and waits for its answer for at most d. Answers with values come as *late too, undecoded.
-func call[T ua.Response](ctx context.Context, c *gopcua.Client, d time.Duration, req ua.Request) (T, error) {
+func call[T ua.Response](ctx context.Context, c *client, d time.Duration, req ua.Request) (T, error) {
 	if d > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, d)

@@ -22,6 +22,7 @@ func TestLookingAroundNodeOPCUA(t *testing.T) {
 		{"browsing does not disturb reading", testBrowseWhileReading},
 		{"discovery offers the safest way first", testDiscover},
 		{"a probe goes all the way", testProbe},
+		{"a channel is opened by hand", testKnocks},
 	} {
 		t.Run(part.name, func(t *testing.T) { part.test(t, plant) })
 	}

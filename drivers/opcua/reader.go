@@ -9,9 +9,7 @@ import (
 	"sync"
 	"time"
 
-	gopcua "github.com/gopcua/opcua"
 	"github.com/gopcua/opcua/ua"
-	"github.com/gopcua/opcua/uasc"
 
 	"github.com/linekeeper/linekeeper/agent/signal"
 )
@@ -79,8 +77,7 @@ type reader struct {
 	endpoints []*ua.EndpointDescription
 	candidate int
 
-	session       *gopcua.Session
-	sessionConfig *uasc.SessionConfig
+	session *userSession
 
 	emitter *emitter
 	pending []*delivery
