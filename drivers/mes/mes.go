@@ -1,10 +1,10 @@
-// Package mes reads rows from the tables of an MES and lays work orders into a staging table.
+// Package mes reads rows from the tables and procedures of an MES and hands work orders to a staging table or a procedure.
 //
 // It owns one database. It promises that a row is emitted once per version, also when its transaction commits after later
 // ones, when the agent dies between two steps, and when the database restarts; that numbers stay exact; that marks of
 // progress come from the database and never from the agent's clock; and that one broken table leaves the others alone. It
-// writes nothing but marks that were asked for and the staging table. PostgreSQL, MariaDB and SQLite are tested live; for
-// SQL Server only the statements are.
+// writes nothing but marks that were asked for, the outbox, and work orders, and makes nothing unless it was told to.
+// PostgreSQL, MariaDB and SQLite are tested live; for SQL Server only the statements are.
 package mes
 
 import (
@@ -74,6 +74,7 @@ type WorkOrders struct {
 	Arguments []string `yaml:"arguments"` // of the procedure; default: all of orderArguments
 	Returns   string   `yaml:"returns"`   // "row" (default), "out", "code"
 	Again     []int64  `yaml:"again"`     // codes that mean: later
+	Check     []Check  `yaml:"check"`     // tables that must know what an order names
 	Answers   Answers  `yaml:"answers"`
 }
 
@@ -211,6 +212,11 @@ func (c *Config) validate(explore bool) error {
 }
 
 func (w *WorkOrders) validate(driver string) error {
+	for i := range w.Check {
+		if err := w.Check[i].validate(); err != nil {
+			return err
+		}
+	}
 	switch {
 	case w.Table != "" && !tableName.MatchString(w.Table):
 		return fmt.Errorf("table %q is not a plain name", w.Table)

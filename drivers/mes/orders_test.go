@@ -170,3 +170,26 @@ func testMissingStagingTable(t *testing.T, l *lab) {
 	realparts.Eventually(t, patience, "delivery", func() error { return d.(signal.OrderReceiver).Deliver(context.Background(), order("1", 1)) })
 	p.await("no problem", func() bool { return len(p.problems) == 0 })
 }
+
+// What the MES's tables do not know is refused when it arrives; what cannot be told now waits.
+func testCheckOrder(t *testing.T, l *lab) {
+	p := newPlant(t)
+	l.exec(t, "CREATE TABLE items (item_no varchar(20) PRIMARY KEY)")
+	for _, known := range []string{"ITEM", "C1"} {
+		l.exec(t, "INSERT INTO items VALUES (?)", known)
+	}
+	d := p.make(l.section("work_orders: {check: [{field: item, table: items, column: item_no}, {field: component, table: items, column: item_no}]}")).(signal.OrderChecker)
+	if err := d.CheckOrder(context.Background(), order("1", 1)); err != nil {
+		t.Errorf("an order that the MES can take: %v", err)
+	}
+	var refused *signal.Refused
+	o := order("1", 1)
+	o.Components[0].Item = "C2' OR 1=1"
+	if err := d.CheckOrder(context.Background(), o); !errors.As(err, &refused) || !strings.Contains(refused.Reason, "component") {
+		t.Errorf("a component that the MES does not know: %v", err)
+	}
+	l.exec(t, "DROP TABLE items")
+	if err := d.CheckOrder(context.Background(), order("1", 1)); err == nil || errors.As(err, &refused) {
+		t.Errorf("a table that is gone: %v", err)
+	}
+}

@@ -206,6 +206,7 @@ func TestOnRealDatabases(t *testing.T) {
 		{"OutboxMadeByTheOwner", testOutboxScript},
 		{"OutboxWithoutTrigger", testOutboxWithoutTrigger},
 		{"OutboxValuesAreThoseOfTheTable", testOutboxValues},
+		{"OrderIsCheckedAgainstTables", testCheckOrder},
 		{"ProcedureReturnsRows", testCall},
 		{"ProcedureTakesOrders", testProcedure},
 		{"TenThousandOutOfOrder", testTenThousand},

@@ -19,12 +19,15 @@ import (
 )
 
 func TestSampleIsAValidConfiguration(t *testing.T) {
-	everything := regexp.MustCompile(`(?m)^( *)# ([a-z_]+:( |$)|  table: |  create: |  answers: )`).ReplaceAllString(sample, "$1$2")
+	everything := regexp.MustCompile(`(?m)^( *)# ([a-z_]+:( |$)|  table: |  create: |  check: |    - |  answers: )`).ReplaceAllString(sample, "$1$2")
 	everything = strings.Replace(everything, "change: id", "change: version", 1)
 	everything = strings.Replace(everything, ", pending: NEW", "", 1)
 	for name, text := range map[string]string{"as shipped": sample, "with everything": everything} {
 		p := newPlant(t)
 		s := p.make(text).(*source)
+		if name == "with everything" && len(s.config.WorkOrders.Check) != 1 {
+			t.Error("the sample does not show a check")
+		}
 		q := s.config.Queries[0]
 		if q.Poll != time.Second || q.Batch != 2000 || q.GapWait != 10*time.Minute || q.Overlap != 10*time.Minute || q.OverlapRows != 10_000 {
 			t.Errorf("%s: the defaults in the text are not those of the code: %+v", name, q)

@@ -48,6 +48,9 @@ func newClient(c *Config) (*client, error) {
 		if w.Answers != nil {
 			addresses = append(addresses, w.Answers.URL)
 		}
+		for _, x := range w.Check {
+			addresses = append(addresses, x.URL)
+		}
 	}
 	for _, a := range addresses {
 		if a == "" {

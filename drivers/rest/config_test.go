@@ -36,7 +36,7 @@ func TestSampleIsAValidConfiguration(t *testing.T) {
 		if w := s.config.Webhook; w != nil && (w.Hooks[0].Tolerance != 5*time.Minute || w.Hooks[0].MaxBody != 1048576 || w.Hooks[0].Answers == nil) {
 			t.Errorf("the webhook in the sample is %+v", w)
 		}
-		if w := s.config.WorkOrders; w != nil && (fmt.Sprint(w.Taken, w.Again) != "[409] [401 403 404 405 407 408 425 429]" || w.Body == nil || w.Cancel == nil || w.Reply == nil || w.Answers == nil) {
+		if w := s.config.WorkOrders; w != nil && (fmt.Sprint(w.Taken, w.Again) != "[409] [401 403 404 405 407 408 425 429]" || w.Body == nil || w.Cancel == nil || len(w.Check) != 1 || w.Reply == nil || w.Answers == nil) {
 			t.Errorf("the work orders in the sample are %+v", w)
 		}
 	}
@@ -68,6 +68,8 @@ func TestMistakesInTheConfigurationAreNamed(t *testing.T) {
 		{base + "work_orders: {url: '/o/{colour}'}", "{colour}"},
 		{base + "work_orders: {url: /o, body: {a: '{colour}'}}", "{colour}"},
 		{base + "work_orders: {url: /o, method: GET}", "GET"},
+		{base + "work_orders: {url: /o, check: [{field: colour, url: '/c/{value}'}]}", "colour"},
+		{base + "work_orders: {url: /o, check: [{field: item, url: /c}]}", "{value}"},
 		{base + "work_orders: {url: /o, answers: {url: /a, fields: {words: {OK: fine}}}}", "fine"},
 	} {
 		_, err := makeFor(newPlant(t), c.text)

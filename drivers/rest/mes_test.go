@@ -45,6 +45,7 @@ type mes struct {
 	tokens     int    // issued
 
 	requests []string
+	known    map[string]bool            // paths that are answered
 	orders   map[string]json.RawMessage // by key
 	effects  int
 	tries    int
@@ -129,6 +130,10 @@ func (m *mes) handle(w http.ResponseWriter, r *http.Request) {
 		after, _ := strconv.Atoi(r.URL.Query().Get("since"))
 		m.send(w, r, m.answers[min(after, len(m.answers)):])
 	default:
+		if m.known[r.URL.Path] {
+			m.send(w, r, map[string]any{})
+			return
+		}
 		http.NotFound(w, r)
 	}
 }

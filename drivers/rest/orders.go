@@ -28,6 +28,7 @@ type WorkOrders struct {
 	Taken     []int    `yaml:"taken"` // codes besides 2xx that mean: it is there; default 409
 	Again     []int    `yaml:"again"` // codes that mean: later; besides 5xx
 	Reply     *Reply   `yaml:"reply"`
+	Check     []Check  `yaml:"check"` // addresses that must know what an order names
 	Answers   *Answers `yaml:"answers"`
 }
 
@@ -130,6 +131,11 @@ func (w *WorkOrders) validate(base string) error {
 		}
 		if !slices.Contains([]string{http.MethodPost, http.MethodPut, http.MethodDelete, http.MethodPatch}, c.Method) {
 			return fmt.Errorf("cancel: method %q is none of POST, PUT, PATCH, DELETE", c.Method)
+		}
+	}
+	for i := range w.Check {
+		if err := w.Check[i].validate(base); err != nil {
+			return err
 		}
 	}
 	if r := w.Reply; r != nil && (r.Field == "" || len(r.Taken) == 0) {

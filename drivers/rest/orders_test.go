@@ -134,3 +134,26 @@ func TestABodyIsWrittenAsTheMESWantsIt(t *testing.T) {
 		t.Errorf("body is %v", body)
 	}
 }
+
+// What the MES does not know is refused when it arrives; what cannot be told now waits.
+func TestAnOrderIsCheckedAgainstWhatTheMESKnows(t *testing.T) {
+	m, p := newMES(t), newPlant(t)
+	d := p.make(fmt.Sprintf("base: %s\nwork_orders: {url: /orders, check: [{field: item, url: '/known/{value}'}, {field: component, url: '/known/{value}'}]}\n", m.url())).(signal.OrderChecker)
+	check := func(change func(o *signal.WorkOrder)) error {
+		o := order("1", 1)
+		change(&o)
+		return d.CheckOrder(context.Background(), o)
+	}
+	m.known = map[string]bool{"/known/ITEM": true, "/known/C1": true}
+	if err := check(func(*signal.WorkOrder) {}); err != nil {
+		t.Errorf("an order that the MES can take: %v", err)
+	}
+	var refused *signal.Refused
+	if err := check(func(o *signal.WorkOrder) { o.Components[0].Item = "C/2" }); !errors.As(err, &refused) || !strings.Contains(refused.Reason, `component "C/2"`) {
+		t.Errorf("a component that the MES does not know: %v", err)
+	}
+	m.set(func() { m.broken = 1 })
+	if err := check(func(*signal.WorkOrder) {}); err == nil || errors.As(err, &refused) {
+		t.Errorf("an MES that is ill: %v", err)
+	}
+}
