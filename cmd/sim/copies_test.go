@@ -64,8 +64,11 @@ func (m *agentMachine) known() bool {
 	rules := map[string]bool{}
 	for _, f := range m.facts("plc") {
 		rules[f.Rule] = true
+		if item, ok := f.Content["item"].(string); ok {
+			rules[item] = true
+		}
 	}
-	return rules["good"] && rules["scrap"]
+	return rules["good"] && rules["scrap"] && rules["FG-4"] && rules["FG-5"]
 }
 
 // edit changes, in the MES, a row that the hub knows already, without a new version: a fault of the source. What was told

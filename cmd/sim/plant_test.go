@@ -27,9 +27,10 @@ type station struct {
 	mu   sync.Mutex
 	rng  *rand.Rand
 
-	// The PLC shows good as it is, scrap modulo 65536; both had a value before anybody counted.
+	// The PLC shows good as it is, scrap and shots modulo 65536; they had a value before anybody counted.
 	order                string
 	good, scrap, strokes int64 // strokes are counted from zero: 0.25 kg each
+	shots                int64 // of a tool whose shots two items share, 2 to 1
 	goodBase, scrapBase  int64
 	resting              bool // nobody works
 	watched              bool // the counters were read once: from then on they move
@@ -54,7 +55,7 @@ type message struct {
 func newStation(name string, rng *rand.Rand) *station {
 	s := &station{name: name, rng: rng, order: "WO-" + name + "-1", truth: map[line]decimal.Decimal{}, came: make(chan struct{})}
 	s.goodBase, s.scrapBase = rng.Int64N(1_000_000), 65536-rng.Int64N(30)-1
-	s.good, s.scrap = s.goodBase, s.scrapBase
+	s.good, s.scrap, s.shots = s.goodBase, s.scrapBase, s.scrapBase
 	return s
 }
 
@@ -129,11 +130,24 @@ func (s *station) count() {
 		s.scrap++
 		s.made(line{s.order, "FG-1", "scrap", "C62"}, 1)
 	}
+	for range n {
+		s.shoot()
+	}
 	if s.rng.IntN(2) == 0 {
 		s.strokes += n
 		l := line{s.order, "RM-1", "consumed", "KGM"}
 		s.truth[l] = s.truth[l].Add(decimal.New(25*n, -2))
 	}
+}
+
+// shoot makes one shot: of each three that the counter shows, the second is the other item's. mu is held.
+func (s *station) shoot() {
+	item := "FG-4"
+	if s.shots%65536%3 == 1 {
+		item = "FG-5"
+	}
+	s.shots++
+	s.made(line{s.order, item, "yield", "C62"}, 2)
 }
 
 // insert adds a row to the MES. mu is held.
@@ -249,14 +263,14 @@ func (d *plc) Run(ctx context.Context, _ []byte, emit signal.Emit) error {
 	for pause(ctx, 400*time.Millisecond) == nil {
 		s := d.s
 		s.mu.Lock()
-		good, scrap, strokes, order := s.good, s.scrap%65536, s.strokes, s.order
+		good, scrap, strokes, shots, order := s.good, s.scrap%65536, s.strokes, s.shots%65536, s.order
 		s.mu.Unlock()
 		now := d.p.clock.now()
 		number := func(tag string, n int64) signal.Signal {
 			return signal.Signal{Tag: tag, Value: signal.Number(strconv.FormatInt(n, 10)), ReceivedTime: now}
 		}
 		b := signal.Batch{Signals: []signal.Signal{
-			{Tag: "order", Value: order, ReceivedTime: now}, number("good", good), number("scrap", scrap), number("strokes", strokes), number("temperature", 20+good%7),
+			{Tag: "order", Value: order, ReceivedTime: now}, number("good", good), number("scrap", scrap), number("strokes", strokes), number("shots", shots), number("temperature", 20+good%7),
 		}}
 		if !d.hand(ctx, emit, b) {
 			return nil

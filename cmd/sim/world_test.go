@@ -240,6 +240,8 @@ func (m *agentMachine) config(dir string, p *process) agent.Config {
 		{Name: "good", Rule: "counter", Source: plc, Tag: "good", Counts: "yield", WorkCenter: "press", Item: "FG-1", Unit: "C62", Close: translate.Close{Every: 5 * time.Second, Quantity: "20"}},
 		{Name: "scrap", Rule: "counter", Source: plc, Tag: "scrap", Counts: "scrap", WorkCenter: "press", Item: "FG-1", Unit: "C62", Modulus: "65536", Close: translate.Close{Every: 5 * time.Second}},
 		{Name: "strokes", Rule: "counter", Source: plc, Tag: "strokes", Counts: "consumed", WorkCenter: "press", Item: "RM-1", Unit: "KGM", Factor: "0.25", StartFromZero: true, Close: translate.Close{Every: 7 * time.Second}},
+		{Name: "shots", Rule: "counter", Source: plc, Tag: "shots", Counts: "yield", WorkCenter: "press", Unit: "C62", Factor: "2", Modulus: "65536", Close: translate.Close{Every: 6 * time.Second},
+			Outputs: []translate.Output{{Name: "a", Item: "FG-4", Share: 2}, {Name: "b", Item: "FG-5", Share: 1}}},
 		{Name: "temperature", Rule: "reading", Source: plc, Tag: "temperature"},
 		record("rows", mes, "rows", "production_confirmation", "", map[string]string{"item": "payload.item", "yield": "payload.qty", "unit": "'C62'"}),
 		record("issues", mes, "issues", "material_consumption", "", map[string]string{"item": "payload.item", "quantity": "payload.qty", "unit": "'KGM'"}),
