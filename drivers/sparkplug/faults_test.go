@@ -294,6 +294,21 @@ func TestPendingValuesAreReadAsTheyWereWritten(t *testing.T) {
 	}
 }
 
+// A broker that lets the agent read and not say that it is online: nodes are read all the same, and the page says what is lost.
+func TestHostThatMayNotSpeakStillReads(t *testing.T) {
+	t.Parallel()
+	acl := realparts.WriteFile(t, t.TempDir()+"/acl", "topic readwrite spBv1.0/plant/#\ntopic read spBv1.0/#\n")
+	b := realparts.Mosquitto(t, realparts.MosquittoOptions{Extra: "acl_file " + acl})
+	edge := realparts.SparkplugEdge(t, realparts.EdgeOptions{Broker: clients(b)})
+	awaitEdge(t, edge, "the node's birth", func(s realparts.EdgeState) bool { return s.Born })
+	p := newPlant(t)
+	p.start(section(b))
+	p.awaitOK()
+	produce(t, edge, 5)
+	p.awaitParts(5)
+	p.await("the problem", func() bool { return p.problems["state"] != nil && p.problems["state"].Code == "state_refused" })
+}
+
 // Somebody says that the host is offline, and then that it was so at a later time than the host's own clock shows.
 func TestHostInsistsThatItIsOnline(t *testing.T) {
 	t.Parallel()

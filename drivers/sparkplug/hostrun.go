@@ -3,7 +3,6 @@ package sparkplug
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -25,6 +24,7 @@ const (
 	sayAgain      = 5 * time.Second // between two answers to somebody who says that this host is offline
 	sayConflict   = 3               // such answers within sayConflictIn mean two hosts of one name
 	sayConflictIn = time.Minute
+	silence       = time.Hour // before a broker that refused to let this host say that it is online is tried again
 )
 
 var errOutdated = errors.New("somebody said of this host, under its own id, when it is online, with a later time than the agent's clock shows")
@@ -32,18 +32,19 @@ var errOutdated = errors.New("somebody said of this host, under its own id, when
 // hostRun is the host at work; one goroutine owns it.
 type hostRun struct {
 	*driver
-	emit     signal.Emit
-	host     *host
-	pending  []signal.Signal // handed out by the host and not durable yet
-	resumed  bool            // some of them came from the file of the last run
-	stored   []byte          // the cursor that is durable
-	storedAt time.Time
-	taken    []mqttlink.Message
-	unacked  []mqttlink.Message
-	denied   []time.Time // when somebody else spoke for this host
-	conflict bool        // that is shown
-	since    int64       // the time of what was last said of this host, in milliseconds
-	outdated bool        // somebody said something later than this connection can
+	emit        signal.Emit
+	host        *host
+	pending     []signal.Signal // handed out by the host and not durable yet
+	resumed     bool            // some of them came from the file of the last run
+	stored      []byte          // the cursor that is durable
+	storedAt    time.Time
+	taken       []mqttlink.Message
+	unacked     []mqttlink.Message
+	denied      []time.Time // when somebody else spoke for this host
+	conflict    bool        // that is shown
+	silentUntil time.Time   // the broker does not let this host say how it is
+	since       int64       // the time of what was last said of this host, in milliseconds
+	outdated    bool        // somebody said something later than this connection can
 }
 
 // runHost reads edge nodes until ctx ends.
@@ -125,7 +126,7 @@ func (r *hostRun) once(ctx context.Context) (*mqttlink.Options, error) {
 	}
 	r.since = max(r.since+1, time.Now().UnixMilli())
 	r.outdated = false
-	state := &stateTopic{host: &r.config.Host, since: r.since}
+	state := &stateTopic{host: &r.config.Host, since: r.since, silent: r.config.Host.ListenOnly || time.Now().Before(r.silentUntil)}
 	options := r.options(r.config.ClientID, state.will())
 	s, err := mqttlink.Connect(ctx, options)
 	if err != nil {
@@ -190,12 +191,32 @@ func (r *hostRun) serve(ctx context.Context, s *mqttlink.Session, state *stateTo
 		}
 		r.request(ctx, s)
 		if subscribed && !s.Full() {
-			if err := state.say(ctx, true); err != nil {
-				return fmt.Errorf("say that this host is online: %w", err)
+			if err := r.sayOnline(ctx, state); err != nil {
+				return err
 			}
 			r.status.set(roleHost, signal.StateOK, "")
 		}
 	}
+}
+
+// sayOnline tells nodes that they may send. A broker that does not let it is no reason to read nothing.
+func (r *hostRun) sayOnline(ctx context.Context, state *stateTopic) error {
+	err := state.say(ctx, true)
+	var refused *mqttlink.Refused
+	switch {
+	case err == nil:
+		if !state.silent {
+			r.env.Reporter.Problem("state", nil)
+		}
+		return nil
+	case errors.As(err, &refused):
+		r.silentUntil = time.Now().Add(silence) // some brokers end the connection as well
+		r.env.Reporter.Problem("state", &signal.Problem{Code: "state_refused", Item: r.config.Host.stateTopic(),
+			Reason:   "nodes do not hear whether this host is online, and store nothing for it: " + refused.Error(),
+			NextStep: "allow the agent's user to publish this topic at the broker (access list), or set host.listen_only: true"})
+		return nil
+	}
+	return fmt.Errorf("say that this host is online: %w", err)
 }
 
 func (r *hostRun) untilNext() time.Duration {
@@ -334,8 +355,12 @@ func (r *hostRun) store(ctx context.Context, state *stateTopic, always bool) boo
 	r.report()
 	r.pending = append(r.pending, r.host.out.signals...)
 	r.host.out.signals = nil
+	if len(r.pending) == 0 && !always && time.Since(r.storedAt) < cursorEvery {
+		return true
+	}
 	cursor := r.host.cursor()
-	if len(r.pending) == 0 && !always && (bytes.Equal(cursor, r.stored) || time.Since(r.storedAt) < cursorEvery) {
+	if len(r.pending) == 0 && !always && bytes.Equal(cursor, r.stored) {
+		r.storedAt = time.Now()
 		return true
 	}
 	if !r.emitUntilDurable(ctx, state, signal.Batch{Source: r.env.Source, Signals: r.pending, Cursor: cursor}) {
@@ -418,94 +443,4 @@ func (r *hostRun) linger(s *mqttlink.Session, state *stateTopic) {
 			return
 		}
 	}
-}
-
-// stateTopic is where a host says whether it is online. All that it says on one connection carries the time of the
-// connection, as its will does: nodes believe no will that is older than what was said last.
-type stateTopic struct {
-	host    *Host
-	since   int64
-	session *mqttlink.Session
-
-	mu     sync.Mutex
-	known  bool
-	online bool
-}
-
-func (h *Host) stateTopic() string { return stateTopicOf(h.StateFormat, h.ID) }
-
-func stateTopicOf(format, id string) string {
-	if format == format22 {
-		return "STATE/" + id
-	}
-	return namespace + "/STATE/" + id
-}
-
-func (t *stateTopic) about(topic string) bool {
-	return !t.host.ListenOnly && topic == t.host.stateTopic()
-}
-
-func (t *stateTopic) will() *mqttlink.Publication {
-	if t.host.ListenOnly {
-		return nil
-	}
-	p := t.publication(false)
-	return &p
-}
-
-func (t *stateTopic) publication(online bool) mqttlink.Publication {
-	text := []byte("OFFLINE")
-	switch {
-	case t.host.StateFormat == format30:
-		text = fmt.Appendf(nil, `{"online":%t,"timestamp":%d}`, online, t.since)
-	case online:
-		text = []byte("ONLINE")
-	}
-	return mqttlink.Publication{Topic: t.host.stateTopic(), Payload: text, QoS: 1, Retain: true}
-}
-
-// say tells a change.
-func (t *stateTopic) say(ctx context.Context, online bool) error {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.host.ListenOnly || t.known && t.online == online {
-		return nil
-	}
-	err := publish(ctx, t.session, t.publication(online))
-	// An OFFLINE without an answer was most likely heard: while the window is full answers are not read.
-	t.known, t.online = err == nil || !online, online
-	return err
-}
-
-// saidOffline reports whether nodes were told that the host is offline.
-func (t *stateTopic) saidOffline() bool {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return !t.host.ListenOnly && t.known && !t.online
-}
-
-// deny makes the next say tell what is so once more; false when there is nothing to tell.
-func (t *stateTopic) deny() bool {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if !t.known || !t.online {
-		return false
-	}
-	t.known = false
-	return true
-}
-
-// readState reads what a host says of itself; timestamp is 0 in the older format.
-func readState(format string, b []byte) (online bool, timestamp int64, ok bool) {
-	if format == format22 {
-		return string(b) == "ONLINE", 0, string(b) == "ONLINE" || string(b) == "OFFLINE"
-	}
-	var s struct {
-		Online    *bool `json:"online"`
-		Timestamp int64 `json:"timestamp"`
-	}
-	if err := json.Unmarshal(b, &s); err != nil || s.Online == nil {
-		return false, 0, false
-	}
-	return *s.Online, s.Timestamp, true
 }

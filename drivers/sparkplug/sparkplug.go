@@ -5,8 +5,8 @@
 // the agent's own. It promises that the host says ONLINE only while the buffer takes data, and OFFLINE before it stops or is
 // held back, so that edge nodes that store and forward keep what they have; that what they send again is recognised; that
 // stored values reach the rules in the order of time and never become the present value; that a gap is shown, and a birth
-// asked for without hammering; and that what cannot be understood is put aside with its reason. It never sends a command to
-// a node but the request for its birth. Sparkplug sends data without acknowledgement: what a node neither stores nor sends
+// asked for without hammering; that what cannot be understood is put aside with its reason; and that what came while the agent
+// stopped with a full buffer waits in a file. It never sends a command to a node but the request for its birth. Sparkplug sends data without acknowledgement: what a node neither stores nor sends
 // again is lost when agent, broker or line fail.
 package sparkplug
 
