@@ -119,6 +119,9 @@ func (a *Agent) StartRecording(ctx context.Context, req status.RecordRequest) (s
 	if err != nil {
 		return status.Recording{}, fmt.Errorf("start a recording: %w", err)
 	}
+	if len(req.Sources) > 0 {
+		req.Sources = a.pipe.rules.Feeds(req.Sources)
+	}
 	r := &recorder{
 		events: make(chan []byte, recordQueue), stop: make(chan struct{}),
 		status: status.Recording{File: f.Name(), Sources: req.Sources, Since: since, Until: since.Add(req.For), Running: true},

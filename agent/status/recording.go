@@ -4,8 +4,8 @@ import "time"
 
 // RecordRequest says what to record of what the rules are given.
 type RecordRequest struct {
-	// Sources are those whose batches are recorded; empty for all. What other sources said of orders and contexts is then missing
-	// in a replay, but for what the rules knew when the recording began.
+	// Sources are those whose batches are recorded; empty for all. Sources that say what theirs is booked on (the order that runs,
+	// tags that their rules look at) are recorded with them.
 	Sources []string
 	// For is how long, 1 h when 0, at most 24 h; MaxBytes how large the file may become, 64 MiB when 0, at most 1 GiB.
 	For      time.Duration

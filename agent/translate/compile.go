@@ -128,7 +128,9 @@ func (c *compiler) expr(key, src string, withItem bool) *expr {
 		return e
 	}
 	for _, name := range e.looksAt {
-		c.t.kept[keptTag(c.cfg.Source, name)] = true
+		at := keptTag(c.cfg.Source, name)
+		c.t.kept[at] = true
+		c.t.fedBy[c.cfg.Source] = append(c.t.fedBy[c.cfg.Source], at[0])
 	}
 	return e
 }

@@ -140,3 +140,21 @@ rules:
 		t.Errorf("facts are %q; quarantined %v", s, l.quarantined)
 	}
 }
+
+func TestSourcesThatFeedOthersAreNamed(t *testing.T) {
+	tr, err := New(rules(t, `
+rules:
+  - {name: good, rule: counter, source: plc, tag: good, counts: yield, unit: C62, work_center: w, lot: "tags[\"@lab/lot\"]"}
+  - {name: order, rule: state, source: mes, tag: order, work_center: w}
+  - {name: other, rule: state, source: far, tag: order, work_center: elsewhere}
+  - {name: temp, rule: reading, source: lab, tag: temp}
+`), keys())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for of, want := range map[string]string{"plc": "lab mes plc", "mes": "mes", "far": "far", "lab": "lab"} {
+		if got := strings.Join(tr.Feeds([]string{of}), " "); got != want {
+			t.Errorf("%s is fed by %q, want %q", of, got, want)
+		}
+	}
+}

@@ -387,6 +387,11 @@ func (w *work) sayCounted(r *rule, c *counter, sm sample, step decimal.Decimal) 
 	default:
 		text += fmt.Sprintf("; %s %s %s open, confirmed by %s at the latest", o.Qty, spoken(o.Booked.Unit), o.Booked.Counts, o.Since.Add(r.every).Format(time.RFC3339))
 	}
+	for _, c := range [][2]string{{"reason", sm.on.Reason}, {"lot", sm.on.Lot}, {"person", sm.on.Person}, {"factor", sm.on.Factor}, {"shift", sm.on.Shift}} {
+		if c[1] != "" {
+			text += ", " + c[0] + " " + c[1]
+		}
+	}
 	w.explain.add("", w.now, Step{Rule: r.name, Outcome: "counted", Text: text, OrderNo: sm.on.Order})
 }
 

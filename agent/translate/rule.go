@@ -96,6 +96,7 @@ type Translator struct {
 	byMeter                map[[2]string]*rule        // counters by source and meter
 	byTime                 []*rule                    // counters that divide counts by time
 	kept                   map[[2]string]bool         // source, tag: values that expressions look at
+	fedBy                  map[string][]string        // source: those whose tags its rules look at
 	masked                 map[[2]string][][]pathStep // source, tag: what is pseudonymised
 	pseudonymKey           []byte
 	calendar               *calendar // of all that no other names
@@ -129,7 +130,7 @@ func build(cfg Config, newKey func() factkey.Key, sources []string) (*Translator
 	t := &Translator{
 		plant: cfg.Plant, agent: cfg.Agent, zoneName: cfg.Zone, newKey: newKey, units: cfg.Units, items: cfg.Items, awaitHub: cfg.AwaitHub,
 		byTag: map[string]map[string][]*rule{}, byCenter: map[string][]*rule{}, answerFields: answerMapping(), answerStates: stateWords,
-		byMeter: map[[2]string]*rule{}, kept: map[[2]string]bool{}, masked: map[[2]string][][]pathStep{}, calendars: map[string]*calendar{},
+		byMeter: map[[2]string]*rule{}, fedBy: map[string][]string{}, kept: map[[2]string]bool{}, masked: map[[2]string][][]pathStep{}, calendars: map[string]*calendar{},
 		reasons: cfg.Reasons, pseudonymKey: cfg.PseudonymKey,
 	}
 	var errs []error

@@ -190,7 +190,7 @@ func explained(x *translate.Explained) string {
 }
 
 type recordCmd struct {
-	Source  []string `help:"Record only this source (may be given several times). Default: all." placeholder:"NAME"`
+	Source  []string `help:"Record this source, and those that say what its counts are booked on (may be given several times). Default: all." placeholder:"NAME"`
 	For     string   `default:"1h" help:"How long, at most 24h." placeholder:"TIME"`
 	MaxSize string   `help:"How large the file may become. Default 64MiB, at most 1GiB." placeholder:"SIZE"`
 	Stop    bool     `help:"End the recording that runs."`
