@@ -38,7 +38,7 @@ func main() {
 	f.StringVar(&o.dir, "dir", "", "folder of the server's certificate, cert.der; count trusts the one that lies there")
 	f.StringVar(&o.endpoint, "endpoint", "", "server that count connects to")
 	f.IntVar(&o.port, "port", 0, "OPC UA port of a server")
-	f.IntVar(&o.control, "control", 0, "HTTP port of serve: GET /stop ends the counting and answers with the last count of all tags")
+	f.IntVar(&o.control, "control", 0, "HTTP port of serve: GET /count is what the first tag shows, GET /stop ends the counting and answers with the last count of all tags")
 	f.IntVar(&o.items, "items", 10_000, "tags")
 	f.DurationVar(&o.period, "period", time.Second, "time between two counts of a tag")
 	f.Int64Var(&o.base, "base", time.Now().UnixMilli(), "when the counting began, in milliseconds since 1970: a restarted server goes on")

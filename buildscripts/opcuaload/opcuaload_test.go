@@ -112,15 +112,18 @@ func (s *stage) stats() (now stats) {
 	return now
 }
 
-// caughtUp waits until every tag has been seen counting after this moment.
+// caughtUp waits until everything that the server has counted until now has come.
 func (s *stage) caughtUp(what string) stats {
 	s.t.Helper()
-	want := s.stats().Most + 2
+	var want int64
+	if err := get(s.ctl, "/count", &want); err != nil {
+		s.t.Fatal(err)
+	}
 	var now stats
 	realparts.Eventually(s.t, 90*time.Second, what+": all tags count", func() error {
 		now = s.stats()
 		if now.Tags < items || now.Least < want {
-			return fmt.Errorf("%d tags, the last of them at %d, want %d; %s", now.Tags, now.Least, want, now.State)
+			return fmt.Errorf("%d tags, the slowest at %d, want %d; %s", now.Tags, now.Least, want, now.State)
 		}
 		return nil
 	})
@@ -196,8 +199,8 @@ func (s *stage) steady(d time.Duration) {
 	before, cpu, began := s.stats(), processorTime(pid), time.Now()
 	s.lasting(d)
 	now, used, took := s.stats(), processorTime(pid)-cpu, time.Since(began)
-	s.t.Logf("steady for %s: %.0f values/s, %.3f core, %.1f MB resident, cursor of %d bytes in each of %.1f transactions/s", took.Round(time.Second),
-		float64(now.Values-before.Values)/took.Seconds(), used.Seconds()/took.Seconds(), residentMB(pid), now.CursorBytes,
+	s.t.Logf("steady for %s: %.0f values/s, %.3f core, %.1f MB resident (%.1f of it the pages of the buffer's file), cursor of %d bytes in each of %.1f transactions/s", took.Round(time.Second),
+		float64(now.Values-before.Values)/took.Seconds(), used.Seconds()/took.Seconds(), residentMB(pid, "VmRSS:"), residentMB(pid, "RssFile:"), now.CursorBytes,
 		float64(now.Batches-before.Batches)/took.Seconds())
 	s.nothingLost("steady", began)
 }
@@ -264,10 +267,10 @@ func processorTime(pid int) time.Duration {
 	return time.Duration(u+k) * (time.Second / 100) // the kernel counts in hundredths
 }
 
-func residentMB(pid int) float64 {
+func residentMB(pid int, field string) float64 {
 	raw, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	for line := range strings.Lines(string(raw)) {
-		if f := strings.Fields(line); len(f) >= 2 && f[0] == "VmRSS:" {
+		if f := strings.Fields(line); len(f) >= 2 && f[0] == field {
 			kb, _ := strconv.ParseFloat(f[1], 64)
 			return kb / 1024
 		}

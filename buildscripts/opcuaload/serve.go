@@ -36,6 +36,7 @@ func serve(ctx context.Context, o options) error {
 		stopping.Store(true)
 		fmt.Fprintln(w, <-stopped)
 	})
+	http.HandleFunc("GET /count", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, o.due(0, time.Now())) })
 	http.HandleFunc("GET /ready", func(http.ResponseWriter, *http.Request) {})
 	go http.ListenAndServe(fmt.Sprintf("127.0.0.1:%d", o.control), nil)
 	tick := time.NewTicker(10 * time.Millisecond)

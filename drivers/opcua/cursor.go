@@ -65,6 +65,7 @@ const (
 type position struct {
 	next  uint32
 	fresh bool
+	// heard is up to when everything that the server had to say has come.
 	heard time.Time
 	// unfilled is since when values are missing that the server's history may have; zero when there is no such gap.
 	unfilled time.Time

@@ -168,6 +168,8 @@ type message struct {
 	broken error
 	// empty is true for a sign of life: it has the number of the message that comes next.
 	empty bool
+	// last is true when the server had nothing more to say when it sent the message.
+	last bool
 }
 
 type change struct {
@@ -190,8 +192,9 @@ func decodePublish(b []byte) (*publishAnswer, error) {
 	for range w.count(4) {
 		w.u32() // what else is available: a gap shows itself by the numbers
 	}
-	w.u8()
+	more := w.u8() != 0
 	a.message = w.message()
+	a.message.last = !more
 	if a.message.broken != nil {
 		return a, nil // the results, which nobody needs, stand behind
 	}

@@ -117,7 +117,7 @@ func (f *filler) run(ctx context.Context) error {
 		now = time.Now()
 	}
 	// The gap by the server's clock: values carry that one.
-	start := f.sub.unfilled.Add(now.Sub(time.Now()) - historyMargin)
+	start := f.sub.unfilled.Add(f.skew - historyMargin)
 	end := now.Add(time.Hour)
 	for len(f.tracks) > 0 {
 		cut, err := f.fetch(ctx, start, end)

@@ -143,3 +143,29 @@ func TestValuesOfOneMessageComeInTheOrderOfTime(t *testing.T) {
 		t.Errorf("values came as %v, want %v", got, want)
 	}
 }
+
+// A server that has fallen behind sends old values for a while; what it has not sent is lost with it, and the gap begins there.
+func TestAGapBeginsWhereTheServerHadFallenBehind(t *testing.T) {
+	start := time.Unix(1_000_000, 0)
+	now := start.Add(30 * time.Second)
+	for _, tt := range []struct {
+		name string
+		at   time.Duration // of the newest value, by the server's clock
+		skew time.Duration
+		last bool
+		want time.Duration
+	}{
+		{"behind", 5 * time.Second, 0, false, 5 * time.Second},
+		{"behind, with a clock that is ahead", time.Hour + 5*time.Second, time.Hour, false, 5 * time.Second},
+		{"nothing more to say", 5 * time.Second, 0, true, 30 * time.Second},
+		{"a time in the future", time.Hour, 0, false, 0},
+		{"a time long ago", -time.Hour, 0, false, 0},
+	} {
+		l := &loop{reader: &reader{sub: newSubscription("", table{}), skew: tt.skew}}
+		l.sub.heard = start
+		m := &message{last: tt.last, changes: []change{{value: dataValue{server: start.Add(tt.at - time.Second)}}, {value: dataValue{source: start.Add(tt.at)}}}}
+		if got := l.heardUpTo(m, now).Sub(start); got != tt.want {
+			t.Errorf("%s: everything is heard up to %s, want %s", tt.name, got, tt.want)
+		}
+	}
+}

@@ -127,6 +127,9 @@ func (l *loop) handle(ctx context.Context, res result) error {
 		return l.accept(ctx, m, now)
 	}
 	l.sub.order.expect(res.response.message.seq, now) // a sign of life tells the number that comes next
+	if o := l.sub.order; o.next == res.response.message.seq && !l.sub.draining {
+		l.sub.heard = now // and that nothing waits
+	}
 	return nil
 }
 
@@ -252,7 +255,7 @@ func (l *loop) handOn(ctx context.Context, ready []*message, now time.Time) erro
 	for _, m := range ready {
 		signals := l.signals(m, now)
 		before := l.sub.heard
-		l.sub.heard = now
+		l.sub.heard = l.heardUpTo(m, now)
 		l.hand(&delivery{sub: l.sub, seq: m.seq, at: now, batch: signal.Batch{Source: l.env.Source, Signals: signals,
 			Cursor: l.sub.cursor(after(m.seq))}})
 		if m.broken != nil {
@@ -266,6 +269,25 @@ func (l *loop) handOn(ctx context.Context, ready []*message, now time.Time) erro
 	}
 	l.showOverflows(now)
 	return nil
+}
+
+// heardUpTo is up to when everything has come once a message is taken. While the server has more to say it is the time of the
+// newest value, by the server's clock; a time that cannot be right changes nothing.
+func (l *loop) heardUpTo(m *message, now time.Time) time.Time {
+	if m.last {
+		return now
+	}
+	up := l.sub.heard
+	for i := range m.changes {
+		t := m.changes[i].value.server
+		if t.IsZero() {
+			t = m.changes[i].value.source
+		}
+		if t = t.Add(-l.skew); t.After(up) && t.Before(now) {
+			up = t
+		}
+	}
+	return up
 }
 
 // hand gives a delivery to the emitter, which always has room for what the window allows.

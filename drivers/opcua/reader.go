@@ -112,6 +112,8 @@ type reader struct {
 	nextLook time.Time
 	// itemsAtOnce bounds a request for items after the server hung up on a larger one; 0 is no bound.
 	itemsAtOnce int
+	// skew is how far the server's clock is ahead of ours.
+	skew time.Duration
 	// types are the structures of the present session's server.
 	types *types
 
@@ -202,6 +204,9 @@ func (r *reader) deliver(ctx context.Context, l *link) error {
 	facts, err := l.facts(ctx)
 	if err != nil {
 		return err
+	}
+	if r.skew = 0; !facts.now.IsZero() {
+		r.skew = time.Until(facts.now)
 	}
 	if r.types == nil || !l.resumed {
 		r.types = newTypes(facts.namespaces)

@@ -41,7 +41,8 @@ type subscription struct {
 	acks []uint32
 	// draining is true while messages from before this connection are fetched.
 	draining bool
-	// heard is when the last message came.
+	// heard is up to when everything that the server had to say has come: a server that has fallen behind sends old values for a
+	// while, and what it has not sent is lost with it.
 	heard time.Time
 	// transferred is true when the server said that another session has the subscription.
 	transferred bool
