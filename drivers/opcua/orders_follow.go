@@ -29,6 +29,7 @@ func (m *jobMachine) follow(ctx context.Context, emit signal.Emit) {
 	f := &follower{jobMachine: m, emit: emit, gone: map[string]time.Time{}}
 	tick := time.NewTicker(m.config.JobControl.Poll)
 	defer tick.Stop()
+	failures := 0
 	for {
 		select {
 		case <-ctx.Done():
@@ -44,9 +45,18 @@ func (m *jobMachine) follow(ctx context.Context, emit signal.Emit) {
 		if ctx.Err() != nil {
 			return
 		}
+		if failures++; err == nil {
+			failures = 0
+		}
+		if failures <= fewFailures && isNetwork(err) {
+			continue // a connection that breaks is told by the source's state
+		}
 		m.show(err)
 	}
 }
+
+// fewFailures in a row are not worth a line on the page.
+const fewFailures = 3
 
 // show tells on the page why jobs are not followed.
 func (m *jobMachine) show(err error) {
@@ -70,7 +80,7 @@ func (f *follower) round(ctx context.Context) error {
 		return err
 	}
 	defer release()
-	entries := f.journal.of(f.name())
+	entries := f.journal.of(f.name(), func(e *entry) bool { return len(e.Telling) > 0 || !e.Phase.Over() || f.config.JobControl.Clear })
 	list, err := f.timedList(ctx)
 	if err != nil {
 		return err

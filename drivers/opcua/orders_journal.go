@@ -142,12 +142,12 @@ func (e *entry) clone() entry {
 	return c
 }
 
-// of returns copies of a machine's entries.
-func (j *journal) of(machine string) (list []entry) {
+// of returns copies of those entries of a machine that a caller wants.
+func (j *journal) of(machine string, want func(*entry) bool) (list []entry) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	for _, e := range j.entries {
-		if e.Machine == machine {
+		if e.Machine == machine && want(e) {
 			list = append(list, e.clone())
 		}
 	}

@@ -74,10 +74,7 @@ func (m *blockMachine) deliver(ctx context.Context, o signal.WorkOrder) error {
 
 // others looks after an order whose echo has not come: the block belongs to it until then, or to its own next revision.
 func (m *blockMachine) others(b *blockState, o signal.WorkOrder) error {
-	for _, e := range m.journal.of(m.name()) {
-		if e.Order == o.OrderNo || e.Open.IsZero() {
-			continue
-		}
+	for _, e := range m.journal.of(m.name(), func(e *entry) bool { return e.Order != o.OrderNo && !e.Open.IsZero() }) {
 		taken := m.block.Echo == "" || b.strobe() == e.Strobe && b.echo() == e.Strobe
 		if m.block.Strobe != "" && b.strobe() != e.Strobe {
 			continue // it was never offered, and will be offered anew
