@@ -96,6 +96,9 @@ func TestFactIsFoundByEitherFormOfItsKeyInAnyCase(t *testing.T) {
 		if f.Key != k.String() || f.UUID != k.UUID() || f.Content["yield"] != "10.5" {
 			t.Errorf("fact %+v", f)
 		}
+		if f.Shift != "night" || f.ShiftDate != "2026-03-01" || f.Content["scrap_reason_text"] != "burr" || f.Content["serial"] != "0042" {
+			t.Errorf("fact without its shift, reason or serial: %+v", f)
+		}
 		for i, s := range f.Life {
 			if s.At.IsZero() {
 				t.Errorf("step %d %q has no time", i, s.Step)

@@ -184,6 +184,8 @@ func (w *world) fill() {
 		OrderNo: "100", Operation: "0010", Item: "P", Unit: "C62", Yield: d("10.5"), Scrap: d("0.25"),
 		CounterRange: &object.CounterRange{Tag: "good", Epoch: "e1", From: d("0"), To: d("10.75")},
 	}
+	w.good.Shift, w.good.ShiftDate, w.good.PostingDate = "night", "2026-03-01", "2026-03-01"
+	w.good.Confirmation.ScrapReason, w.good.Confirmation.ScrapReasonText, w.good.Confirmation.Serial = "S17", "burr", "0042"
 	w.gone = fact(object.KindConsumption, "gone")
 	w.gone.Consumption = &object.Consumption{OrderNo: "100", Item: "GONE", Quantity: object.Quantity{Value: d("1.125"), Unit: "KGM"}, Movement: object.Issue}
 	w.unknown = fact(object.KindConfirmation, "unknown")
