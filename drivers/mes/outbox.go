@@ -102,8 +102,6 @@ func (f *byOutbox) read(ctx context.Context, p *poller, s *statement) ([]image, 
 
 // takeAway deletes or marks the rows whose contents are durable. A repetition changes nothing.
 func (f *byOutbox) takeAway(ctx context.Context, p *poller) error {
-	ctx, cancel := context.WithTimeout(ctx, statementPatience)
-	defer cancel()
 	o, at := p.query.Outbox, fmt.Sprintf(p.dialect.text, "changed_at")
 	for part := range slices.Chunk(f.Taken, outboxAtATime) {
 		s := &statement{d: p.dialect}
@@ -118,7 +116,7 @@ func (f *byOutbox) takeAway(ctx context.Context, p *poller) error {
 			}
 			s.add("id = %s AND %s = %s", s.arg(x.ID), at, s.arg(x.At))
 		}
-		if _, err := p.db().ExecContext(ctx, s.text.String(), s.args...); err != nil {
+		if err := p.exec(ctx, s); err != nil {
 			return fmt.Errorf("take rows out of %q: %w", o.Table, err)
 		}
 	}

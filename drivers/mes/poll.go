@@ -398,29 +398,40 @@ func (p *poller) writeMarks(ctx context.Context) error {
 		p.state.Unmarked = nil
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, statementPatience)
-	defer cancel()
-	tx, err := p.db().BeginTx(ctx, nil)
-	if err != nil {
-		return err
-	}
-	defer tx.Rollback()
-	for _, key := range p.state.Unmarked {
-		s := &statement{d: p.dialect}
-		s.add("UPDATE %s SET %s = %s WHERE ", p.dialect.quote(p.query.Table), p.dialect.quoteOne(m.Column), s.arg(m.Value))
-		s.add("%s", p.sameKey(s, key))
-		if m.Pending != "" {
-			s.add(" AND %s = %s", p.dialect.quoteOne(m.Column), s.arg(m.Pending))
+	for part := range slices.Chunk(p.state.Unmarked, marksAtATime) {
+		if err := p.writeSome(ctx, part); err != nil {
+			return fmt.Errorf("write marks: %w", err)
 		}
-		if _, err := tx.ExecContext(ctx, s.text.String(), s.args...); err != nil {
-			return fmt.Errorf("write mark: %w", err)
-		}
-	}
-	if err := tx.Commit(); err != nil {
-		return fmt.Errorf("write marks: %w", err)
 	}
 	p.state.Unmarked = nil
 	return nil
+}
+
+const marksAtATime = 100 // rows that one statement marks
+
+// writeSome marks rows in one statement. It may be repeated: a row that is marked is not pending any more.
+func (p *poller) writeSome(ctx context.Context, keys [][]any) error {
+	m, s := p.query.Mark, &statement{d: p.dialect}
+	s.add("UPDATE %s SET %s = %s WHERE (", p.dialect.quote(p.query.Table), p.dialect.quoteOne(m.Column), s.arg(m.Value))
+	for i, key := range keys {
+		if i > 0 {
+			s.add(" OR ")
+		}
+		s.add("%s", p.sameKey(s, key))
+	}
+	s.add(")")
+	if m.Pending != "" {
+		s.add(" AND %s = %s", p.dialect.quoteOne(m.Column), s.arg(m.Pending))
+	}
+	return p.exec(ctx, s)
+}
+
+// exec runs one statement; on a slow line each has its own time.
+func (p *poller) exec(ctx context.Context, s *statement) error {
+	ctx, cancel := context.WithTimeout(ctx, statementPatience)
+	defer cancel()
+	_, err := p.db().ExecContext(ctx, s.text.String(), s.args...)
+	return err
 }
 
 func (p *poller) sameKey(s *statement, key []any) string {
