@@ -38,7 +38,7 @@ func TestTheSampleIsAWorkingConfiguration(t *testing.T) {
 	for _, line := range strings.Split(Kind.Sample, "\n") {
 		text := strings.TrimLeft(line, " ")
 		key, _, found := strings.Cut(strings.TrimPrefix(text, "# "), ":")
-		if strings.HasPrefix(text, "# ") && found && !strings.Contains(key, " ") && key != "anonymous" && key != "certificate" && key != "key" {
+		if strings.HasPrefix(text, "# ") && found && !strings.Contains(key, " ") && key != "anonymous" && key != "certificate" && key != "key" && key != "deadband_percent" {
 			line = strings.Replace(line, "# ", "", 1)
 		}
 		all = append(all, line)
