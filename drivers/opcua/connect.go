@@ -119,34 +119,30 @@ func (r *reader) discover(ctx context.Context) ([]*ua.EndpointDescription, error
 
 // askEndpoints asks the server at an address what it offers. Nothing that it says is trusted yet.
 func askEndpoints(ctx context.Context, address string) ([]*ua.EndpointDescription, error) {
-	var all []*ua.EndpointDescription
-	err := stranger(ctx, address, func(ctx context.Context, c *gopcua.Client) error {
-		res, err := c.GetEndpoints(ctx)
-		if err == nil {
-			all = res.Endpoints
-		}
-		return err
-	})
-	return all, err
+	res, err := asStranger[*ua.GetEndpointsResponse](ctx, address, &ua.GetEndpointsRequest{EndpointURL: address})
+	if err != nil {
+		return nil, err
+	}
+	return res.Endpoints, nil
 }
 
-// stranger talks to a server without security and without a session, for what it tells everybody.
-func stranger(ctx context.Context, address string, talk func(context.Context, *gopcua.Client) error) error {
+// asStranger asks a server without security and without a session, for what it tells everybody.
+func asStranger[T ua.Response](ctx context.Context, address string, req ua.Request) (answer T, err error) {
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
 	c, err := gopcua.NewClient(address, gopcua.AutoReconnect(false), gopcua.DialTimeout(dialTimeout),
 		gopcua.RequestTimeout(dialTimeout))
 	if err != nil {
-		return fmt.Errorf("ask %q for its endpoints: %w", address, err)
+		return answer, fmt.Errorf("ask %q for its endpoints: %w", address, err)
 	}
 	if err := c.Dial(ctx); err != nil {
-		return unreachable(address, err)
+		return answer, unreachable(address, err)
 	}
 	defer c.Close(ctx)
-	if err := talk(ctx, c); err != nil {
-		return unreachable(address, err)
+	if answer, err = call[T](ctx, &client{Client: c}, 0, req); err != nil {
+		return answer, unreachable(address, err)
 	}
-	return nil
+	return answer, nil
 }
 
 // unreachable puts into words why no conversation came about.

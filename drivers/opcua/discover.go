@@ -12,7 +12,6 @@ import (
 	"strings"
 	"time"
 
-	gopcua "github.com/gopcua/opcua"
 	"github.com/gopcua/opcua/ua"
 	"go.yaml.in/yaml/v4"
 
@@ -92,18 +91,11 @@ func discover(ctx context.Context, env signal.Env, typed string) ([]signal.Offer
 
 // neighbours are the addresses of the servers that the one at an address knows of, at the host that the person typed.
 func neighbours(ctx context.Context, address *url.URL) (list []*url.URL) {
-	var servers []*ua.ApplicationDescription
-	err := stranger(ctx, address.String(), func(ctx context.Context, c *gopcua.Client) error {
-		res, err := c.FindServers(ctx)
-		if err == nil {
-			servers = res.Servers
-		}
-		return err
-	})
+	res, err := asStranger[*ua.FindServersResponse](ctx, address.String(), &ua.FindServersRequest{EndpointURL: address.String()})
 	if err != nil {
 		return nil // many servers know of nobody and say so in this way
 	}
-	for _, s := range servers {
+	for _, s := range res.Servers {
 		if s.ApplicationType == ua.ApplicationTypeDiscoveryServer || s.ApplicationType == ua.ApplicationTypeClient {
 			continue
 		}

@@ -35,20 +35,23 @@ func call[T ua.Response](ctx context.Context, c *client, d time.Duration, req ua
 		defer cancel()
 	}
 	var answer T
-	err := c.Send(ctx, req, func(v ua.Response) error {
-		if a, ok := v.(T); ok {
-			answer = a
-			return nil
-		}
-		a, ok := v.(*late)
-		if !ok {
-			return fmt.Errorf("decode the answer to %T: it is a %T", req, v)
-		}
-		var err error
-		answer, err = typed[T](a)
+	err := c.Send(ctx, req, func(v ua.Response) (err error) {
+		answer, err = asAnswer[T](req, v)
 		return err
 	})
 	return answer, err
+}
+
+// asAnswer is an answer as the type that belongs to its request.
+func asAnswer[T ua.Response](req ua.Request, v ua.Response) (answer T, err error) {
+	if a, ok := v.(T); ok {
+		return a, nil
+	}
+	a, ok := v.(*late)
+	if !ok {
+		return answer, fmt.Errorf("decode the answer to %T: it is a %T", req, v)
+	}
+	return typed[T](a)
 }
 
 func (l *link) publish(ctx context.Context, acks []*ua.SubscriptionAcknowledgement) (*publishAnswer, error) {

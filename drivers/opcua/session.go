@@ -69,9 +69,9 @@ func (r *reader) createSession(ctx context.Context, c *client, in *login) (*user
 	}
 	var s *userSession
 	err := c.sendAs(ctx, nil, req, func(v ua.Response) error {
-		res, ok := v.(*ua.CreateSessionResponse)
-		if !ok {
-			return fmt.Errorf("decode the answer to %T: it is a %T", req, v)
+		res, err := asAnswer[*ua.CreateSessionResponse](req, v)
+		if err != nil {
+			return err
 		}
 		server := firstOf(res.ServerCertificate)
 		if secured {
@@ -130,9 +130,9 @@ func (r *reader) activate(ctx context.Context, c *client, s *userSession, in *lo
 		req.UserIdentityToken = ua.NewExtensionObject(&ua.AnonymousIdentityToken{PolicyID: in.token.PolicyID})
 	}
 	return c.sendAs(ctx, s.token, req, func(v ua.Response) error {
-		res, ok := v.(*ua.ActivateSessionResponse)
-		if !ok {
-			return fmt.Errorf("decode the answer to %T: it is a %T", req, v)
+		res, err := asAnswer[*ua.ActivateSessionResponse](req, v)
+		if err != nil {
+			return err
 		}
 		s.nonce = res.ServerNonce
 		c.token.Store(s.token)
