@@ -118,6 +118,23 @@ func TestReturnStatusIsAMapOfBitsAndZeroIsNoSuccess(t *testing.T) {
 	}
 }
 
+func TestEventsAreReadFieldByField(t *testing.T) {
+	// Two events; the first has a time and a text, the second nothing.
+	b := []byte("\x02\x00\x00\x00" + "\x01\x00\x00\x00\x02\x00\x00\x00" + "\x0d\x00\x80\x3e\xd5\xde\xb1\x9d\x01" + "\x0c\x01\x00\x00\x00x" + "\x01\x00\x00\x00\x00\x00\x00\x00")
+	events, err := DecodeEvents(b)
+	if err != nil || len(events) != 2 || len(events[0]) != 2 || len(events[1]) != 0 {
+		t.Fatalf("%v, %v", events, err)
+	}
+	if at, _ := events[0][0].Value().(time.Time); at.Unix() != 0 || events[0][1].Value() != "x" {
+		t.Errorf("fields are %v and %v", events[0][0].Value(), events[0][1].Value())
+	}
+	for cut := range b {
+		if _, err := DecodeEvents(b[:cut]); err == nil {
+			t.Errorf("cut at %d it reads without an error", cut)
+		}
+	}
+}
+
 func FuzzDecode(f *testing.F) {
 	o := full()
 	b, err := (&Job{Order: o, States: []State{{Path: []string{"a"}, Number: 3}}}).Encode()
@@ -139,5 +156,7 @@ func FuzzDecode(f *testing.F) {
 			}
 		}
 		(&Response{}).Decode(b)
+		DecodeEvents(b)
+		DecodeState(b)
 	})
 }
