@@ -295,18 +295,24 @@ func TestPendingValuesAreReadAsTheyWereWritten(t *testing.T) {
 }
 
 // A broker that lets the agent read and not say that it is online: nodes are read all the same, and the page says what is lost.
+// This broker even ends the connection for the attempt, and in 3.1.1 it does not say why.
 func TestHostThatMayNotSpeakStillReads(t *testing.T) {
 	t.Parallel()
-	acl := realparts.WriteFile(t, t.TempDir()+"/acl", "topic readwrite spBv1.0/plant/#\ntopic read spBv1.0/#\n")
-	b := realparts.Mosquitto(t, realparts.MosquittoOptions{Extra: "acl_file " + acl})
-	edge := realparts.SparkplugEdge(t, realparts.EdgeOptions{Broker: clients(b)})
-	awaitEdge(t, edge, "the node's birth", func(s realparts.EdgeState) bool { return s.Born })
-	p := newPlant(t)
-	p.start(section(b))
-	p.awaitOK()
-	produce(t, edge, 5)
-	p.awaitParts(5)
-	p.await("the problem", func() bool { return p.problems["state"] != nil && p.problems["state"].Code == "state_refused" })
+	for version, code := range map[string]string{"5": "state_refused", "3.1.1": "state_suspect"} {
+		t.Run(version, func(t *testing.T) {
+			t.Parallel()
+			acl := realparts.WriteFile(t, t.TempDir()+"/acl", "topic readwrite spBv1.0/plant/#\ntopic read spBv1.0/#\n")
+			b := realparts.Mosquitto(t, realparts.MosquittoOptions{Extra: "acl_file " + acl})
+			edge := realparts.SparkplugEdge(t, realparts.EdgeOptions{Broker: clients(b)})
+			awaitEdge(t, edge, "the node's birth", func(s realparts.EdgeState) bool { return s.Born })
+			p := newPlant(t)
+			p.start("version: '" + version + "'" + section(b))
+			p.await("the problem", func() bool { return p.problems["state"] != nil && p.problems["state"].Code == code })
+			p.await("a connection that lasts", func() bool { return p.state == signal.StateOK && p.problems["connect:host"] == nil })
+			produce(t, edge, 5)
+			p.awaitParts(5)
+		})
+	}
 }
 
 // Somebody says that the host is offline, and then that it was so at a later time than the host's own clock shows.

@@ -24,10 +24,15 @@ const (
 	sayAgain      = 5 * time.Second // between two answers to somebody who says that this host is offline
 	sayConflict   = 3               // such answers within sayConflictIn mean two hosts of one name
 	sayConflictIn = time.Minute
+	cutSoon       = 2 * time.Second
+	cutOften      = 4
+	suspicion     = 5 * time.Minute
 	silence       = time.Hour // before a broker that refused to let this host say that it is online is tried again
 )
 
 var errOutdated = errors.New("somebody said of this host, under its own id, when it is online, with a later time than the agent's clock shows")
+
+var errSpeakAgain = errors.New("the connection is made anew to say again that the host is online")
 
 // hostRun is the host at work; one goroutine owns it.
 type hostRun struct {
@@ -42,6 +47,7 @@ type hostRun struct {
 	unacked     []mqttlink.Message
 	denied      []time.Time // when somebody else spoke for this host
 	conflict    bool        // that is shown
+	cuts        int         // connections that ended right after the host said that it is online, one after the other
 	silentUntil time.Time   // the broker does not let this host say how it is
 	since       int64       // the time of what was last said of this host, in milliseconds
 	outdated    bool        // somebody said something later than this connection can
@@ -141,6 +147,9 @@ func (r *hostRun) once(ctx context.Context) (*mqttlink.Options, error) {
 	} else {
 		s.Close()
 	}
+	if ctx.Err() == nil {
+		r.suspect(state)
+	}
 	for r.take(s, state) {
 	}
 	r.host.disconnected(time.Now())
@@ -179,6 +188,9 @@ func (r *hostRun) serve(ctx context.Context, s *mqttlink.Session, state *stateTo
 		case <-timer.C:
 			r.host.tick(time.Now())
 			r.endConflict()
+			if state.silent && !r.config.Host.ListenOnly && time.Now().After(r.silentUntil) {
+				return errSpeakAgain
+			}
 		}
 		if r.outdated {
 			return errOutdated // the next connection is later
@@ -205,7 +217,7 @@ func (r *hostRun) sayOnline(ctx context.Context, state *stateTopic) error {
 	var refused *mqttlink.Refused
 	switch {
 	case err == nil:
-		if !state.silent {
+		if said := state.saidOnline(); !said.IsZero() && time.Since(said) > cutSoon {
 			r.env.Reporter.Problem("state", nil)
 		}
 		return nil
@@ -217,6 +229,22 @@ func (r *hostRun) sayOnline(ctx context.Context, state *stateTopic) error {
 		return nil
 	}
 	return fmt.Errorf("say that this host is online: %w", err)
+}
+
+// suspect notices a broker that ends the connection whenever this host says that it is online: in MQTT 3.1.1 a refusal has no
+// other sign.
+func (r *hostRun) suspect(state *stateTopic) {
+	if said := state.saidOnline(); said.IsZero() || time.Since(said) > cutSoon || r.outdated {
+		r.cuts = 0
+		return
+	}
+	if r.cuts++; r.cuts < cutOften {
+		return
+	}
+	r.cuts, r.silentUntil = 0, time.Now().Add(suspicion)
+	r.env.Reporter.Problem("state", &signal.Problem{Code: "state_suspect", Item: r.config.Host.stateTopic(),
+		Reason:   "the broker ends the connection whenever this host says that it is online; for some minutes it says nothing and only reads",
+		NextStep: "allow the agent's user to publish this topic at the broker (access list), or set host.listen_only: true"})
 }
 
 func (r *hostRun) untilNext() time.Duration {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	"github.com/linekeeper/linekeeper/drivers/mqttlink"
 )
@@ -21,6 +22,7 @@ type stateTopic struct {
 	mu     sync.Mutex
 	known  bool
 	online bool
+	said   time.Time // when it was last said that the host is online
 }
 
 func (h *Host) stateTopic() string { return stateTopicOf(h.StateFormat, h.ID) }
@@ -68,9 +70,22 @@ func (t *stateTopic) say(ctx context.Context, online bool) error {
 		t.known, t.online = true, online // to say it again would help nobody
 		return err
 	}
+	if online && err == nil {
+		t.said = time.Now()
+	}
 	// An OFFLINE without an answer was most likely heard: while the window is full answers are not read.
 	t.known, t.online = err == nil || !online, online
 	return err
+}
+
+// saidOnline is when nodes were last told that the host is online; zero when they were not, or were told otherwise since.
+func (t *stateTopic) saidOnline() time.Time {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if !t.online {
+		return time.Time{}
+	}
+	return t.said
 }
 
 // saidOffline reports whether nodes were told that the host is offline.
