@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -127,4 +128,31 @@ func testDeadband(t *testing.T, plant *realparts.Plant) {
 	b.start(b.driver(config, nil))
 	b.awaitProblem("deadband:c0", "deadband")
 	b.catchUp(plant, tags)
+}
+
+// A server that was restarted gives the new subscription the number of the old one, which must not be swept away as abandoned.
+func TestTheNewSubscriptionOfTheOldNumberIsKept(t *testing.T) {
+	t.Parallel()
+	w := newWrongServer(t, 1)
+	var gone atomic.Bool
+	w.handle(id.PublishRequest_Encoding_DefaultBinary, func(r ua.Request) (ua.Response, error) {
+		if !gone.Swap(true) {
+			return nil, ua.StatusBadNoSubscription
+		}
+		return w.publish(r)
+	})
+	w.handle(id.DeleteSubscriptionsRequest_Encoding_DefaultBinary, func(r ua.Request) (ua.Response, error) {
+		t.Errorf("subscriptions %v are deleted", r.(*ua.DeleteSubscriptionsRequest).SubscriptionIDs)
+		return nil, ua.StatusBadSubscriptionIDInvalid
+	})
+	b := newBench(t)
+	b.start(b.driver(fmt.Sprintf(wrongConfig, w.endpoint), nil))
+	b.awaitProblem("gap", "gap")
+	realparts.Eventually(t, 20*time.Second, "two subscriptions were made", func() error {
+		if n := w.called(new(ua.CreateSubscriptionRequest)); n < 2 {
+			return fmt.Errorf("%d", n)
+		}
+		return nil
+	})
+	b.awaitState(signal.StateOK)
 }

@@ -63,6 +63,7 @@ func newWrongServer(t *testing.T, nodes int) *wrongServer {
 	w.handle(id.CreateMonitoredItemsRequest_Encoding_DefaultBinary, w.createItems)
 	w.handle(id.PublishRequest_Encoding_DefaultBinary, w.publish)
 	w.handle(id.RepublishRequest_Encoding_DefaultBinary, func(ua.Request) (ua.Response, error) { return nil, ua.StatusBadMessageNotAvailable })
+	w.handle(id.DeleteSubscriptionsRequest_Encoding_DefaultBinary, func(ua.Request) (ua.Response, error) { return nil, ua.StatusBadSubscriptionIDInvalid })
 	if err := w.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -220,6 +221,33 @@ func TestBytesThatMakeNoSenseEndNothing(t *testing.T) {
 				t.Errorf("values are %s, want %s", have, want)
 			}
 		})
+	}
+}
+
+// A server's limit on what it takes is none on what it says. Refused for its size, the values of an outage would be lost.
+func TestAMessageOfManyMegabytesIsTaken(t *testing.T) {
+	t.Parallel()
+	const long = 5 << 20
+	w := newWrongServer(t, 1)
+	b := newBench(t)
+	text := binary.LittleEndian.AppendUint32([]byte{ua.DataValueValue, byte(ua.TypeIDString)}, long)
+	w.notes = [][]byte{changeOf(counted(1), append(text, bytes.Repeat([]byte("x"), long)...), counted(2)), changeOf(counted(3))}
+	b.start(b.driver(fmt.Sprintf(wrongConfig, w.endpoint), nil))
+	b.awaitCount("c0", 3)
+	list := b.values("c0")
+	if len(list) != 4 {
+		t.Fatalf("%d values, want 4", len(list))
+	}
+	found := false
+	for _, s := range list {
+		v, ok := s.Value.(string)
+		found = found || ok && len(v) == long
+	}
+	if !found {
+		t.Error("the long text has not come")
+	}
+	if p := b.problem("gap"); p != nil {
+		t.Errorf("a gap was reported: %s", p.Reason)
 	}
 }
 
