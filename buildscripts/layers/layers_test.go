@@ -70,6 +70,7 @@ var table = []place{
 	{"hub/store/faultvfs", hubs, 1, "a disk for tests knows nobody"},
 	{"hub/connector/connectortest", hubs, 3, "the suite every connector passes"},
 	{"hub/connector/sandbox/erp", hubs, 3, "an ERP, not a part of the hub"},
+	{"hub/connector/*/*double", hubs, 3, "a stand-in for an ERP, not a part of the hub"},
 	{"hub/connector/*", hubs, 3, "a connector knows hub/connector and hub/object only"},
 	{"hub/ingest", hubs, 4, ""},
 	{"hub/ingest/ingestbench", hubs, 5, "measures the ingest"},
