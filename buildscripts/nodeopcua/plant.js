@@ -40,7 +40,9 @@ const server = new OPCUAServer({
     port: options.port,
     hostname: "127.0.0.1",
     resourcePath: "/plant",
-    nodesets: [nodesets.standard, path.join(import.meta.dirname, "plant.nodeset.xml")],
+    // With a file "updated" in the folder it is a firmware of a later day: one more namespace stands before the machines'.
+    nodesets: [nodesets.standard, ...(fs.existsSync(path.join(options.dir, "updated")) ? [nodesets.di] : []),
+        path.join(import.meta.dirname, "plant.nodeset.xml")],
     serverInfo: { applicationUri: options.applicationUri, productUri: "urn:plant", applicationName: { text: "plant" } },
     buildInfo: { productName: "plant", softwareVersion: "1" },
     certificateFile: options.certificateFile,
