@@ -39,7 +39,13 @@ func (p *press) run(t *testing.T, b *realparts.Broker, stop *atomic.Bool) {
 		}
 		for !stop.Load() {
 			p.sent[n]++
-			if s.Publish(ctx, mqttlink.Publication{Topic: p.topic, Payload: fmt.Appendf(nil, `{"n":%d}`, n), QoS: 1}) != nil {
+			one, enough := context.WithTimeout(ctx, patience)
+			err := s.Publish(one, mqttlink.Publication{Topic: p.topic, Payload: fmt.Appendf(nil, `{"n":%d}`, n), QoS: 1})
+			if one.Err() != nil {
+				t.Errorf("publish %d on %s with MQTT %s: neither an answer nor the end of the connection within %s", n, p.topic, s.Version, patience)
+			}
+			enough()
+			if err != nil {
 				break
 			}
 			if p.published = n; p.sent[n] == 1 {

@@ -252,9 +252,8 @@ func (s *Session) keepAlive() {
 			s.link.Close()
 			return
 		}
-		if err := s.link.ping(); err != nil {
-			return // the reading side reports the end of the connection
-		}
+		// An error is reported by the reading side, after what had come before it; or it is silence.
+		_ = s.link.ping()
 	}
 }
 
