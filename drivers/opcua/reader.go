@@ -288,7 +288,7 @@ func (r *reader) rest(ctx context.Context, err error) {
 	switch {
 	case errors.As(err, &d):
 		r.endpoints = nil
-		r.await(ctx, r.pace.loginMax/3, r.store.trusted())
+		r.await(ctx, r.pace.loginMax/3, r.store.trusted(), r.store.issuers())
 	case errors.As(err, &t) && t.pause:
 		wait := min(r.pace.login<<min(r.refusals, 10), r.pace.loginMax)
 		r.refusals++
