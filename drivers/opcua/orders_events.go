@@ -20,6 +20,7 @@ import (
 
 // jobEvent is one change of a job's state, by the server's clock.
 type jobEvent struct {
+	source   string // the node that it is about
 	order    string
 	revision int64
 	phase    jobcontrol.Phase
@@ -131,17 +132,17 @@ func (o *orders) subscribe(ctx context.Context, l *live, c *Config) error {
 	for _, encoding := range []uint32{jobcontrol.OrderEncoding, jobcontrol.StateEncoding} {
 		keepBytesOf(ua.NewNumericNodeID(ns, encoding))
 	}
-	sub, err := l.createSubscription(ctx, &ua.CreateSubscriptionRequest{RequestedPublishingInterval: milliseconds(c.PublishingInterval),
-		RequestedMaxKeepAliveCount: max(1, uint32(c.KeepAlive/c.PublishingInterval)), RequestedLifetimeCount: 1000, PublishingEnabled: true})
+	sub, err := l.createSubscription(ctx, &ua.CreateSubscriptionRequest{RequestedPublishingInterval: milliseconds(eventDelay / 3),
+		RequestedMaxKeepAliveCount: max(1, uint32(3*c.KeepAlive/eventDelay)), RequestedLifetimeCount: 1000, PublishingEnabled: true})
 	if err != nil {
 		return fmt.Errorf("subscribe to events: %w", err)
 	}
 	field := func(t *ua.NodeID, ns uint16, name string) *ua.SimpleAttributeOperand {
 		return &ua.SimpleAttributeOperand{TypeDefinitionID: t, BrowsePath: []*ua.QualifiedName{{NamespaceIndex: ns, Name: name}}, AttributeID: ua.AttributeIDValue}
 	}
-	job := ua.NewNumericNodeID(ns, jobcontrol.StatusEventType)
+	base, job := ua.NewNumericNodeID(0, id.BaseEventType), ua.NewNumericNodeID(ns, jobcontrol.StatusEventType)
 	filter := &ua.EventFilter{
-		SelectClauses: []*ua.SimpleAttributeOperand{field(ua.NewNumericNodeID(0, id.BaseEventType), 0, "Time"), field(job, ns, "JobOrder"), field(job, ns, "JobState")},
+		SelectClauses: []*ua.SimpleAttributeOperand{field(base, 0, "Time"), field(job, ns, "JobOrder"), field(job, ns, "JobState"), field(base, 0, "SourceNode")},
 		WhereClause: &ua.ContentFilter{Elements: []*ua.ContentFilterElement{{FilterOperator: ua.FilterOperatorOfType,
 			FilterOperands: []*ua.ExtensionObject{ua.NewExtensionObject(&ua.LiteralOperand{Value: ua.MustVariant(job)})}}}},
 	}
@@ -197,7 +198,8 @@ func (o *orders) events(body []byte) ([]*ua.SubscriptionAcknowledgement, error) 
 	return []*ua.SubscriptionAcknowledgement{ack}, nil
 }
 
-// event tells the machines of one event. What it says is used when it can be read, and else the lists are looked at.
+// event tells the machines of one event. What it says is used by the machine that it comes from, where it can be read; all
+// others look at their lists.
 func (o *orders) event(fields []*ua.Variant) {
 	e, ok := readEvent(fields)
 	for _, m := range o.machines {
@@ -205,7 +207,7 @@ func (o *orders) event(fields []*ua.Variant) {
 		if !is {
 			continue
 		}
-		if ok {
+		if s := j.found.Load(); ok && s != nil && s.is(e.source) {
 			j.news.add(e)
 		}
 		j.look()
@@ -213,8 +215,11 @@ func (o *orders) event(fields []*ua.Variant) {
 }
 
 func readEvent(fields []*ua.Variant) (e jobEvent, ok bool) {
-	if len(fields) != 3 {
+	if len(fields) != 4 {
 		return e, false
+	}
+	if source, _ := fields[3].Value().(*ua.NodeID); source != nil {
+		e.source = source.String()
 	}
 	e.at, _ = fields[0].Value().(time.Time)
 	x, _ := fields[1].Value().(*ua.ExtensionObject)

@@ -28,6 +28,11 @@ type spot struct {
 	provider, response *ua.NodeID
 }
 
+// is reports whether a node is the receiver or its response provider: events come from either.
+func (s *spot) is(node string) bool {
+	return node == s.object.String() || s.provider != nil && node == s.provider.String()
+}
+
 // unusable is a receiver that is not as it should be; trying again soon does not help.
 type unusable struct{ reason, nextStep string }
 

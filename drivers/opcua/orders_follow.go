@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -85,6 +86,9 @@ func (f *follower) round(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if f.config.JobControl.Events && f.differs(entries, list.jobs) && !pause(ctx, eventDelay) {
+		return ctx.Err()
+	}
 	events := f.news.take(f.seen, list.at)
 	if f.seen.IsZero() {
 		events = nil // the first look tells all
@@ -100,6 +104,17 @@ func (f *follower) round(ctx context.Context) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// eventDelay is how long events may be on their way: those from before a look at the list must not come after it.
+const eventDelay = 300 * time.Millisecond
+
+// differs reports whether the list has something new.
+func (f *follower) differs(entries []entry, list jobs) bool {
+	return slices.ContainsFunc(entries, func(e entry) bool {
+		job := list[e.Order]
+		return job != nil && jobcontrol.PhaseOf(job.States) != e.Phase
+	})
 }
 
 func (f *follower) one(ctx context.Context, e *entry, job *jobcontrol.Job, events []jobEvent) error {

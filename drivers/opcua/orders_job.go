@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"github.com/gopcua/opcua/ua"
@@ -23,6 +24,8 @@ type jobMachine struct {
 	// session and spot are where the receiver was found; they belong to whoever has the turn.
 	session *live
 	spot    *spot
+	// found is spot for those who listen to events.
+	found atomic.Pointer[spot]
 }
 
 func (m *jobMachine) name() string   { return m.receiver.Node }
@@ -53,6 +56,9 @@ func (m *jobMachine) deliver(ctx context.Context, o signal.WorkOrder) error {
 	defer release()
 	defer m.look()
 	e := m.journal.get(m.name(), o.OrderNo)
+	if !o.Cancelled && !o.Held && e.Done >= o.Revision && e.Cancelling != o.Revision && e.Open.IsZero() {
+		return nil // the machine has had it, whatever became of it since
+	}
 	for range rounds {
 		list, err := m.list(ctx)
 		if err != nil {
@@ -100,6 +106,7 @@ func (m *jobMachine) here(ctx context.Context) error {
 		return err
 	}
 	m.session, m.spot = l, s
+	m.found.Store(s)
 	return nil
 }
 
