@@ -2,7 +2,6 @@ package opcua
 
 import (
 	"context"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"os"
@@ -15,16 +14,35 @@ import (
 	"github.com/linekeeper/linekeeper/buildscripts/realparts"
 )
 
+// trust makes the agent trust the plant, and gives it the user's password.
+func (b *bench) trust(plant *realparts.Plant) {
+	b.t.Helper()
+	der, err := readDER(filepath.Join(plant.Dir, "server.pem"))
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	if err := os.MkdirAll(filepath.Join(b.dir, "trusted"), 0o755); err != nil {
+		b.t.Fatal(err)
+	}
+	realparts.WriteFile(b.t, filepath.Join(b.dir, "trusted", "plant.der"), string(der))
+	b.password("secret")
+}
+
 // TestACertificateThatEndsIsFollowedByOneThatTheServerTrusts: while the server does not know the new one the old one stays,
 // and reading goes on in each step.
 func TestACertificateThatEndsIsFollowedByOneThatTheServerTrusts(t *testing.T) {
 	t.Parallel()
-	plant := realparts.NodeOPCUA(t, realparts.PlantOptions{Counters: 1, TrustList: true})
 	b := newBench(t)
-	b.prepare(plant)
 	certFile, keyFile := ownFiles(b.dir)
 	old := pair(t, certFile, keyFile, lineURI, time.Now().AddDate(0, 0, 60))
-	realparts.WriteFile(t, filepath.Join(plant.Dir, "pki", "trusted", "certs", "old.pem"), string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: old.der})))
+	dir := t.TempDir()
+	trusted := filepath.Join(dir, "pki", "trusted", "certs")
+	if err := os.MkdirAll(trusted, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	realparts.WriteFile(t, filepath.Join(trusted, "old.pem"), pemOf(old.cert))
+	plant := realparts.NodeOPCUA(t, realparts.PlantOptions{Dir: dir, Counters: 1, TrustList: true})
+	b.trust(plant)
 	config, tags := counterConfig(plant.Endpoint(), 1)
 	d := b.driver(config, nil)
 	b.start(d)
