@@ -76,8 +76,10 @@ type ledger struct {
 }
 
 const (
-	maxDeliveries = 65_535 // a broker has no more numbers, and can let so many wait in the network
-	maxDurable    = 500    // so many of the latest are in the cursor
+	// maxDeliveries is more than acknowledgements have room for in the network: mosquitto reads them more slowly than it sends
+	// messages, and then sends more than there are numbers.
+	maxDeliveries = 500_000
+	maxDurable    = 500 // so many of the latest are in the cursor
 )
 
 func newLedger(m memory) ledger {
