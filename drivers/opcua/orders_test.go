@@ -8,14 +8,12 @@ import (
 	"os"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/linekeeper/linekeeper/agent/signal"
 	"github.com/linekeeper/linekeeper/buildscripts/realparts"
-	"github.com/linekeeper/linekeeper/drivers/opcua/jobcontrol"
 )
 
 // seed is that of a random test; ORDER_SEED gives it back.
@@ -578,174 +576,5 @@ func testWhatTheMachineCannotTakeIsRefusedByName(t *testing.T, plant *realparts.
 	s.fault(map[string]any{"bad": "BadResourceUnavailable"})
 	if err := s.d.Deliver(t.Context(), testOrder("WO-2", 1)); err == nil || errors.As(err, &refused) || !strings.Contains(err.Error(), "BadResourceUnavailable") {
 		t.Errorf("a server that is busy gives %v", err)
-	}
-}
-
-const writeBlock = `{write: [{work_center: press1, within: 300ms, strobe: "ns=2;s=AT.Strobe", echo: "ns=2;s=AT.Echo", nodes: {
-  order_no: "ns=2;s=AT.Order", revision: "ns=2;s=AT.Revision", item: "ns=2;s=AT.Item", quantity: "ns=2;s=AT.Quantity",
-  planned_end: "ns=2;s=AT.Due", cancelled: "ns=2;s=AT.Cancelled"}}]}`
-
-func atPress1(o signal.WorkOrder) signal.WorkOrder {
-	o.WorkCenter = "press1"
-	return o
-}
-
-func testOrderIsWrittenIntoNodesOnceAndTakenBeforeTheNext(t *testing.T, plant *realparts.Plant) {
-	s := shopAt(t, plant, "Written", writeBlock)
-	if err := s.deliver(atPress1(testOrder("WO-1", 1))); err != nil {
-		t.Fatal(err)
-	}
-	if m := s.machine(); len(m.Setups) != 1 || m.Setups[0].Order != "WO-1" || m.Setups[0].Quantity != 10 || m.Setups[0].Strobe != 1 {
-		t.Fatalf("the machine took %+v", m.Setups)
-	}
-	// The machine takes it and its echo is lost: after a crash the order is not offered again, and the next one waits.
-	s.fault(map[string]any{"echoAfter": 2000})
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
-	defer cancel()
-	if err := s.d.Deliver(ctx, atPress1(testOrder("WO-2", 1))); err == nil || !strings.Contains(err.Error(), "has not echoed 2") {
-		t.Errorf("without an echo: %v", err)
-	}
-	s.stop()
-	s.open(writeBlock)
-	if err := s.d.Deliver(ctx, atPress1(testOrder("WO-3", 1))); err == nil || !strings.Contains(err.Error(), `"WO-2" yet`) {
-		t.Errorf("the next order while one is not taken: %v", err)
-	}
-	s.fault(map[string]any{})
-	if err := s.deliver(atPress1(testOrder("WO-3", 1))); err != nil {
-		t.Error(err)
-	}
-	if err := s.deliver(atPress1(testOrder("WO-2", 1))); err != nil {
-		t.Error(err)
-	}
-	if err := s.deliver(cancelled(atPress1(testOrder("WO-3", 2)))); err != nil {
-		t.Error(err)
-	}
-	var took []string
-	for _, x := range s.machine().Setups {
-		took = append(took, fmt.Sprintf("%s/%d/%v", x.Order, x.Revision, x.Cancelled))
-	}
-	if got, want := strings.Join(took, " "), "WO-1/1/false WO-2/1/false WO-3/1/false WO-3/2/true"; got != want {
-		t.Errorf("the machine took %s, want %s", got, want)
-	}
-	o := atPress1(testOrder("WO-4", 1))
-	o.Quantity = "1.00000000000000000001"
-	var refused *signal.Refused
-	if err := s.deliver(o); !errors.As(err, &refused) || !strings.Contains(refused.Reason, "quantity") {
-		t.Errorf("a quantity that does not fit gives %v", err)
-	}
-}
-
-func testMachinesOfOneServerDoNotWaitForEachOther(t *testing.T, plant *realparts.Plant) {
-	s := shopAt(t, plant, "Press3", `{write: [
-  {work_center: press1, within: 5s, strobe: "ns=2;s=AT.Strobe", echo: "ns=2;s=AT.Echo", nodes: {order_no: "ns=2;s=AT.Order", revision: "ns=2;s=AT.Revision"}},
-  {work_center: press2, nodes: {order_no: "ns=2;s=Press4.Order", revision: "ns=2;s=Press4.Revision"}}]}`)
-	s.fault(map[string]any{"deaf": true})
-	one, two := atPress1(testOrder("WO-1", 1)), testOrder("WO-2", 1)
-	two.WorkCenter = "press2"
-	if s.d.Lane(one) == s.d.Lane(two) {
-		t.Error("two machines share a lane")
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	var wg sync.WaitGroup
-	wg.Go(func() { s.d.Deliver(ctx, one) })
-	if err := s.deliver(two); err != nil {
-		t.Error(err)
-	}
-	cancel()
-	wg.Wait()
-}
-
-func TestWorkOrdersSectionSaysWhatIsWrong(t *testing.T) {
-	for text, want := range map[string]string{
-		"{}":                                                             "is empty",
-		"{job_control: {}, write: [{}]}":                                 "order_no",
-		"{job_control: {start: now}}":                                    "store_and_start",
-		"{job_control: {cancel_running: maybe}}":                         "abort",
-		"{job_control: {poll: 1h}}":                                      "100ms to 1m",
-		"{job_control: {receiver: press}}":                               "node id",
-		"{job_control: {receivers: [{node: x}]}}":                        "receivers 1",
-		"{job_control: {receiver: auto, receivers: [{node: i=1}]}}":      "exclude",
-		"{write: [{nodes: {order: i=1}}]}":                               "unknown",
-		"{write: [{nodes: {order_no: i=1}}]}":                            "no revision",
-		"{write: [{nodes: {order_no: i=1, revision: i=2}, echo: i=3}]}":  "strobe",
-		"{write: [{nodes: {order_no: i=1, revision: i=2}, strobe: x}]}":  "strobe",
-		"{write: [{nodes: {order_no: i=1, revision: x}}]}":               "revision",
-		"{write: [{nodes: {order_no: i=1, revision: i=2}, within: 2m}]}": "out of range",
-		"{write: [{nodes: {order_no: i=1, revision: i=2}, wait: 2m}]}":   "wait",
-	} {
-		_, err := Kind.New(newBench(t).env(), decodeYAML(fmt.Sprintf(quickOrders, "opc.tcp://h:1", text)))
-		if err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("%s: %v, want %q", text, err, want)
-		}
-	}
-}
-
-// What stands commented out in the sample is valid too.
-func TestSamplesOfWorkOrdersAreValid(t *testing.T) {
-	var found int
-	for _, part := range strings.Split(sample, "# work_orders:\n")[1:] {
-		text := "endpoint: opc.tcp://h:1\nanonymous: true\nwork_orders:\n"
-		for line := range strings.Lines(part) {
-			line, ok := strings.CutPrefix(line, "# ")
-			if !ok || !strings.HasPrefix(line, "  ") {
-				break
-			}
-			text += line
-		}
-		d, err := Kind.New(newBench(t).env(), decodeYAML(text))
-		if err != nil {
-			t.Errorf("%v\n%s", err, text)
-			continue
-		}
-		found += len(d.(*orderDriver).orders.machines)
-	}
-	if found != 2 {
-		t.Errorf("%d machines in the sample", found)
-	}
-}
-
-// A machine whose clock is behind ours would have its start sorted before our note of its acceptance, and the older word shown.
-func TestAnswersKeepTheirOrderWhateverTheMachinesClockSays(t *testing.T) {
-	f, now := &follower{}, time.Now()
-	e := entry{Order: "WO-1", Machine: "m", Revision: none, Cancelling: none}
-	for i, phase := range []jobcontrol.Phase{jobcontrol.Allowed, jobcontrol.Running, jobcontrol.Interrupted, jobcontrol.Running, jobcontrol.Ended} {
-		behind := now.Add(-time.Duration(i) * time.Hour)
-		f.advance(&e, phase, 1, moments{behind, behind, behind})
-	}
-	var list []string
-	seen := map[string]bool{}
-	for i, a := range e.Telling {
-		list = append(list, a.Status)
-		if seen[a.Position] || i > 0 && a.At.Before(e.Telling[i-1].At) {
-			t.Errorf("answer %d is %+v after %+v", i, a, e.Telling[max(i-1, 0)])
-		}
-		seen[a.Position] = true
-	}
-	if got := strings.Join(list, " "); got != "accepted started held started finished" {
-		t.Errorf("answers are %s", got)
-	}
-}
-
-func TestDamagedNotesOnOneOrderTakeNoOtherAlong(t *testing.T) {
-	dir := t.TempDir()
-	j, _, err := openJournal(dir, time.Now())
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, no := range []string{"WO-1", "WO-2"} {
-		e := j.get("m", no)
-		e.Done = 7
-		e.say(7, signal.AnswerAccepted, "", time.Now())
-		if err := j.put(e); err != nil {
-			t.Fatal(err)
-		}
-	}
-	realparts.WriteFile(t, dir+"/"+key("m", "WO-1")+".json", "{\"order\":\"WO")
-	j, damaged, err := openJournal(dir, time.Now())
-	if err != nil || len(damaged) != 1 {
-		t.Fatalf("%v, %v", damaged, err)
-	}
-	if a, b := j.get("m", "WO-1"), j.get("m", "WO-2"); a.Done != none || b.Done != 7 || len(b.Telling) != 1 {
-		t.Errorf("%+v, %+v", a, b)
 	}
 }
