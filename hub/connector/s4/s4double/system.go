@@ -316,9 +316,10 @@ type Totals struct {
 	Yield, Scrap, Received decimal.Decimal
 	// Issued and Returned are by material, of movements 261 and 262; cancelled ones count in both.
 	Issued, Returned map[string]decimal.Decimal
-	// Confirmations counts them with their cancellations; Documents are the material documents that no confirmation made.
-	Confirmations, Documents int
-	Order                    Order
+	// Confirmations counts them with their cancellations; Documents are the material documents that no confirmation made, Receipts
+	// those among them of movements 101 and 102.
+	Confirmations, Documents, Receipts int
+	Order                              Order
 }
 
 // Totals sums an order up, from documents and not from counters.
@@ -342,12 +343,12 @@ func (s *System) Totals(number string) Totals {
 		t.Yield, t.Scrap = t.Yield.Add(c.yield.Mul(sign)), t.Scrap.Add(c.scrap.Mul(sign))
 	}
 	for _, d := range s.docs {
-		mine := false
+		mine, receipt := false, false
 		for _, m := range d.items {
 			if m.order != number {
 				continue
 			}
-			mine = true
+			mine, receipt = true, m.kind == "101" || m.kind == "102"
 			switch m.kind {
 			case "101":
 				t.Received = t.Received.Add(m.quantity)
@@ -361,6 +362,9 @@ func (s *System) Totals(number string) Totals {
 		}
 		if mine && !d.conf {
 			t.Documents++
+			if receipt {
+				t.Receipts++
+			}
 		}
 	}
 	return t

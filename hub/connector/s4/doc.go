@@ -1,0 +1,47 @@
+// Package s4 connects the hub to SAP S/4HANA by its published OData V2 services.
+//
+// It owns the way a fact becomes a confirmation or a material document, and the proof that it did so once. It promises that
+// the fact's key goes with every document, that nothing of which the outcome is unknown is sent again before it was searched
+// for by that key, and that a success of HTTP is never taken for a posting: confirmation and goods movements are read back.
+// It never changes a document, since SAP has no way to, never cuts a text or rounds a quantity, and keeps nothing on disk.
+//
+// # How once is once
+//
+// A confirmation carries the key as ExternalSystemConfirmation (a GUID), a material document as ReferenceDocument (16
+// characters). SAP can be searched by both, and by nothing that was read does it refuse a second document with one of them. So
+// the search alone cannot tell a request that was lost from one that is late. There are two ways out, by configuration:
+//
+//   - repeatable: SAP Gateway is configured for RequestID with RepeatabilityCreation. The request is made from the fact's key,
+//     so that it is the same whoever sends it and however often, and SAP answers a repetition with its first answer. A request
+//     without a trace after Settle may be sent again. An answer that the id is outdated means that it was processed: it is
+//     searched for. A system that does not say that it accepted the id is from then on treated as the other kind.
+//   - otherwise a request without a trace is taken for lost only after AbsentAfter, which has to be longer than SAP and
+//     everything before it let a request live; or a person decides. A request that a gateway sends twice is booked twice, and
+//     Verify shows both documents.
+//
+// # What SAP can prove, and what it cannot
+//
+// Proved by reading back: order, operation, quantities, unit, posting date and each goods movement. SAP saves a confirmation
+// although its goods movement fails (it then waits in the list of failed movements, which no service shows), or processes the
+// movement later. Both look alike: the movement is not there. Within Settle the connector says "not yet", after it "different",
+// with item and quantity.
+//
+// Not proved: who cancelled a document by hand, what Cancel of a material document belonged to (it takes no key; so a
+// consumption is taken back by the opposite movement under a key of its own), that an operation's change lifts its order's time
+// stamp (operations and components are asked for beside the orders), and when within a second something changed (orders are
+// compared by content; the ETag is that second).
+//
+// # What was read and what was not
+//
+// Services, sets, functions, fields, lengths, scales, the form of dates and errors, the headers of repeatable requests,
+// movement types and their codes were read in SAP's own metadata and texts. That explicit goods movements replace the automatic
+// ones was read of the function modules behind the service. Assumed, and to be checked in each system: the numbers of most
+// messages (see messages), the zone of LastChangeDateTime (see time_zone), that a refused request is not kept as repeatable,
+// and that the opposite movement opens a reservation again by code 06 with posting type 1.
+//
+// # What S/4HANA must be like
+//
+// The communication scenarios for production orders, confirmations, material documents and stock are active for a technical
+// user of the connector's own. With movements: explicit, SAP moves nothing at a confirmation by itself: the plant reports its
+// consumption. Components marked for backflush are then not taken by anybody else.
+package s4

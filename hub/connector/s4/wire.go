@@ -1,0 +1,161 @@
+package s4
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/shopspring/decimal"
+)
+
+// list is a set as OData V2 writes it: results, and where the next page is.
+type list[T any] struct {
+	Results []T    `json:"results"`
+	Next    string `json:"__next"`
+}
+
+type sapOrder struct {
+	ManufacturingOrder, LastChangeDateTime, Material, StorageLocation, ProductionPlant string
+	ProductionUnit, ProductionUnitISOCode                                              string
+	TotalQuantity                                                                      quantity
+	MfgOrderScheduledStartDate, MfgOrderScheduledEndDate                               string
+	MfgOrderScheduledStartTime, MfgOrderScheduledEndTime                               string
+
+	OrderIsReleased, OrderIsPartiallyReleased, OrderIsConfirmed, OrderIsPartiallyConfirmed, OrderIsDelivered, OrderIsDeleted,
+	OrderIsLocked, OrderIsTechnicallyCompleted, OrderIsClosed, OrderIsMarkedForDeletion string
+
+	Items      list[sapItem]      `json:"to_ProductionOrderItem"`
+	Operations list[sapOperation] `json:"to_ProductionOrderOperation"`
+	Components list[sapComponent] `json:"to_ProductionOrderComponent"`
+}
+
+type sapItem struct{ ManufacturingOrderItem, StorageLocation, Batch string }
+
+type sapOperation struct {
+	ManufacturingOrder, LastChangeDateTime                                                  string
+	ManufacturingOrderSequence, ManufacturingOrderOperation, ManufacturingOrderSubOperation string
+	MfgOrderOperationText, WorkCenter, OperationUnitISOCode, OperationIsDeleted             string
+	OpPlannedTotalQuantity                                                                  quantity
+}
+
+type sapComponent struct {
+	ManufacturingOrder, LastChangeDateTime, Reservation, ReservationItem, Material, Plant, StorageLocation, GoodsMovementType string
+	ManufacturingOrderSequence, ManufacturingOrderOperation, BOMItemDescription                                               string
+	BaseUnit, BaseUnitISOCode, EntryUnit, EntryUnitISOCode                                                                    string
+	RequiredQuantity                                                                                                          quantity
+	MatlCompIsMarkedForBackflush, MatlCompIsMarkedForDeletion, MaterialComponentIsPhantomItem                                 bool
+}
+
+type sapConfirmation struct {
+	ConfirmationGroup, ConfirmationCount, OrderID, OrderOperation, Sequence, ExternalSystemConfirmation, PostingDate string
+	ConfirmationUnit, ConfirmationUnitISOCode                                                                        string
+	ConfirmationYieldQuantity, ConfirmationScrapQuantity, ConfirmationReworkQuantity                                 quantity
+	IsReversed, IsReversal                                                                                           bool
+	Moves                                                                                                            list[sapMove] `json:"to_ProdnOrdConfMatlDocItm"`
+}
+
+// number is the confirmation as people write it: group and count.
+func (c *sapConfirmation) number() string { return c.ConfirmationGroup + "/" + c.ConfirmationCount }
+
+type sapMove struct {
+	MaterialDocument, MaterialDocumentYear, Material, GoodsMovementType, EntryUnit, Batch string
+	QuantityInEntryUnit                                                                   quantity
+}
+
+type sapDocument struct {
+	MaterialDocument, MaterialDocumentYear, ReferenceDocument, PostingDate string
+	Items                                                                  list[sapDocItem] `json:"to_MaterialDocumentItem"`
+}
+
+// number is the document as people write it: number and year.
+func (d *sapDocument) number() string { return d.MaterialDocument + "/" + d.MaterialDocumentYear }
+
+// cancels reports a document that the function Cancel made.
+func (d *sapDocument) cancels() bool {
+	return len(d.Items.Results) > 0 && strings.Trim(d.Items.Results[0].ReversedMaterialDocument, "0") != ""
+}
+
+type sapDocItem struct {
+	MaterialDocument, MaterialDocumentYear, Material, Batch, GoodsMovementType, ManufacturingOrder, EntryUnit, EntryUnitISOCode       string
+	MaterialDocumentItemText, ReversedMaterialDocument, Plant, StorageLocation, Reservation, ReservationItem, GoodsMovementRefDocType string
+	QuantityInEntryUnit                                                                                                               quantity
+	GoodsMovementIsCancelled                                                                                                          bool
+}
+
+type sapStock struct {
+	Material, Plant, StorageLocation, Batch, InventoryStockType, InventorySpecialStockType, MaterialBaseUnit string
+	MatlWrhsStkQtyInMatlBaseUnit                                                                             quantity
+}
+
+// quantity is a decimal that travels as text. An empty one is zero; exponents, which SAP never writes, are refused.
+type quantity struct{ decimal.Decimal }
+
+// mostDigits bounds a quantity: SAP's widest has 31.
+const mostDigits = 60
+
+func (q *quantity) UnmarshalJSON(b []byte) error {
+	text := strings.TrimSpace(strings.Trim(string(b), `"`))
+	if text == "" || text == "null" {
+		q.Decimal = decimal.Zero
+		return nil
+	}
+	if len(text) > mostDigits || strings.ContainsAny(text, "eE") {
+		return fmt.Errorf("%.80q is not a quantity of SAP's", text)
+	}
+	d, err := decimal.NewFromString(text)
+	if err != nil {
+		return fmt.Errorf("%.80q is not a quantity of SAP's", text)
+	}
+	q.Decimal = d
+	return nil
+}
+
+// sapDate writes a calendar date at UTC midnight, which is how OData V2 carries dates.
+func sapDate(t time.Time) string {
+	return fmt.Sprintf("/Date(%d)/", time.Date(t.Year(), t.Month(), t.Day(), 0, 0, 0, 0, time.UTC).UnixMilli())
+}
+
+func sapTime(t time.Time) string {
+	return fmt.Sprintf("PT%02dH%02dM%02dS", t.Hour(), t.Minute(), t.Second())
+}
+
+// readDate reads /Date(ms)/ as a calendar date; it never shifts it by a zone. Also /Date(ms+0000)/ is written by some.
+func readDate(text string) (time.Time, bool) {
+	digits, ok := strings.CutPrefix(text, "/Date(")
+	digits, ok2 := strings.CutSuffix(digits, ")/")
+	if i := strings.LastIndexAny(digits, "+-"); i > 0 {
+		digits = digits[:i]
+	}
+	ms, err := strconv.ParseInt(digits, 10, 64)
+	if !ok || !ok2 || err != nil || ms < -62135596800000 || ms > 253402300799999 {
+		return time.Time{}, false
+	}
+	return time.UnixMilli(ms).UTC(), true
+}
+
+// readTime reads PTnHnMnS, each part optional, as a duration since midnight.
+func readTime(text string) (time.Duration, bool) {
+	rest, ok := strings.CutPrefix(text, "PT")
+	if !ok || len(text) > 12 {
+		return 0, false
+	}
+	d, err := time.ParseDuration(strings.ToLower(orDefault(rest, "0S")))
+	return d, err == nil && d >= 0 && d <= 24*time.Hour
+}
+
+// at joins a date and a time of day in a zone; the zero time when there is no date.
+func at(date, clock string, zone *time.Location) time.Time {
+	day, ok := readDate(date)
+	if !ok {
+		return time.Time{}
+	}
+	since, _ := readTime(clock)
+	s := int(since / time.Second)
+	return time.Date(day.Year(), day.Month(), day.Day(), s/3600, s/60%60, s%60, 0, zone)
+}
+
+const stampLayout = "20060102150405"
+
+// quote writes a text as an OData literal.
+func quote(text string) string { return "'" + strings.ReplaceAll(text, "'", "''") + "'" }
