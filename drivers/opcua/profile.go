@@ -33,7 +33,7 @@ type profile struct {
 var generic = profile{name: "generic", itemsPerCall: 1000, readsPerCall: 500, browsesPerCall: 100}
 
 // profiles are tried in their order; maker and product are looked for in what the server says of itself, in lower case. The
-// figures are those of the makers' manuals for the smallest model of each kind.
+// figures are cautious ones for the smallest model of each kind, from what others report; none was measured on the machine itself.
 var profiles = []struct {
 	maker, product string
 	profile
