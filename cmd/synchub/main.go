@@ -24,6 +24,7 @@ import (
 	"github.com/linekeeper/linekeeper/cmd/config"
 	"github.com/linekeeper/linekeeper/hub"
 	"github.com/linekeeper/linekeeper/hub/connector"
+	"github.com/linekeeper/linekeeper/hub/connector/s4"
 	"github.com/linekeeper/linekeeper/hub/connector/sandbox"
 	"github.com/linekeeper/linekeeper/hub/connector/tryton"
 	"github.com/linekeeper/linekeeper/hub/store"
@@ -41,6 +42,14 @@ func connectors() []hub.ConnectorKind {
 			}
 			cfg.PasswordFile = beside(dir, cfg.PasswordFile)
 			return tryton.New(cfg)
+		}},
+		{Name: "s4", Sample: s4.Sample, New: func(name, dir string, decode func(any) error) (connector.Connector, error) {
+			cfg := s4.Config{Name: name}
+			if err := decode(&cfg); err != nil {
+				return nil, err
+			}
+			cfg.PasswordFile = beside(dir, cfg.PasswordFile)
+			return s4.New(cfg)
 		}},
 		{Name: "sandbox", Sample: sandboxSample, New: func(name, dir string, decode func(any) error) (connector.Connector, error) {
 			cfg := sandbox.Config{Name: name}

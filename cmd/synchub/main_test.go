@@ -117,7 +117,7 @@ func TestSampleIsValidOnceItsFilesExist(t *testing.T) {
 	save(t, "whole.yaml", whole)
 	save(t, "sandbox-password.txt", "secret\n")
 	out, _ = synchub(t, 0, "check", "-c", "whole.yaml")
-	says(t, out, "ERPs: 2", "routes: 2")
+	says(t, out, fmt.Sprintf("ERPs: %d,", len(connectors())), "routes: 2")
 }
 
 func TestCheckNamesFileLineAndHint(t *testing.T) {
@@ -134,7 +134,7 @@ func TestCheckNamesFileLineAndHint(t *testing.T) {
 	}
 	save(t, "bad.yaml", strings.Replace(sample, "kind: tryton", "kind: abacus", 1))
 	_, e = synchub(t, 78, "check", "-c", "bad.yaml")
-	says(t, e, "bad.yaml:", `kind "abacus" is not known`, "tryton, sandbox")
+	says(t, e, "bad.yaml:", `kind "abacus" is not known`, "use one of tryton, ")
 }
 
 func TestCertificatesAreNeverOverwritten(t *testing.T) {

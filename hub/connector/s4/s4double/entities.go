@@ -116,7 +116,7 @@ func (s *System) operationRow(o *Order, i int) row {
 		"MfgOrderOperationText": op.Text, "OperationIsReleased": flag(o.Released), "OperationIsPartiallyConfirmed": flag(op.count > 0),
 		"ProductionPlant": o.Plant, "WorkCenterTypeCode": "A", "WorkCenter": op.WorkCenter, "OperationControlProfile": "YBP1", "OperationUnit": m.Unit,
 		"OperationUnitISOCode": m.UnitISO, "OperationUnitSAPCode": m.Unit, "OpPlannedTotalQuantity": s.show(o.Material, o.Quantity),
-		"OpTotalConfirmedYieldQty": s.show(o.Material, op.yield), "LastChangeDateTime": stamp(o.changed),
+		"OpTotalConfirmedYieldQty": s.show(o.Material, op.yield), "LastChangeDateTime": stamp(o.partsChanged()),
 		"__metadata": meta(orderService, "A_ProductionOrderOperation_2",
 			fmt.Sprintf("OrderInternalBillOfOperations='%d',OrderIntBillOfOperationsItem='%d'", o.routing, i+1), etag(o))})
 	return r
@@ -135,7 +135,7 @@ func (s *System) componentRow(o *Order, i int, sch *Schema, set string) row {
 		"EntryUnitISOCode": m.UnitISO, "EntryUnitSAPCode": m.Unit, "GoodsMovementEntryQty": s.show(c.Material, c.Required)})
 	tag := ""
 	if sch == component3Schema {
-		r["LastChangeDateTime"], tag = stamp(o.changed), etag(o)
+		r["LastChangeDateTime"], tag = stamp(o.partsChanged()), etag(o)
 		key += ",ReservationRecordType=''"
 	}
 	r["__metadata"] = meta(orderService, set, key, tag)

@@ -3,7 +3,9 @@ package s4double
 import (
 	"fmt"
 	"net/http"
+	"net/url"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -92,6 +94,7 @@ type Order struct {
 	Released, PartiallyConfirmed, Confirmed, Delivered, TechnicallyComplete, Closed, DeletionMarked, Locked bool
 
 	reservation, routing int
+	parts                time.Time // when operations and components were changed without the order
 	changed              time.Time
 	created              time.Time
 	yield, received      decimal.Decimal
@@ -251,6 +254,57 @@ func (s *System) ChangeAt(number string, at time.Time, f func(*Order)) error {
 	}
 	f(o)
 	o.changed = at.UTC()
+	return nil
+}
+
+// ChangeParts is ChangeAt of operations and components that leaves the order's own stamp as it is.
+func (s *System) ChangeParts(number string, at time.Time, f func(*Order)) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	o, ok := s.orders[number]
+	if !ok {
+		return fmt.Errorf("order %q does not exist", number)
+	}
+	f(o)
+	o.parts = at.UTC()
+	return nil
+}
+
+// partsChanged is the stamp of an order's operations and components.
+func (o *Order) partsChanged() time.Time {
+	if o.parts.After(o.changed) {
+		return o.parts
+	}
+	return o.changed
+}
+
+// Withdrawn is what the reservation of an order shows as taken of a material.
+func (s *System) Withdrawn(order, material string) (sum decimal.Decimal) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, c := range s.orders[order].Components {
+		if c.Material == material {
+			sum = sum.Add(c.withdrawn)
+		}
+	}
+	return sum
+}
+
+// CancelByHand is what a person does to a confirmation (group/counter) or a material document (number/year), without any key.
+func (s *System) CancelByHand(number string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	a, b, _ := strings.Cut(number, "/")
+	q := url.Values{"ConfirmationGroup": {"'" + a + "'"}, "ConfirmationCount": {"'" + b + "'"}, "MaterialDocument": {"'" + a + "'"}, "MaterialDocumentYear": {"'" + b + "'"}}
+	var err *failure
+	if s.docByNo[a] != nil {
+		_, err = s.cancelDoc(q)
+	} else {
+		_, err = s.cancelConf(q)
+	}
+	if err != nil {
+		return err
+	}
 	return nil
 }
 
