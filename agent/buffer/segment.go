@@ -54,6 +54,7 @@ type segment struct {
 	size     int64  // size of the file when last written to; the committer's own
 	sum      uint64 // see tree; the committer's own
 	kept     uint64 // likewise
+	let      int64  // size of the file when its mapped part was let go; likewise
 }
 
 // info is what a segment carries besides state and records.
@@ -400,6 +401,22 @@ func (c content) write(tx *bbolt.Tx) error {
 		return err
 	}
 	return t.prove(c.last)
+}
+
+// keptMapped is how much of the file that is written may come to lie in this process's memory: each commit reads pages that the
+// ones before wrote, and the system maps their neighbours too.
+const keptMapped = 8 << 20
+
+// letGo gives the memory back that reading the file while it is written has taken.
+func (s *segment) letGo() {
+	if s.size-s.let < keptMapped {
+		return
+	}
+	s.let = s.size
+	_ = s.db.View(func(tx *bbolt.Tx) error { // holds the mapping where it is
+		letGo(s.db.Info().Data, tx.Size())
+		return nil
+	})
 }
 
 func putSeq(tx *bbolt.Tx, key []byte, seq uint64) error {

@@ -23,6 +23,7 @@ func (b *Buffer) write(g *group) error {
 		return err
 	}
 	b.publish(g, p)
+	b.active.letGo()
 	return nil
 }
 
