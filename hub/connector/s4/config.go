@@ -83,6 +83,8 @@ type Config struct {
 	Messages map[string]string `yaml:"messages"`
 
 	zone *time.Location
+	// impatient lets tests wait less than a request may take.
+	impatient bool
 }
 
 // withDefaults fills in what zero means and checks the rest; the password is read from its file.
@@ -127,8 +129,9 @@ func (c *Config) check() (err error) {
 		return wrong("sessions %d is out of range; use 1 to 64", c.Sessions)
 	case c.Settle < 0 || c.Timeout < 0:
 		return wrong("settle and timeout must be above zero")
-	case !c.Repeatable && c.AbsentAfter > 0 && c.AbsentAfter < c.Settle:
-		return wrong("absent_after %s is shorter than settle %s; use a longer one", c.AbsentAfter, c.Settle)
+	case !c.Repeatable && !c.impatient && c.AbsentAfter > 0 && c.AbsentAfter < max(c.Settle, 3*c.Timeout):
+		return wrong("absent_after %s is shorter than settle or three times timeout: a request that is still under way would be taken for lost; use at least %s",
+			c.AbsentAfter, max(c.Settle, 3*c.Timeout))
 	}
 	for reason, code := range c.ScrapReasons {
 		if len(code) > 4 || code == "" {

@@ -61,7 +61,7 @@ func (b *bench) connect(t testing.TB, change ...func(*s4.Config)) *s4.Connector 
 	for _, f := range change {
 		f(&cfg)
 	}
-	c, err := s4.New(cfg)
+	c, err := s4.New(s4.Impatient(cfg))
 	if err != nil {
 		t.Fatal(err)
 	}

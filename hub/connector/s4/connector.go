@@ -133,6 +133,7 @@ const maxPages = 10_000
 
 // pages reads a set whole, page after page as the server cuts it.
 func pages[T any](ctx context.Context, c *client, service, set string, query url.Values, each func(T)) error {
+	last := ""
 	for range maxPages {
 		var page list[T]
 		if err := c.get(ctx, service, set, query, &page); err != nil {
@@ -145,6 +146,10 @@ func pages[T any](ctx context.Context, c *client, service, set string, query url
 			return nil
 		}
 		next, err := url.Parse(page.Next)
+		if err == nil && page.Next == last {
+			err = errors.New("it is the page before")
+		}
+		last = page.Next
 		if err != nil {
 			return fmt.Errorf("read address of the next page of %s: %w", set, err)
 		}

@@ -157,6 +157,10 @@ func (s *System) read(w http.ResponseWriter, r *http.Request, service, resource 
 		return
 	}
 	s.fetchToken(w, r)
+	if resource == "$metadata" {
+		writeMetadata(w, service)
+		return
+	}
 	if resource == "" {
 		writeJSON(w, http.StatusOK, map[string]any{"d": map[string]any{"EntitySets": setsOf[service]}})
 		return
