@@ -83,8 +83,9 @@ type Config struct {
 	Messages map[string]string `yaml:"messages"`
 
 	zone *time.Location
-	// impatient lets tests wait less than a request may take.
-	impatient bool
+	// mayTake is how long after its intent a request can still be under way: Post takes no older intent than Timeout, and
+	// waits no longer than Timeout for the answer.
+	mayTake time.Duration
 }
 
 // withDefaults fills in what zero means and checks the rest; the password is read from its file.
@@ -109,6 +110,7 @@ func (c Config) withDefaults() (Config, error) {
 	c.Movements, c.Finish = orDefault(c.Movements, movementsExplicit), orDefault(c.Finish, finishComplete)
 	c.AbsentAfter, c.Settle = orDefault(c.AbsentAfter, 15*time.Minute), orDefault(c.Settle, 2*time.Minute)
 	c.Timeout, c.Overlap = orDefault(c.Timeout, time.Minute), max(c.Overlap, 5*time.Minute)
+	c.mayTake = orDefault(c.mayTake, 2*c.Timeout)
 	c.Sessions, c.PageSize = orDefault(c.Sessions, 4), orDefault(c.PageSize, 100)
 	return c, c.check()
 }
@@ -129,9 +131,9 @@ func (c *Config) check() (err error) {
 		return wrong("sessions %d is out of range; use 1 to 64", c.Sessions)
 	case c.Settle < 0 || c.Timeout < 0:
 		return wrong("settle and timeout must be above zero")
-	case !c.Repeatable && !c.impatient && c.AbsentAfter > 0 && c.AbsentAfter < max(c.Settle, 3*c.Timeout):
-		return wrong("absent_after %s is shorter than settle or three times timeout: a request that is still under way would be taken for lost; use at least %s",
-			c.AbsentAfter, max(c.Settle, 3*c.Timeout))
+	case !c.Repeatable && c.AbsentAfter > 0 && c.AbsentAfter < c.Settle+c.mayTake:
+		return wrong("absent_after %s is shorter than settle and two times timeout: a request that is still under way would be taken for lost; use at least %s",
+			c.AbsentAfter, c.Settle+c.mayTake)
 	}
 	for reason, code := range c.ScrapReasons {
 		if len(code) > 4 || code == "" {

@@ -1,7 +1,9 @@
 package s4
 
-// Impatient lets a test's AbsentAfter be shorter than a request may take.
-func Impatient(c Config) Config {
-	c.impatient = true
+import "time"
+
+// Impatient lets a test say that its requests never take as long as Timeout would let them.
+func Impatient(c Config, mayTake time.Duration) Config {
+	c.mayTake = mayTake
 	return c
 }

@@ -214,6 +214,49 @@ func TestBackflushIsOwnedByOneSide(t *testing.T) {
 	}
 }
 
+// A system that takes the component all the same, beside what the confirmation brings, is seen before the plant takes it too.
+func TestMovementThatNobodyAskedForIsSeen(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, s4double.Traps{AlwaysBackflush: true})
+	c, order := b.connect(t), b.order(t, "40")
+	b.change(t, order, func(o *s4double.Order) { o.Components[0].Backflush = true })
+	ends(t, c, confirmation(order, "8", "0"), connectortest.Undecided, "also has movement 261", taken)
+}
+
+func TestTwoDocumentsUnderOneKeyAreSeen(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, s4double.Traps{NoRepeats: true})
+	c, order := b.connect(t), b.order(t, "40")
+	for _, p := range []connector.Posting{confirmation(order, "8", "0"), consumption(order, "1", object.Issue)} {
+		intent, early, err := c.Prepare(t.Context(), p)
+		if err != nil || early != nil {
+			t.Fatalf("prepare: %+v, %v", early, err)
+		}
+		first := c.Post(t.Context(), p, intent)
+		second := c.Post(t.Context(), p, intent)
+		if first.Result != connector.Posted || second.Result != connector.Posted {
+			t.Fatalf("posts: %+v, %+v", first, second)
+		}
+		for _, doc := range []connector.Document{first.Document, second.Document, {}} {
+			v, err := c.Verify(t.Context(), p, intent, doc)
+			if err != nil || v.Matches || v.NotYet || !strings.Contains(v.Difference, "2 ") {
+				t.Errorf("document %q is verified as %+v, %v", doc.Number, v, err)
+			}
+		}
+	}
+}
+
+// SAP's own error 500 says nothing of the effect.
+func TestErrorAfterTheCommitIsInDoubt(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, s4double.Traps{DumpAfter: true})
+	c, order := b.connect(t), b.order(t, "40")
+	x := settled(t, c, confirmation(order, "8", "0"))
+	if got := b.Totals(order); got.Confirmations != 1 || x.Attempts != 1 || x.Lookups == 0 {
+		t.Errorf("%d confirmations after %d attempts and %d look-ups", got.Confirmations, x.Attempts, x.Lookups)
+	}
+}
+
 // A closed period may stop the goods movement only: the confirmation is there, the difference is named.
 func TestPeriodThatStopsOnlyTheMovementIsSeen(t *testing.T) {
 	t.Parallel()
@@ -264,6 +307,9 @@ func TestReturnAndReversalOpenTheReservation(t *testing.T) {
 	back.Original = &connector.Original{Fact: issue.Fact, Document: doc}
 	settled(t, c, back)
 	withdrawn("-0.5")
+	back.Fact.Key = factkey.Random()
+	ends(t, c, back, connectortest.Refused, "ALREADY_REVERSED", issue.Fact.Key.String())
+	withdrawn("-0.5")
 }
 
 func TestByProductIsReceivedBy531(t *testing.T) {
@@ -312,14 +358,19 @@ func TestChangesThatTheOrdersStampDoesNotShowAreListed(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	found, cursor := list("")
+	_, cursor := list("")
 	if err := b.ChangeAt(order, at, resize("43")); err != nil {
 		t.Fatal(err)
 	}
-	found, cursor = list(cursor)
+	found, cursor := list(cursor)
 	if got := found[order].Quantity.Value; !got.Equal(d("43")) {
 		t.Errorf("the second change of a second is listed as %s, want 43", got)
 	}
+	if err := b.ChangeAt(order, at.Add(-time.Hour), resize("43")); err != nil { // beyond the overlap, which would show it anyway
+		t.Fatal(err)
+	}
+	b.order(t, "1")
+	_, cursor = list(cursor)
 	if err := b.ChangeParts(order, at.Add(2*time.Second), func(o *s4double.Order) { o.Operations[0].WorkCenter = "TESTING" }); err != nil {
 		t.Fatal(err)
 	}

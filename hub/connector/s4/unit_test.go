@@ -35,7 +35,7 @@ func TestConfigNamesWhatIsWrongAndTheNextStep(t *testing.T) {
 		"finish":           {func(c *Config) { c.Finish = "close" }, "technically_complete or none"},
 		"page size":        {func(c *Config) { c.PageSize = 1001 }, "1 to 1000"},
 		"sessions":         {func(c *Config) { c.Sessions = -1 }, "1 to 64"},
-		"impatient":        {func(c *Config) { c.AbsentAfter = time.Minute }, "at least 3m0s"},
+		"impatient":        {func(c *Config) { c.AbsentAfter = time.Minute }, "at least 4m0s"},
 		"variance reason":  {func(c *Config) { c.ScrapReasons = map[string]string{"jam": "12345"} }, "1 to 4 characters"},
 		"message class":    {func(c *Config) { c.Messages = map[string]string{"CO/469": "later"} }, "retryable, correctable or fatal"},
 	} {

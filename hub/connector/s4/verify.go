@@ -54,7 +54,7 @@ func (c *Connector) verify(ctx context.Context, p connector.Posting, raw []byte,
 	switch {
 	case len(all.wrong) > 0:
 		return connector.Verification{Difference: sentence(append(all.wrong, all.missing...))}, nil
-	case len(all.missing) > 0 && time.Since(in.At) <= c.cfg.Settle:
+	case len(all.missing) > 0 && time.Since(in.At) <= c.cfg.mayTake+c.cfg.Settle:
 		return connector.Verification{NotYet: true}, nil
 	case len(all.missing) > 0:
 		return connector.Verification{Difference: sentence(all.missing)}, nil

@@ -76,14 +76,14 @@ func parseFilter(text string, s *Schema) (filter, error) {
 	for rest := text; strings.TrimSpace(rest) != ""; {
 		m := tokenPattern.FindStringSubmatch(rest)
 		if m == nil {
-			return nil, fmt.Errorf("Syntax error in $filter at %q", rest)
+			return nil, fmt.Errorf("syntax error in $filter at %q", rest)
 		}
 		p.tokens = append(p.tokens, m[1])
 		rest = rest[len(m[0]):]
 	}
 	f, err := p.or(0)
 	if err == nil && len(p.tokens) > 0 {
-		err = fmt.Errorf("Syntax error in $filter at %q", p.tokens[0])
+		err = fmt.Errorf("syntax error in $filter at %q", p.tokens[0])
 	}
 	return f, err
 }
@@ -137,17 +137,17 @@ func (p *filterParser) primary(depth int) (filter, error) {
 	if p.is("(") {
 		f, err := p.or(depth + 1)
 		if err == nil && !p.is(")") {
-			err = fmt.Errorf("Parenthesis is not closed in $filter")
+			err = fmt.Errorf("parenthesis is not closed in $filter")
 		}
 		return f, err
 	}
 	c := comparison{name: p.next(), op: p.next()}
 	literal := p.next()
 	if !p.schema.Has(c.name) {
-		return nil, fmt.Errorf("Property %s not found in type %s", c.name, p.schema.Name)
+		return nil, fmt.Errorf("property %s not found in type %s", c.name, p.schema.Name)
 	}
 	if !strings.Contains(" eq ne gt ge lt le ", " "+c.op+" ") || literal == "" {
-		return nil, fmt.Errorf("Invalid operator %q in $filter", c.op)
+		return nil, fmt.Errorf("invalid operator %q in $filter", c.op)
 	}
 	return c.literal(literal, p.schema.byName[c.name])
 }
@@ -163,7 +163,7 @@ func (c comparison) literal(text string, f field) (filter, error) {
 	}
 	want := map[string]string{"": "", "guid": "guid", "date": "datetime", "decimal": "", "bool": "", "time": "time", "int": ""}[f.kind]
 	if kind != want || (f.kind == "" && !isQuoted) {
-		return nil, fmt.Errorf("Operator %q incompatible with operand types of %s", c.op, c.name)
+		return nil, fmt.Errorf("operator %q incompatible with operand types of %s", c.op, c.name)
 	}
 	c.kind = kind
 	switch f.kind {
@@ -188,7 +188,7 @@ func order(rows []row, by string, s *Schema) error {
 	for _, part := range strings.Split(by, ",") {
 		words := strings.Fields(part)
 		if len(words) == 0 || !s.Has(words[0]) {
-			return fmt.Errorf("Property %s not found in type %s", part, s.Name)
+			return fmt.Errorf("property %s not found in type %s", part, s.Name)
 		}
 		keys = append(keys, key{words[0], len(words) > 1 && words[1] == "desc"})
 	}

@@ -204,10 +204,10 @@ func (s *System) confMoves(o *Order, i int, c *confirmation, in map[string]any, 
 		}
 		moves = append(moves, m)
 	}
-	if none || len(children) > 0 {
+	if (none || len(children) > 0) && !s.traps.AlwaysBackflush {
 		return moves, nil
 	}
-	if i == len(o.Operations)-1 && o.AutomaticReceipt && c.yield.IsPositive() {
+	if len(children) == 0 && i == len(o.Operations)-1 && o.AutomaticReceipt && c.yield.IsPositive() {
 		moves = append(moves, &movement{kind: "101", material: o.Material, plant: o.Plant, location: o.StorageLocation, batch: o.Batch, order: o.Number, quantity: c.yield, refType: "F"})
 	}
 	for _, comp := range o.Components {

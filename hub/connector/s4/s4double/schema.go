@@ -97,7 +97,7 @@ func (s *Schema) check(in map[string]any, nav ...string) error {
 			if isNav(name, nav) {
 				continue
 			}
-			return fmt.Errorf("Property %s is invalid for entity type %s", name, s.Name)
+			return fmt.Errorf("property %s is invalid for entity type %s", name, s.Name)
 		}
 		if v == nil {
 			continue
@@ -120,7 +120,7 @@ func isNav(name string, nav []string) bool {
 
 func (f field) check(v any) error {
 	bad := func(why string) error {
-		return fmt.Errorf("Invalid value %v for property %s: %s", v, f.name, why)
+		return fmt.Errorf("invalid value %v for property %s: %s", v, f.name, why)
 	}
 	if _, isBool := v.(bool); (f.kind == "bool") != isBool {
 		return bad("wrong type")

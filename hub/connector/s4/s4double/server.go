@@ -33,7 +33,6 @@ type repeat struct {
 	at     time.Time
 	status int
 	body   []byte
-	header http.Header
 }
 
 // failure is an answer that says no.
@@ -53,7 +52,7 @@ func fail(code, text string, args ...any) *failure {
 const technical = "005056A509B11EE1B9A8FEC11C21578E" // malformed requests share codes of this form
 
 func malformed(text string) *failure {
-	return &failure{status: http.StatusBadRequest, code: technical, text: text}
+	return &failure{status: http.StatusBadRequest, code: technical, text: strings.ToUpper(text[:1]) + text[1:]}
 }
 
 func notFound(what string) *failure {
@@ -107,8 +106,11 @@ func (s *System) enter(r *http.Request) (mine *session, shared bool) {
 	defer s.mu.Unlock()
 	mine = s.sessions[c.Value]
 	if mine != nil {
-		if mine.busy++; mine.busy > 1 && s.traps.SharedSessionsBreak {
-			mine.token = ""
+		if mine.busy++; mine.busy > 1 {
+			s.broken++
+			if s.traps.SharedSessionsBreak {
+				mine.token = ""
+			}
 		}
 	}
 	return mine, mine != nil && mine.token == ""
@@ -215,6 +217,10 @@ func (s *System) change(w http.ResponseWriter, r *http.Request, service, resourc
 	text := encode(map[string]any{"d": result})
 	if id != "" {
 		s.repeats[id] = &repeat{at: s.now(), status: status, body: text}
+	}
+	if s.traps.DumpAfter {
+		writeFailure(w, &failure{status: http.StatusInternalServerError, code: "SY/530", text: "An exception was raised"})
+		return
 	}
 	write(w, status, text)
 }

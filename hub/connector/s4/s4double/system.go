@@ -44,6 +44,10 @@ type Traps struct {
 	VisibleAfter time.Duration
 	// NoKeySearch refuses every $filter by an external key.
 	NoKeySearch bool
+	// DumpAfter does the work and then answers 500 in the system's own form, as when something ends after the commit.
+	DumpAfter bool
+	// AlwaysBackflush adds the automatic movements to the ones that a confirmation brings, as a modification may do.
+	AlwaysBackflush bool
 	// PeriodFailsMovements lets a closed period stop the movements of a confirmation only, not the confirmation.
 	PeriodFailsMovements bool
 }
@@ -68,6 +72,7 @@ type System struct {
 	closed    map[string]bool
 	sessions  map[string]*session
 	repeats   map[string]*repeat
+	broken    int
 	nextOrder, nextReservation, nextGroup,
 	nextDoc int
 }
@@ -334,6 +339,13 @@ func (s *System) ExpireSessions() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	clear(s.sessions)
+}
+
+// BrokenSessions counts how often two requests used one session at once.
+func (s *System) BrokenSessions() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.broken
 }
 
 // Reprocess tries the failed goods movements again and returns how many still fail.
