@@ -39,9 +39,21 @@ var lateAnswers = map[uint16]ua.Response{
 	id.TranslateBrowsePathsToNodeIDsResponse_Encoding_DefaultBinary: new(ua.TranslateBrowsePathsToNodeIDsResponse),
 }
 
+// serviceNumbers are where the ids lie that the specification gives its services, first and behind the last. Looking everywhere
+// would cost each start of the agent ten times as long, and memory.
+var serviceNumbers = [][2]uint16{{1, 1024}, {12200, 12220}}
+
 func init() {
 	mine := ua.NewTypeRegistry()
-	for n := range uint16(1 << 15) { // the specification's ids of services lie far below
+	for _, numbers := range serviceNumbers {
+		copyServices(mine, numbers[0], numbers[1])
+	}
+	services = mine
+}
+
+// copyServices takes services over from the library's table, those with values to be decoded later.
+func copyServices(mine *ua.TypeRegistry, from, to uint16) {
+	for n := from; n < to; n++ {
 		typeID := ua.NewFourByteNodeID(0, n)
 		known := services.New(typeID)
 		if known == nil {
@@ -54,7 +66,6 @@ func init() {
 		}
 		must(mine.Register(typeID, known))
 	}
-	services = mine
 }
 
 func must(err error) {

@@ -198,16 +198,26 @@ func shortText(v any) string {
 	return text
 }
 
+// standardTypes are the specification's data types that variables of machines have. The library's table of all names costs each
+// agent a megabyte.
+var standardTypes = map[uint32]string{
+	id.Boolean: "Boolean", id.SByte: "SByte", id.Byte: "Byte", id.Int16: "Int16", id.UInt16: "UInt16", id.Int32: "Int32", id.UInt32: "UInt32",
+	id.Int64: "Int64", id.UInt64: "UInt64", id.Float: "Float", id.Double: "Double", id.String: "String", id.DateTime: "DateTime", id.GUID: "Guid",
+	id.ByteString: "ByteString", id.XMLElement: "XmlElement", id.NodeID: "NodeId", id.ExpandedNodeID: "ExpandedNodeId",
+	id.StatusCode: "StatusCode", id.QualifiedName: "QualifiedName", id.LocalizedText: "LocalizedText", id.Structure: "Structure",
+	id.DataValue: "DataValue", id.BaseDataType: "BaseDataType", id.Number: "Number", id.Integer: "Integer", id.UInteger: "UInteger",
+	id.Enumeration: "Enumeration", id.Duration: "Duration", id.UtcTime: "UtcTime", id.LocaleID: "LocaleId", id.Range: "Range",
+	id.EUInformation: "EUInformation", id.ServerStatusDataType: "ServerStatusDataType", id.ServerState: "ServerState", id.Argument: "Argument",
+}
+
 // typeName is the data type's standard name, or its id.
 func (g glance) typeName() string {
 	if g.typ == nil || g.typ.IntID() == 0 && g.typ.Namespace() == 0 {
 		return ""
 	}
 	name := g.typ.String()
-	if g.typ.Namespace() == 0 {
-		if known := id.Name(g.typ.IntID()); known != "" {
-			name = known
-		}
+	if known := standardTypes[g.typ.IntID()]; known != "" && g.typ.Namespace() == 0 {
+		name = known
 	}
 	if g.rank >= 1 {
 		name += "[]"
