@@ -88,7 +88,7 @@ func run(args []string, out, errOut io.Writer) int {
 	code := -1
 	parser, err := kong.New(&c,
 		kong.Name("plantagent"),
-		kong.Description("Linekeeper plant agent. Example: plantagent sample > plantagent.yaml, then plantagent check -c plantagent.yaml && plantagent run -c plantagent.yaml"),
+		kong.Description("Linekeeper plant agent. Example: plantagent init -c plantagent.yaml leads to a first fact, then plantagent run -c plantagent.yaml"),
 		kong.Vars{"config": defaultConfigPath()},
 		kong.Writers(out, errOut),
 		kong.Exit(func(n int) { code = n }),
