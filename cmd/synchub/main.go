@@ -26,6 +26,7 @@ import (
 	"github.com/linekeeper/linekeeper/hub/connector"
 	"github.com/linekeeper/linekeeper/hub/connector/s4"
 	"github.com/linekeeper/linekeeper/hub/connector/sandbox"
+	"github.com/linekeeper/linekeeper/hub/connector/sqltables"
 	"github.com/linekeeper/linekeeper/hub/connector/tryton"
 	"github.com/linekeeper/linekeeper/hub/store"
 )
@@ -50,6 +51,14 @@ func connectors() []hub.ConnectorKind {
 			}
 			cfg.PasswordFile = beside(dir, cfg.PasswordFile)
 			return s4.New(cfg)
+		}},
+		{Name: "sql", Sample: sqltables.Sample, New: func(name, dir string, decode func(any) error) (connector.Connector, error) {
+			cfg := sqltables.Config{Name: name}
+			if err := decode(&cfg); err != nil {
+				return nil, err
+			}
+			cfg.DSNFile = beside(dir, cfg.DSNFile)
+			return sqltables.New(cfg)
 		}},
 		{Name: "sandbox", Sample: sandboxSample, New: func(name, dir string, decode func(any) error) (connector.Connector, error) {
 			cfg := sandbox.Config{Name: name}

@@ -108,7 +108,7 @@ func TestSampleIsValidOnceItsFilesExist(t *testing.T) {
 	says(t, out, "hub.yaml is valid", "Plants: 1", "ERPs: 1", "routes: 1")
 
 	// What is commented out is right as well.
-	uncommented := regexp.MustCompile(`(?m)^( *)# ( *)(- name:|  kind:|  url:|  user:|  password_file:|- \{erp|posting:|  workers:|  quiet:|  close_after:|data_dir:)`)
+	uncommented := regexp.MustCompile(`(?m)^( *)# ( *)(- name:|  kind:|  url:|  user:|  password_file:|  driver:|  dsn_file:|  orders:|  components:|  postings:|  table:|  columns:|- \{erp|posting:|  workers:|  quiet:|  close_after:|data_dir:)`)
 	whole := uncommented.ReplaceAllString(sample, "$1$2$3")
 	whole = strings.Replace(whole, "agents: [line1]", "agents: [line1, line2]", 1)
 	if strings.Count(whole, "#") >= strings.Count(sample, "#") {
@@ -116,6 +116,7 @@ func TestSampleIsValidOnceItsFilesExist(t *testing.T) {
 	}
 	save(t, "whole.yaml", whole)
 	save(t, "sandbox-password.txt", "secret\n")
+	save(t, "erp-database.txt", "postgres://synchub:secret@erp.example.com/interface\n")
 	out, _ = synchub(t, 0, "check", "-c", "whole.yaml")
 	says(t, out, fmt.Sprintf("ERPs: %d,", len(connectors())), "routes: 2")
 }
