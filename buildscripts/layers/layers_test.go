@@ -66,6 +66,8 @@ var table = []place{
 	{"hub/wire", hubs, 2, "the way between wire and vocabulary"},
 	{"hub/connector", hubs, 2, "the contract toward outside systems"},
 	{"hub/tally", hubs, 2, "pure sums"},
+	{"hub/reconcile", hubs, 2, "pure comparison"},
+	{"hub/checking", hubs, 5, "compares by the clock; sees store, connectors and the posting engine's doors"},
 	{"hub/store", hubs, 3, ""},
 	{"hub/store/faultvfs", hubs, 1, "a disk for tests knows nobody"},
 	{"hub/connector/connectortest", hubs, 3, "the suite every connector passes"},
@@ -113,6 +115,7 @@ var narrow = []struct {
 	{"hub/console", []string{"hub/api"}, "the console calls only what the API offers everybody"},
 	{"agent/translate", []string{"agent/signal", "proto/*", "proto/linekeeper/v1"}, "translate is pure: no buffer, no network"},
 	{"hub/tally", []string{"hub/object", "proto/factkey"}, "tally is pure"},
+	{"hub/reconcile", []string{"hub/object", "proto/factkey"}, "reconcile is pure"},
 }
 
 // pure lists packages that must not touch clock, net or files, and what gives them away.
@@ -120,6 +123,7 @@ var pure = map[string][]string{
 	"agent/translate": {"net", "os", "net/http", "database/sql"},
 	"hub/object":      {"net", "os", "net/http", "database/sql"},
 	"hub/tally":       {"net", "os", "net/http", "database/sql"},
+	"hub/reconcile":   {"net", "os", "net/http", "database/sql"},
 }
 
 type listed struct {

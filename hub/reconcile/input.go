@@ -1,0 +1,143 @@
+package reconcile
+
+import (
+	"time"
+
+	"github.com/linekeeper/linekeeper/hub/object"
+	"github.com/shopspring/decimal"
+)
+
+// Fact is one of our facts and how its posting stands.
+type Fact struct {
+	object.Fact
+	ReceivedAt time.Time
+	// State is the posting's: due, sending, in_doubt, posted, verified, parked, not_posted, settled; empty while not planned.
+	State, Code, Reason string
+	Document            string
+	Since               time.Time // when the posting's state began
+	Tries               int
+	// Amounts are what was to be posted, by kind, after rounding; what is missing is the fact's own quantity.
+	Amounts map[object.QuantityKind]decimal.Decimal
+	// CannotTell: the outside system cannot say whether it has the effect.
+	CannotTell bool
+}
+
+// MESSum is what the MES says was made or used of an order, as of an instant.
+type MESSum struct {
+	object.LedgerKey
+	Value decimal.Decimal
+	AsOf  time.Time
+}
+
+// Lot is what is known of a lot of material.
+type Lot struct {
+	Item, Lot string
+	// Issued: it was issued to the line. Blocked: quality has not released it.
+	Issued, Blocked bool
+	Expires         time.Time
+}
+
+// Order is everything that is known of one work order.
+type Order struct {
+	Now     time.Time
+	Plant   string
+	ERP     string
+	OrderNo string
+	// Work is the order as the outside system holds it; nil when it does not have it or was not asked.
+	Work  *object.WorkOrder
+	Facts []Fact
+	// Effects count only when Asked: an unreachable system never makes anything missing. AsOf is when they were read.
+	Asked   bool
+	AsOf    time.Time
+	Effects []object.Effect
+	Edge    []object.EdgeLine
+	MES     []MESSum
+	// Lots count only when not nil.
+	Lots map[string]Lot
+	// Receipts are items of which the ledger knows a receipt that is not posted yet: a deficit waits for it.
+	Receipts map[string]bool
+	// Locks names who holds an order, where the system tells it.
+	LockHolder string
+}
+
+// Step is two successive values of one machine's counter.
+type Step struct {
+	Plant, Agent, Source, Tag string
+	Last, New                 decimal.Decimal
+	LastAt, At                time.Time
+	// Modulus is where the counter turns over to zero (32768 counts 0 to 32767), zero when not known. MaxRate is counts a second.
+	Modulus, MaxRate decimal.Decimal
+	// NewEpoch: the epoch changed or the device says that it has booted.
+	NewEpoch bool
+	// HourOutput is the most that the machine makes in an hour.
+	HourOutput decimal.Decimal
+}
+
+// Gap is a jump in the sequence of one source's records.
+type Gap struct {
+	Plant, Agent, Source string
+	Expected, Got        uint64
+	At                   time.Time
+	// Buffered: the agent still has the records in between.
+	Buffered bool
+}
+
+// Balance is one stock at a stated instant, and what should be there.
+type Balance struct {
+	Plant, ERP, Site, Item, Lot, Unit string
+	// Opening is the last balance that both sides agreed on, Movements the sum of everything since, Held what the system holds.
+	Opening, Movements, Held decimal.Decimal
+	AsOf                     time.Time
+	// ReadTwice: both sides were read again at one instant and are still off. Unposted are facts whose movement is not in
+	// the books, with their effect on the balance.
+	ReadTwice bool
+	Unposted  map[string]decimal.Decimal
+}
+
+// Factor says that one unit is so many of another, for one item or for all.
+type Factor struct {
+	Item, From, To string
+	Times          decimal.Decimal
+}
+
+// Policy are the plant's rules.
+type Policy struct {
+	// Settle is how old a fact must be before it is compared.
+	Settle time.Duration
+	// Window is how far apart two documents without a key may be to be called the same posting twice.
+	Window time.Duration
+	// UseTolerance and YieldTolerance are shares: 0.05 is five in a hundred.
+	UseTolerance, YieldTolerance decimal.Decimal
+	// BackflushOwner is who posts material that is backflushed: "erp", "mes", or empty where nobody has decided.
+	BackflushOwner string
+	// MovementFor, LockFor, ReceiptFor are how long a failed movement, a lock, a deficit may last before a person is told.
+	MovementFor, LockFor, ReceiptFor time.Duration
+	// Skew is how far clocks may be apart.
+	Skew time.Duration
+	// LookUps is how many look-ups a missing effect gets before a person is told.
+	LookUps int
+	// FirstOpenDay and MayReopen allow those heals.
+	FirstOpenDay, MayReopen bool
+	Factors                 []Factor
+	Limits                  Limits
+	// Prices are per unit of the item; an item without one is worth nothing.
+	Prices map[string]decimal.Decimal
+	// SLA is how long a discrepancy of a severity may be open before it goes to the next tier.
+	SLA map[Severity]time.Duration
+}
+
+// Limits bound what is healed without a person. Zero means none at all.
+type Limits struct {
+	PerOrder, PerDay int
+	Value            decimal.Decimal // of one heal
+}
+
+// DefaultPolicy is careful.
+func DefaultPolicy() Policy {
+	return Policy{
+		Settle: 2 * time.Minute, Window: 2 * time.Minute, UseTolerance: decimal.New(5, -2), MovementFor: time.Hour, LockFor: 30 * time.Minute,
+		ReceiptFor: 30 * time.Minute, Skew: time.Minute, LookUps: 3, FirstOpenDay: true,
+		Limits: Limits{PerOrder: 20, PerDay: 1000, Value: decimal.NewFromInt(10_000)},
+		SLA:    map[Severity]time.Duration{High: time.Hour, Medium: 8 * time.Hour, Low: 48 * time.Hour},
+	}
+}
