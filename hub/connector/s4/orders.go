@@ -232,8 +232,11 @@ func (c *Connector) report(changes *connector.Changes, cur *cursor, o sapOrder) 
 
 // parts looks for orders of which only an operation or a component changed: nothing says that this lifts the order's stamp.
 func (c *Connector) parts(ctx context.Context, changes *connector.Changes, cur *cursor, from string) error {
-	if from == "" || c.noParts.Load() {
+	if from == "" {
 		return nil
+	}
+	if err := c.unstamped(ctx, changes, cur, from); err != nil || c.noParts.Load() {
+		return err
 	}
 	newest := map[string]string{}
 	for _, set := range []string{"A_ProductionOrderOperation_2", "A_ProductionOrderComponent_3"} {
@@ -270,6 +273,28 @@ func (c *Connector) parts(ctx context.Context, changes *connector.Changes, cur *
 		cur.Seen[number] = s
 	}
 	return nil
+}
+
+// unstamped looks for orders that were made lately and not changed since: they may have no stamp of a change at all.
+func (c *Connector) unstamped(ctx context.Context, changes *connector.Changes, cur *cursor, from string) error {
+	day, err := time.Parse(stampLayout, from)
+	if err != nil {
+		return nil // a stamp in a form of its own: there is no day to begin from
+	}
+	q := url.Values{"$expand": {orderParts}, "$filter": {fmt.Sprintf("MfgOrderCreationDate ge datetime'%sT00:00:00' and LastChangeDateTime lt '1'", day.AddDate(0, 0, -1).Format(time.DateOnly))}}
+	return pages(ctx, c.client, orderService, "A_ProductionOrder_2", q, func(o sapOrder) {
+		if len(c.cfg.Plants) > 0 && !slices.Contains(c.cfg.Plants, o.ProductionPlant) {
+			return
+		}
+		c.report(changes, cur, o)
+		made, ok := readDate(o.MfgOrderCreationDate)
+		if !ok {
+			made = time.Now()
+		}
+		s := cur.Seen[o.ManufacturingOrder]
+		s.Part = made.AddDate(0, 0, 3).Format(stampLayout) // remembered for as long as it is asked for
+		cur.Seen[o.ManufacturingOrder] = s
+	})
 }
 
 func sortedKeys(m map[string]string) []string {

@@ -132,7 +132,7 @@ func (c *Connector) Post(ctx context.Context, p connector.Posting, raw []byte) c
 	if age := time.Since(in.At); age > c.cfg.Timeout {
 		return *reject(connector.Retryable, "STALE_INTENT", "Wait: it is prepared again by itself.", "Posting %s was prepared %s ago: SAP may look different now.", p.Fact.Key, age.Round(time.Second))
 	}
-	doc, no := c.perform(ctx, in)
+	doc, no := c.perform(ctx, p, in)
 	if no != nil {
 		return *no
 	}
@@ -140,12 +140,12 @@ func (c *Connector) Post(ctx context.Context, p connector.Posting, raw []byte) c
 }
 
 // perform does the steps that are not done. What stops it after an effect was made leaves the whole in doubt.
-func (c *Connector) perform(ctx context.Context, in intent) (first connector.Document, no *connector.Outcome) {
+func (c *Connector) perform(ctx context.Context, p connector.Posting, in intent) (first connector.Document, no *connector.Outcome) {
 	effects := 0
 	for i, s := range in.Steps {
 		doc := s.Done
 		if doc == nil {
-			out := c.do(ctx, s, in.At)
+			out := c.perhapsDone(ctx, p, s, c.do(ctx, s, in.At))
 			if out.Result == connector.Rejected && effects > 0 {
 				out = connector.Outcome{Result: connector.InDoubt, Reason: "The confirmation is there, its material document is not: " + out.Reason, RetryAfter: out.RetryAfter}
 			}
@@ -160,6 +160,20 @@ func (c *Connector) perform(ctx context.Context, in intent) (first connector.Doc
 		}
 	}
 	return first, nil
+}
+
+// perhapsDone looks again after SAP refused what can be done only once: an earlier request of the same fact may have done it.
+func (c *Connector) perhapsDone(ctx context.Context, p connector.Posting, s step, out connector.Outcome) connector.Outcome {
+	if out.Result != connector.Rejected || out.Class == connector.Retryable || (s.Do != doCancel && s.Do != doFinish) {
+		return out
+	}
+	switch doc, err := c.find(ctx, p, s); {
+	case err != nil:
+		return connector.Outcome{Result: connector.InDoubt, Reason: fmt.Sprintf("%s Whether an earlier request did it could not be read: %v", out.Reason, err)}
+	case doc != nil:
+		return connector.Outcome{Result: connector.Posted, Document: *doc}
+	}
+	return out
 }
 
 // do sends one step.

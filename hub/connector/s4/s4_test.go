@@ -383,6 +383,88 @@ func TestChangesThatTheOrdersStampDoesNotShowAreListed(t *testing.T) {
 	}
 }
 
+// An order that nobody changed since it was made may have no stamp of a change: it is listed all the same, and once.
+func TestNewOrderWithoutAStampIsListedOnce(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, s4double.Traps{NoStampAtCreation: true})
+	c := b.connect(t)
+	list := func(cursor string) (orders []string, next string) {
+		t.Helper()
+		x, err := c.ListChanged(t.Context(), cursor)
+		if err != nil || x.More {
+			t.Fatalf("list: more %t, %v", x.More, err)
+		}
+		for _, o := range x.Orders {
+			orders = append(orders, o.OrderNo)
+		}
+		return orders, x.Cursor
+	}
+	changed := b.order(t, "1")
+	b.change(t, changed, resize("2"))
+	_, cursor := list("")
+	fresh := b.order(t, "3")
+	got, cursor := list(cursor)
+	if len(got) != 1 || got[0] != fresh {
+		t.Errorf("listed %v, want the new order %s", got, fresh)
+	}
+	for range 3 {
+		if got, cursor = list(cursor); len(got) > 0 {
+			t.Errorf("listed %v again", got)
+		}
+	}
+	b.change(t, fresh, resize("4"))
+	if got, _ = list(cursor); len(got) != 1 || got[0] != fresh {
+		t.Errorf("listed %v, want the changed order %s", got, fresh)
+	}
+}
+
+// A request that arrives between Prepare and Post does the reversal first: SAP refuses the second, and the effect is there.
+func TestReversalThatWasDoneMeanwhileIsPosted(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, s4double.Traps{NoRepeats: true})
+	c, order := b.connect(t), b.order(t, "40")
+	p := confirmation(order, "3", "0")
+	doc := settled(t, c, p).Document
+	back := p
+	back.Fact.Key, back.Fact.Reverses, back.Original = factkey.Random(), p.Fact.Key, &connector.Original{Fact: p.Fact, Document: doc}
+	var outs []connector.Outcome
+	intent, early, err := c.Prepare(t.Context(), back)
+	if err != nil || early != nil {
+		t.Fatalf("prepare: %+v, %v", early, err)
+	}
+	for range 2 {
+		outs = append(outs, c.Post(t.Context(), back, intent))
+	}
+	if outs[0].Result != connector.Posted || outs[1].Result != connector.Posted || outs[0].Document != outs[1].Document {
+		t.Errorf("the two posts are told %+v and %+v", outs[0], outs[1])
+	}
+	if x := b.Totals(order); !x.Received.IsZero() || x.Confirmations != 2 {
+		t.Errorf("the order holds %+v", x)
+	}
+}
+
+func TestReworkAndFinalConfirmationArrive(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, s4double.Traps{})
+	c, order := b.connect(t), b.order(t, "40")
+	p := confirmation(order, "3", "1")
+	p.Fact.Confirmation.Rework, p.Fact.Confirmation.Final = d("2"), true
+	p.Fact.Confirmation.StartedAt, p.Fact.Confirmation.FinishedAt = time.Now().Add(-time.Hour), time.Now()
+	doc := settled(t, c, p).Document
+	if o, err := c.Get(t.Context(), order); err != nil || o.State != object.OrderCompleted {
+		t.Errorf("after the final confirmation the order is %s, %v", o.State, err)
+	}
+	p.Fact.Confirmation.Rework = d("3")
+	if v, err := c.Verify(t.Context(), p, nil, doc); err != nil || v.Matches || !strings.Contains(v.Difference, "rework") {
+		t.Errorf("another rework is verified as %+v, %v", v, err)
+	}
+	p.Fact.Confirmation.Rework = d("2")
+	p.PostingDate = p.PostingDate.AddDate(0, 0, -1)
+	if v, err := c.Verify(t.Context(), p, nil, doc); err != nil || v.Matches || !strings.Contains(v.Difference, "posting date") {
+		t.Errorf("another posting date is verified as %+v, %v", v, err)
+	}
+}
+
 func TestOrderWithAnUnknownUnitStopsNoNeighbour(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, s4double.Traps{PageSize: 1})

@@ -19,6 +19,7 @@ type sapOrder struct {
 	ManufacturingOrder, LastChangeDateTime, Material, StorageLocation, ProductionPlant string
 	ProductionUnit, ProductionUnitISOCode                                              string
 	TotalQuantity                                                                      quantity
+	MfgOrderCreationDate                                                               string
 	MfgOrderScheduledStartDate, MfgOrderScheduledEndDate                               string
 	MfgOrderScheduledStartTime, MfgOrderScheduledEndTime                               string
 

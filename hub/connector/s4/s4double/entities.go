@@ -94,6 +94,9 @@ func (s *System) orderRow(o *Order) row {
 		"MfgOrderScheduledStartDate": date(o.created), "MfgOrderScheduledStartTime": "PT07H00M00S", "MfgOrderScheduledEndDate": date(o.created.AddDate(0, 0, 1)),
 		"MfgOrderScheduledEndTime": "PT10H22M30S", "__metadata": meta(orderService, "A_ProductionOrder_2", "'"+o.Number+"'", etag(o)),
 	})
+	if s.traps.NoStampAtCreation && o.changed.Equal(o.created) {
+		r["LastChangeDateTime"] = ""
+	}
 	deferred(r, "to_ProductionOrderComponent", "to_ProductionOrderComponentExt", "to_ProductionOrderItem", "to_ProductionOrderOperation", "to_ProductionOrderStatus")
 	return r
 }

@@ -44,6 +44,8 @@ type Traps struct {
 	VisibleAfter time.Duration
 	// NoKeySearch refuses every $filter by an external key.
 	NoKeySearch bool
+	// NoStampAtCreation leaves the stamp of the last change empty until an order is changed.
+	NoStampAtCreation bool
 	// DumpAfter does the work and then answers 500 in the system's own form, as when something ends after the commit.
 	DumpAfter bool
 	// AlwaysBackflush adds the automatic movements to the ones that a confirmation brings, as a modification may do.
