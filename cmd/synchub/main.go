@@ -24,6 +24,7 @@ import (
 	"github.com/linekeeper/linekeeper/cmd/config"
 	"github.com/linekeeper/linekeeper/hub"
 	"github.com/linekeeper/linekeeper/hub/connector"
+	"github.com/linekeeper/linekeeper/hub/connector/oracle"
 	"github.com/linekeeper/linekeeper/hub/connector/s4"
 	"github.com/linekeeper/linekeeper/hub/connector/sandbox"
 	"github.com/linekeeper/linekeeper/hub/connector/sqltables"
@@ -59,6 +60,14 @@ func connectors() []hub.ConnectorKind {
 			}
 			cfg.DSNFile = beside(dir, cfg.DSNFile)
 			return sqltables.New(cfg)
+		}},
+		{Name: "oracle", Sample: oracle.Sample, New: func(name, dir string, decode func(any) error) (connector.Connector, error) {
+			cfg := oracle.Config{Name: name}
+			if err := decode(&cfg); err != nil {
+				return nil, err
+			}
+			cfg.PasswordFile = beside(dir, cfg.PasswordFile)
+			return oracle.New(cfg)
 		}},
 		{Name: "sandbox", Sample: sandboxSample, New: func(name, dir string, decode func(any) error) (connector.Connector, error) {
 			cfg := sandbox.Config{Name: name}
