@@ -2,6 +2,7 @@ package erpnext_test
 
 import (
 	"fmt"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
@@ -130,6 +131,28 @@ func TestStaleSubmitIsRefusedAndLookedUp(t *testing.T) {
 	if got := b.Totals(order).Yield; !got.Equal(d("13")) {
 		t.Errorf("the order holds %s, want 13", got)
 	}
+}
+
+// A person changes the draft before the submit arrives: what was not seen is not submitted.
+func TestDraftChangedByAPersonIsNotSubmittedUnseen(t *testing.T) {
+	b := newBench(t, erpnextdouble.Traps{}, erpnextdouble.Options{})
+	c, order := b.connect(t), b.order(t, "40")
+	settled(t, c, made(order, "1", "0"))
+	p := made(order, "12", "0")
+	intent := prepare(t, c, p)
+	b.proxy.Arm(connectortest.DelayRequest, 2)
+	c.Post(t.Context(), p, intent)
+	for _, e := range b.Entries() {
+		if e["docstatus"] == 0 {
+			r := httptest.NewRequest("PUT", "/api/resource/Stock%20Entry/"+e["name"].(string), strings.NewReader(`{"remarks":"looked at"}`))
+			r.Header.Set("Authorization", "token "+erpnextdouble.Token)
+			b.Handler().ServeHTTP(httptest.NewRecorder(), r)
+		}
+	}
+	b.proxy.Deliver()
+	b.holds(t, order, 1, 1)
+	settled(t, c, p)
+	b.holds(t, order, 2, 0)
 }
 
 // Without a unique field for the key nothing can be made to happen once, so nothing happens.
