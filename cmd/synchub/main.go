@@ -24,6 +24,7 @@ import (
 	"github.com/linekeeper/linekeeper/cmd/config"
 	"github.com/linekeeper/linekeeper/hub"
 	"github.com/linekeeper/linekeeper/hub/connector"
+	"github.com/linekeeper/linekeeper/hub/connector/erpnext"
 	"github.com/linekeeper/linekeeper/hub/connector/oracle"
 	"github.com/linekeeper/linekeeper/hub/connector/s4"
 	"github.com/linekeeper/linekeeper/hub/connector/sandbox"
@@ -68,6 +69,14 @@ func connectors() []hub.ConnectorKind {
 			}
 			cfg.PasswordFile = beside(dir, cfg.PasswordFile)
 			return oracle.New(cfg)
+		}},
+		{Name: "erpnext", Sample: erpnext.Sample, New: func(name, dir string, decode func(any) error) (connector.Connector, error) {
+			cfg := erpnext.Config{Name: name}
+			if err := decode(&cfg); err != nil {
+				return nil, err
+			}
+			cfg.TokenFile = beside(dir, cfg.TokenFile)
+			return erpnext.New(cfg)
 		}},
 		{Name: "sandbox", Sample: sandboxSample, New: func(name, dir string, decode func(any) error) (connector.Connector, error) {
 			cfg := sandbox.Config{Name: name}
