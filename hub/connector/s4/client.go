@@ -3,6 +3,7 @@ package s4
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -47,6 +48,9 @@ func (s *session) forget() { s.cookies, s.tokens = map[string]string{}, map[stri
 func newClient(cfg Config) *client {
 	t := http.DefaultTransport.(*http.Transport).Clone()
 	t.MaxIdleConnsPerHost = cfg.Sessions
+	if cfg.roots != nil {
+		t.TLSClientConfig = &tls.Config{RootCAs: cfg.roots, MinVersion: tls.VersionTLS12}
+	}
 	c := &client{cfg: cfg, free: make(chan *session, cfg.Sessions),
 		http: &http.Client{Transport: t, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}}
 	for range cfg.Sessions {

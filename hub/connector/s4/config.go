@@ -1,6 +1,7 @@
 package s4
 
 import (
+	"crypto/x509"
 	_ "embed"
 	"fmt"
 	"net/url"
@@ -42,6 +43,8 @@ type Config struct {
 	User         string `yaml:"user"`
 	Password     string `yaml:"password"`
 	PasswordFile string `yaml:"password_file"`
+	// CAFile holds the certificates (PEM) that SAP's own is signed with, where the operating system does not know them.
+	CAFile string `yaml:"ca_file"`
 	// Plants limits ListChanged to orders of these production plants; empty means all.
 	Plants []string `yaml:"plants"`
 	// Sites maps a production plant to the site that routing knows; unmapped ones keep their code.
@@ -67,7 +70,8 @@ type Config struct {
 	// AbsentAfter is how long after its sending a request that left no trace is taken for lost, where Repeatable is not set:
 	// longer than any request may run or wait in a gateway. 15 min when 0; below zero it is left to a person.
 	AbsentAfter time.Duration `yaml:"absent_after"`
-	// Settle is how long an effect may take to appear: update tasks and goods movements that are processed later. 2 min when 0.
+	// Settle is how long an effect may take to appear: update tasks and goods movements that are processed later. 2 min
+	// when 0. It should be longer than Timeout. What is missing is called different only after Settle and two times Timeout.
 	Settle time.Duration `yaml:"settle"`
 	// Overlap is how far ListChanged goes back behind the newest change seen; 5 min when 0, and never less.
 	Overlap time.Duration `yaml:"overlap"`
@@ -83,6 +87,8 @@ type Config struct {
 	Messages map[string]string `yaml:"messages"`
 
 	zone *time.Location
+	// roots are the certificates of CAFile, nil for the operating system's.
+	roots *x509.CertPool
 	// mayTake is how long after its intent a request can still be under way: Post takes no older intent than Timeout, and
 	// waits no longer than Timeout for the answer.
 	mayTake time.Duration
@@ -102,6 +108,15 @@ func (c Config) withDefaults() (Config, error) {
 		}
 		c.Password, _, _ = strings.Cut(string(text), "\n")
 		c.Password = strings.TrimRight(c.Password, "\r")
+	}
+	if c.CAFile != "" {
+		text, err := os.ReadFile(c.CAFile)
+		if err != nil {
+			return c, fmt.Errorf("configure S/4HANA: read ca_file: %w", err)
+		}
+		if c.roots = x509.NewCertPool(); !c.roots.AppendCertsFromPEM(text) {
+			return c, fmt.Errorf("configure S/4HANA: ca_file %q holds no certificate; it begins with -----BEGIN CERTIFICATE-----", c.CAFile)
+		}
 	}
 	if c.User == "" || c.Password == "" {
 		return c, fmt.Errorf("configure S/4HANA: user or password is empty; give the connector a technical user of its own and set password_file")

@@ -24,7 +24,7 @@
 // Proved by reading back: order, operation, quantities, unit, posting date and each goods movement. SAP saves a confirmation
 // although its goods movement fails (it then waits in the list of failed movements, which no service shows), or processes the
 // movement later. Both look alike: the movement is not there. Within Settle the connector says "not yet", after it "different",
-// with item and quantity.
+// with item and quantity. Since nobody knows when within the time of a request SAP began, that time is waited for as well.
 //
 // Not proved: who cancelled a document by hand, what Cancel of a material document belonged to (it takes no key; so a
 // consumption is taken back by the opposite movement under a key of its own), that an operation's change lifts its order's time

@@ -2,8 +2,11 @@ package s4
 
 import (
 	"bytes"
+	"encoding/pem"
 	"io"
+	"log"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -30,6 +33,7 @@ func TestConfigNamesWhatIsWrongAndTheNextStep(t *testing.T) {
 		"no scheme":        {func(c *Config) { c.URL = "s4.example.com" }, "https://s4.example.com"},
 		"no user":          {func(c *Config) { c.User = "" }, "set password_file"},
 		"no password file": {func(c *Config) { c.PasswordFile = filepath.Join(t.TempDir(), "gone") }, "password_file"},
+		"no certificate":   {func(c *Config) { c.CAFile = "config.go" }, "BEGIN CERTIFICATE"},
 		"zone":             {func(c *Config) { c.TimeZone = "Mars/Olympus" }, "IANA"},
 		"movements":        {func(c *Config) { c.Movements = "both" }, "explicit, separate or sap"},
 		"finish":           {func(c *Config) { c.Finish = "close" }, "technically_complete or none"},
@@ -64,7 +68,7 @@ func TestSampleNamesEveryKeyWithAValueThatIsTaken(t *testing.T) {
 	if err := yaml.Load([]byte(whole), &c, yaml.WithKnownFields()); err != nil {
 		t.Fatalf("%v in:\n%s", err, whole)
 	}
-	c.PasswordFile, c.Password = "", "x"
+	c.PasswordFile, c.CAFile, c.Password = "", "", "x"
 	if _, err := New(c); err != nil {
 		t.Error(err)
 	}
@@ -169,6 +173,31 @@ func TestUnitsAreNeverGuessed(t *testing.T) {
 	}
 	if got, err := u.iso("XBX"); err == nil {
 		t.Errorf("XBX is written %q", got)
+	}
+}
+
+// A system whose certificate nobody signed but the plant's own authority is believed with that authority's, and only then.
+func TestOwnAuthorityIsBelieved(t *testing.T) {
+	server := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		io.WriteString(w, `{"d":{"ManufacturingOrder":"1","ProductionUnitISOCode":"C62","TotalQuantity":"5"}}`)
+	}))
+	defer server.Close()
+	server.Config.ErrorLog = log.New(io.Discard, "", 0)
+	file := filepath.Join(t.TempDir(), "ca.pem")
+	if err := os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw}), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, ca := range []string{"", file} {
+		cfg := good
+		cfg.URL, cfg.CAFile = server.URL, ca
+		c, err := New(cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err = c.Get(t.Context(), "1"); (err == nil) != (ca != "") {
+			t.Errorf("with ca_file %q: %v", ca, err)
+		}
+		c.Close()
 	}
 }
 
