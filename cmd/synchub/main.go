@@ -51,7 +51,7 @@ func connectors() []hub.ConnectorKind {
 			if err := decode(&cfg); err != nil {
 				return nil, err
 			}
-			cfg.PasswordFile = beside(dir, cfg.PasswordFile)
+			cfg.PasswordFile, cfg.CAFile = beside(dir, cfg.PasswordFile), beside(dir, cfg.CAFile)
 			return s4.New(cfg)
 		}},
 		{Name: "sql", Sample: sqltables.Sample, New: func(name, dir string, decode func(any) error) (connector.Connector, error) {
