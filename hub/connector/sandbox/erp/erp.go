@@ -156,6 +156,7 @@ create table if not exists document (
   posting_date text not null, booked_at integer not null, reverses text not null default '', arrived integer not null default 0) strict;
 create index if not exists document_key on document (external_key);
 create index if not exists document_reverses on document (reverses);
+create index if not exists document_order on document (order_no);
 create table if not exists document_line (
   number text not null, line integer not null, movement text not null, item text not null, quantity text not null,
   unit text not null, lot text not null, reservation text not null, primary key (number, line)) strict;

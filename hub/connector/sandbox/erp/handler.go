@@ -60,6 +60,7 @@ func (e *ERP) Handler() http.Handler {
 	handle("POST /api/login", e.serveLogin)
 	handle("GET /api/orders", e.serveOrders)
 	handle("GET /api/orders/{no}", e.serveOrder)
+	handle("GET /api/orders/{no}/documents", e.serveOrderDocuments)
 	handle("POST /api/orders/{no}/confirmations", e.posting(KindConfirmation, ""))
 	handle("POST /api/orders/{no}/movements", e.posting(KindMovement, ""))
 	handle("POST /api/orders/{no}/start", e.posting(KindStatus, Started))

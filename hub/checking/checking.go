@@ -1,0 +1,321 @@
+package checking
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/linekeeper/linekeeper/hub/connector"
+	"github.com/linekeeper/linekeeper/hub/reconcile"
+	"github.com/linekeeper/linekeeper/hub/store"
+	"github.com/linekeeper/linekeeper/proto/factkey"
+)
+
+// Books is what is needed of the posting engine.
+type Books interface {
+	// Renew posts a fact anew whose effect is gone, after one more look-up.
+	Renew(ctx context.Context, key, reason, by string) error
+	// ReplayFact takes up a parked posting again.
+	ReplayFact(ctx context.Context, key, by string) error
+}
+
+// Options of a Checker.
+type Options struct {
+	Store      *store.Store
+	Connectors map[string]connector.Connector
+	Books      Books
+	Policy     reconcile.Policy
+	// Every is how often settled postings are looked for; 30 s when 0.
+	Every time.Duration
+	// Nightly is the time of day, from midnight UTC, of the comparison of everything; negative: never.
+	Nightly time.Duration
+	Now     func() time.Time
+	Logger  *slog.Logger
+}
+
+// Checker compares. Make it with New.
+type Checker struct{ o Options }
+
+// New returns a checker that does nothing by itself until Run.
+func New(o Options) *Checker {
+	if o.Every == 0 {
+		o.Every = 30 * time.Second
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	return &Checker{o: o}
+}
+
+// By is the name under which heals are written down.
+const By = "reconciliation"
+
+// Run compares until ctx ends. What fails is logged and done again.
+func (c *Checker) Run(ctx context.Context) error {
+	tick := time.NewTicker(c.o.Every)
+	defer tick.Stop()
+	night := c.nextNight()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		if err := c.Settled(ctx); err != nil && ctx.Err() == nil {
+			c.o.Logger.Warn("orders that have settled could not be compared; they are again", "error", err)
+		}
+		if c.o.Nightly < 0 || c.o.Now().Before(night) {
+			continue
+		}
+		if _, err := c.All(ctx, "nightly", store.Compared{}, nil); err != nil && ctx.Err() == nil {
+			c.o.Logger.Warn("the nightly reconciliation failed; it runs again tomorrow", "error", err)
+		}
+		night = c.nextNight()
+	}
+}
+
+func (c *Checker) nextNight() time.Time {
+	now := c.o.Now().UTC()
+	at := time.Date(now.Year(), now.Month(), now.Day(), 0, 0, 0, 0, time.UTC).Add(max(c.o.Nightly, 0))
+	if !at.After(now) {
+		at = at.AddDate(0, 0, 1)
+	}
+	return at
+}
+
+const (
+	stepsAtOnce  = 2000
+	ordersAtOnce = 500
+)
+
+// Settled compares the orders whose postings took a step that is older than the settle time and was not compared yet.
+func (c *Checker) Settled(ctx context.Context) error {
+	after, err := c.o.Store.Compared(ctx)
+	if err != nil {
+		return err
+	}
+	for {
+		orders, last, err := c.o.Store.OrdersChanged(ctx, after, c.o.Now().Add(-c.o.Policy.Settle), stepsAtOnce)
+		if err != nil {
+			return err
+		}
+		if last == after {
+			return c.again(ctx)
+		}
+		for _, no := range orders {
+			if _, err := c.order(ctx, "", no, nil); err != nil {
+				return err
+			}
+		}
+		if err := c.o.Store.SetCompared(ctx, last); err != nil {
+			return err
+		}
+		after = last
+	}
+}
+
+// again compares the orders of live discrepancies: what was healed is seen to be, and what lasts too long is escalated.
+func (c *Checker) again(ctx context.Context) error {
+	done := map[string]bool{}
+	for page := (store.Page{Limit: ordersAtOnce}); ; {
+		live, err := c.o.Store.Discrepancies(ctx, store.DiscrepancyFilter{Live: true}, page)
+		if err != nil || len(live) == 0 {
+			return err
+		}
+		for _, d := range live {
+			page.Before = d.ID
+			if d.OrderNo == "" || done[d.OrderNo] || c.o.Now().Sub(d.LastSeen) < c.o.Every {
+				continue
+			}
+			done[d.OrderNo] = true
+			if _, err := c.order(ctx, "", d.OrderNo, nil); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// Each is told each order that All compares, with what was found.
+type Each func(o reconcile.Order, found []reconcile.Finding) error
+
+// All compares all orders that match, one after the other, and writes the run down.
+func (c *Checker) All(ctx context.Context, kind string, f store.Compared, each Each) (store.Reconciliation, error) {
+	run := store.Reconciliation{Kind: kind, Plant: f.Plant, StartedAt: c.o.Now()}
+	if err := c.o.Store.PutReconciliation(ctx, &run); err != nil {
+		return run, fmt.Errorf("begin reconciliation: %w", err)
+	}
+	err := c.all(ctx, f, &run, each)
+	run.EndedAt = c.o.Now()
+	if err != nil {
+		run.Error = err.Error()
+	}
+	return run, errors.Join(err, c.o.Store.PutReconciliation(context.WithoutCancel(ctx), &run))
+}
+
+func (c *Checker) all(ctx context.Context, f store.Compared, run *store.Reconciliation, each Each) error {
+	for after := ""; ; {
+		orders, err := c.o.Store.OrdersToCompare(ctx, f, after, ordersAtOnce)
+		if err != nil || len(orders) == 0 {
+			return err
+		}
+		for _, no := range orders {
+			n, err := c.order(ctx, f.Plant, no, each)
+			if err != nil {
+				return fmt.Errorf("order %q: %w", no, err)
+			}
+			run.Orders++
+			run.Facts, run.Documents, run.Found = run.Facts+n.facts, run.Documents+n.documents, run.Found+n.found
+			run.Begun, run.Unasked = run.Begun+n.begun, run.Unasked+n.unasked
+			after = no
+		}
+	}
+}
+
+type counts struct{ facts, documents, found, begun, unasked int64 }
+
+// order compares one order, in each plant and system that its facts name.
+func (c *Checker) order(ctx context.Context, plant, no string, each Each) (n counts, err error) {
+	all, err := Read(ctx, c.o.Store, c.o.Connectors, c.o.Now, plant, no)
+	if err != nil {
+		return n, err
+	}
+	for _, o := range all {
+		found := reconcile.CheckOrder(o, c.o.Policy)
+		changes, err := c.o.Store.MergeDiscrepancies(ctx, o.Plant, o.ERP, no, found, c.o.Policy)
+		if err != nil {
+			return n, err
+		}
+		for _, x := range changes {
+			if x.Begin {
+				n.begun++
+				c.heal(ctx, x)
+			}
+		}
+		if each != nil {
+			if err := each(o, found); err != nil {
+				return n, err
+			}
+		}
+		n.facts, n.documents, n.found = n.facts+int64(len(o.Facts)), n.documents+int64(len(o.Effects)), n.found+int64(len(found))
+		if !o.Asked {
+			n.unasked++
+		}
+	}
+	return n, nil
+}
+
+// Read reads all sides of one order: one reconcile.Order for each plant and outside system that its facts name.
+func Read(ctx context.Context, s *store.Store, connectors map[string]connector.Connector, now func() time.Time, plant, no string) ([]reconcile.Order, error) {
+	facts, err := s.OrderFacts(ctx, plant, no)
+	if err != nil {
+		return nil, err
+	}
+	type side struct{ plant, erp string }
+	only := map[string]string{} // the system of a plant's facts, empty where there are several
+	for _, f := range facts {
+		if erp, met := only[f.Plant]; f.ERP != "" && (!met || erp == f.ERP) {
+			only[f.Plant] = f.ERP
+		} else if f.ERP != "" {
+			only[f.Plant] = ""
+		}
+	}
+	var sides []side
+	byside := map[side]*reconcile.Order{}
+	for _, f := range facts {
+		k := side{f.Plant, cmp.Or(f.ERP, only[f.Plant])} // a fact that nobody posts belongs to the others
+		if f.Plant == "" {
+			continue // unreadable: it is kept aside
+		}
+		if byside[k] == nil {
+			byside[k] = &reconcile.Order{Now: now(), Plant: k.plant, ERP: k.erp, OrderNo: no}
+			sides = append(sides, k)
+		}
+		byside[k].Facts = append(byside[k].Facts, f.Fact)
+	}
+	var out []reconcile.Order
+	for _, k := range sides {
+		o := byside[k]
+		if err := ask(ctx, s, connectors[k.erp], o); err != nil {
+			return nil, err
+		}
+		if o.Edge, err = s.EdgeLines(ctx, store.TallyFilter{Plant: k.plant, OrderNo: no}); err != nil {
+			return nil, err
+		}
+		if len(sides) > 1 && only[k.plant] == "" {
+			o.Edge = nil // the agents' sums are of all systems together
+		}
+		out = append(out, *o)
+	}
+	return out, nil
+}
+
+// ask reads the outside system's side. What it cannot tell leaves the order unasked, and nothing of it is called missing.
+func ask(ctx context.Context, s *store.Store, erp connector.Connector, o *reconcile.Order) error {
+	known, err := s.Order(ctx, o.ERP, o.OrderNo)
+	if err != nil && !errors.Is(err, store.ErrNotFound) {
+		return err
+	}
+	if err == nil {
+		o.Work = &known.Order
+	}
+	reader, ok := erp.(connector.EffectReader)
+	if !ok {
+		return nil
+	}
+	all, err := reader.Effects(ctx, o.OrderNo)
+	if err != nil {
+		return ctx.Err() // unasked, also when the system has lost the order itself: a person must bring that back first
+	}
+	o.Asked, o.AsOf, o.Effects = true, o.Now, all.Documents
+	work := all.Order
+	if o.Work != nil {
+		work.Plant = o.Work.Plant // routing is the hub's
+	}
+	o.Work = &work
+	return nil
+}
+
+// heal carries out what was begun. What fails stays in healing and goes to a person in the end.
+func (c *Checker) heal(ctx context.Context, x reconcile.Change) {
+	made, err := c.carryOut(ctx, x)
+	note := "done"
+	if err != nil {
+		note = err.Error()
+		c.o.Logger.Warn("a discrepancy could not be healed", "type", x.Type, "subject", x.Subject, "error", err)
+	}
+	if err := c.o.Store.SetHealMade(ctx, x.ID, made, note); err != nil {
+		c.o.Logger.Warn("what was healed could not be written down", "error", err)
+	}
+}
+
+// ErrByHand says that an action has nobody who carries it out: it stays a proposal.
+var ErrByHand = errors.New("this action is not carried out by the hub yet: do it by hand")
+
+func (c *Checker) carryOut(ctx context.Context, x reconcile.Change) (made string, err error) {
+	a := x.Proposed
+	switch a.Kind {
+	case reconcile.LookUpAndSend:
+		return "", c.o.Books.Renew(ctx, a.Fact, "reconciliation: "+x.Why, By)
+	case reconcile.Retry, reconcile.WaitReceipt, reconcile.PullMaster:
+		return "", c.o.Books.ReplayFact(ctx, a.Fact, By)
+	case reconcile.ReverseDocument:
+		r, ok := c.o.Connectors[x.ERP].(connector.DocumentReverser)
+		if !ok || a.Document == "" {
+			return "", ErrByHand
+		}
+		out, err := r.ReverseDocument(ctx, a.Document, factkey.Of(factkey.Position("reconciliation", fmt.Sprint(x.ID), "reverse", a.Document)).String())
+		if err == nil && out.Result != connector.Posted {
+			err = fmt.Errorf("%s: %s", out.Result, out.Reason)
+		}
+		return out.Document.Number, err
+	case reconcile.ReadAgain, reconcile.Estimate:
+		return "", nil // the next comparison reads again
+	}
+	return "", ErrByHand
+}

@@ -1,0 +1,158 @@
+package tryton
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/linekeeper/linekeeper/hub/connector"
+	"github.com/linekeeper/linekeeper/hub/object"
+)
+
+var _ connector.EffectReader = (*Connector)(nil)
+
+// listed is a move with what only a list of an order's effects is read for.
+type listed struct {
+	verified
+	Date    *wireDate `json:"effective_date"`
+	Written *wireTime `json:"write_date"`
+}
+
+var listedFields = append(slices.Clone(verifiedFields), "effective_date", "write_date")
+
+// Effects implements connector.EffectReader. A document is the done moves of one note, or a single move without one: Tryton
+// itself has no documents on a production order.
+func (c *Connector) Effects(ctx context.Context, orderNo string) (connector.Effects, error) {
+	fail := func(err error) (connector.Effects, error) {
+		return connector.Effects{}, fmt.Errorf("list moves of order %q: %w", orderNo, err)
+	}
+	out := connector.Effects{AsOf: time.Now().UTC()}
+	o, err := c.find(ctx, orderNo)
+	if err != nil {
+		return fail(err)
+	}
+	if out.Order, err = c.Get(ctx, orderNo); err != nil {
+		return fail(err)
+	}
+	var moves []listed
+	err = c.client.call(ctx, &moves, nil, "stock.move.search_read", []any{idsIn(slices.Concat(o.Inputs, o.Outputs)), []any{"state", "=", "done"}}, 0, nil, [][]string{{"id", "ASC"}}, listedFields)
+	if err != nil {
+		return fail(err)
+	}
+	ids := make([]int, len(moves))
+	for i, m := range moves {
+		ids[i] = m.ID
+	}
+	notes, err := c.notes(ctx, ids)
+	if err != nil {
+		return fail(err)
+	}
+	if out.Documents, err = c.group(ctx, o, moves, notes); err != nil {
+		return fail(err)
+	}
+	return out, nil
+}
+
+// group makes documents of moves.
+func (c *Connector) group(ctx context.Context, o order, moves []listed, notes map[int]string) ([]object.Effect, error) {
+	byNote := map[string][]listed{}
+	var order []string
+	for _, m := range moves {
+		note, ok := notes[m.ID]
+		if !ok {
+			note = fmt.Sprint("#", m.ID)
+		}
+		if byNote[note] == nil {
+			order = append(order, note)
+		}
+		byNote[note] = append(byNote[note], m)
+	}
+	numbers := map[string]string{} // of facts
+	reversals := map[int]string{}
+	var out []object.Effect
+	for _, note := range order {
+		e, err := c.effect(ctx, o, byNote[note], note)
+		if err != nil {
+			return nil, err
+		}
+		_, original, _ := strings.Cut(note, reversesWord)
+		if original == "" && e.Key != "" {
+			numbers[e.Key] = e.Number
+		} else if original != "" {
+			reversals[len(out)] = original
+		}
+		out = append(out, e)
+	}
+	for i, original := range reversals {
+		out[i].Reverses = cmp.Or(numbers[original], "fact "+original)
+		for j := range out {
+			if out[j].Number == numbers[original] {
+				out[j].ReversedBy = out[i].Number
+			}
+		}
+	}
+	return out, nil
+}
+
+func (c *Connector) effect(ctx context.Context, o order, moves []listed, note string) (object.Effect, error) {
+	var ids []int
+	for _, m := range moves {
+		ids = append(ids, m.ID)
+	}
+	doc := document(o.Number, ids)
+	e := object.Effect{Number: doc.Number, ID: doc.ID, OrderNo: o.Number, State: object.EffectBooked, Kind: object.KindConsumption}
+	text, known := strings.CutPrefix(note, notePrefix)
+	own, _, reversal := strings.Cut(text, reversesWord)
+	if known {
+		e.Key = own
+	}
+	for _, m := range moves {
+		role, why := effectOf(m.verified, o.Number, c.config.ReworkLocation)
+		if why != "" {
+			return e, fmt.Errorf("move %d %s", m.ID, why)
+		}
+		u, err := c.master.unitOf(ctx, m.Unit)
+		if err != nil {
+			return e, err
+		}
+		q, err := exact(m.Quantity, u.Digits)
+		if err != nil {
+			return e, err
+		}
+		made := o.Product != nil && m.Product.Code == o.Product.Code
+		if made {
+			e.Kind = object.KindConfirmation
+		}
+		kind := kindOfMove(role.role, made, reversal)
+		if reversal {
+			q = q.Neg()
+		}
+		e.Quantities = append(e.Quantities, object.EffectQuantity{Kind: kind, Item: m.Product.Code, Quantity: object.Quantity{Value: q, Unit: u.code}})
+		if kind != object.Scrap && kind != object.Rework {
+			e.Movements = append(e.Movements, object.EffectMovement{Kind: kind, Item: m.Product.Code, Quantity: object.Quantity{Value: q, Unit: u.code}, Backflush: !known && !made})
+		}
+		if m.Date != nil {
+			e.PostingDate = m.Date.instant().Format(time.DateOnly)
+		}
+		e.BookedAt = m.Written.instant()
+	}
+	return e, nil
+}
+
+// kindOfMove says what a move counts. A reversal moves the other way than what it takes back.
+func kindOfMove(role string, made, reversal bool) object.QuantityKind {
+	switch {
+	case role == roleScrap:
+		return object.Scrap
+	case role == roleRework:
+		return object.Rework
+	case made:
+		return object.Yield
+	case (role == roleIssue) != reversal:
+		return object.Consumed
+	}
+	return object.Returned
+}
