@@ -33,8 +33,9 @@
 // # What ERPNext can prove, and what it cannot
 //
 // Proved by reading back: purpose, order, items, quantities, unit and posting date, and that it is submitted. Not checked at a real site: that
-// a cancel may write a field that allows changes after submit, that no server script changes an entry (Verify sees it if it does), and what
-// operations with job cards make of process loss (likewise). Times of ERPNext are in the site's zone and say no zone: time_zone has to be it.
+// a cancel may write a field that allows changes after submit, and that no server script changes an entry at its submit (Verify sees it if one
+// does). ERPNext takes the process loss of an order with operations from its job cards, and a loss of the BOM's where none is given (read in its
+// source): so a draft is compared with the fact before it is submitted, and not submitted when it differs. Times of ERPNext are in the site's zone and say no zone: time_zone has to be it.
 //
 // # What has to be set up
 //

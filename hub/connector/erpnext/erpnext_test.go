@@ -95,7 +95,7 @@ func TestDraftWhoseSubmitIsRefused(t *testing.T) {
 
 	// The answer to the deletion is lost: nobody is told that nothing is there before it is known.
 	intent := prepare(t, c, p)
-	b.proxy.Arm(connectortest.LoseRequest, 3)
+	b.proxy.Arm(connectortest.LoseRequest, 5) // insert, submit, two of the search, deletion
 	if out := c.Post(t.Context(), p, intent); out.Result != connector.InDoubt {
 		t.Fatalf("post whose draft may be there is answered %+v", out)
 	}
@@ -153,6 +153,46 @@ func TestDraftChangedByAPersonIsNotSubmittedUnseen(t *testing.T) {
 	b.holds(t, order, 1, 1)
 	settled(t, c, p)
 	b.holds(t, order, 2, 0)
+}
+
+// What ERPNext makes of the draft is looked at before it takes effect: with operations it has a process loss of its own.
+func TestDraftWithAnotherLossIsNotSubmitted(t *testing.T) {
+	b := newBench(t, erpnextdouble.Traps{LossFromJobCards: true}, erpnextdouble.Options{})
+	c, order := b.connect(t), b.order(t, "40")
+	p := made(order, "12", "2")
+	out := c.Post(t.Context(), p, prepare(t, c, p))
+	if out.Result != connector.Rejected || out.Class != connector.Correctable || out.Code != "DRAFT_CHANGED" || !strings.Contains(out.Reason, "process loss 0") {
+		t.Errorf("post is answered %+v", out)
+	}
+	b.holds(t, order, 0, 0)
+	settled(t, c, made(order, "12", "0"))
+}
+
+// A submit that comes after somebody submitted and cancelled the entry deletes no record of the books.
+func TestCancelledEntryIsNeverDeleted(t *testing.T) {
+	b := newBench(t, erpnextdouble.Traps{}, erpnextdouble.Options{})
+	c, order := b.connect(t), b.order(t, "40")
+	settled(t, c, made(order, "1", "0"))
+	p := made(order, "12", "0")
+	b.proxy.Arm(connectortest.LoseRequest, 4) // the submit, after field checks that are done, search, order and insert
+	intent := prepare(t, c, p)
+	if out := c.Post(t.Context(), p, intent); out.Result != connector.InDoubt {
+		t.Fatalf("post: %+v", out)
+	}
+	stale := prepare(t, c, p) // knows the draft
+	doc := settled(t, c, p).Document
+	r := made(order, "12", "0")
+	r.Fact.Reverses, r.Original = p.Fact.Key, &connector.Original{Fact: p.Fact, Document: doc}
+	settled(t, c, r)
+	for _, again := range [][]byte{intent, stale} {
+		out := c.Post(t.Context(), p, again)
+		if out.Result != connector.Rejected || out.Code != "CANCELLED" {
+			t.Errorf("post of a cancelled entry's fact is answered %+v", out)
+		}
+	}
+	if x := b.Totals(order); x.Documents != 1 || x.Cancelled != 1 {
+		t.Errorf("the books hold %+v", x)
+	}
 }
 
 // Without a unique field for the key nothing can be made to happen once, so nothing happens.

@@ -8,6 +8,7 @@ import (
 	"net/http"
 
 	"github.com/linekeeper/linekeeper/hub/connector"
+	"github.com/shopspring/decimal"
 )
 
 // prove sees to it, once, that the custom fields are there and unique: without that nothing happens once. Frappe leaves a
@@ -103,6 +104,9 @@ func (c *Connector) prepare(ctx context.Context, p connector.Posting) (in intent
 		return in, cancelledThere(p, e), nil
 	}
 	if e != nil {
+		if no := c.changed(p, e); no != nil {
+			return in, no, nil
+		}
 		in.Draft, in.Modified = e.Name, e.Modified
 	}
 	var o order
@@ -165,7 +169,26 @@ func (c *Connector) Post(ctx context.Context, p connector.Posting, raw []byte) c
 	if err != nil || e.Name == "" {
 		return c.outcome(in, err)
 	}
+	if no := c.changed(p, &e); no != nil {
+		return c.discard(ctx, p, e.Name, *no)
+	}
 	return c.submit(ctx, p, in, e.Name, e.Modified)
+}
+
+// changed refuses to submit a draft with other quantities than the fact's: ERPNext itself may have put them there (it takes the
+// process loss of an order with operations from its job cards, and else from the BOM), a server script, or a person.
+func (c *Connector) changed(p connector.Posting, e *entry) *connector.Outcome {
+	_, code, _, _, q, loss := wanted(p)
+	same := func(a, b decimal.Decimal) bool { return a.Sub(b).Abs().LessThan(decimal.New(5, -c.cfg.Precision-1)) }
+	if len(e.Rows) == 1 && (code == "" || e.Rows[0].Item == code) && same(e.Rows[0].Quantity.Decimal, q) && same(e.Loss.Decimal, loss) {
+		return nil
+	}
+	have := fmt.Sprintf("%d rows", len(e.Rows))
+	if len(e.Rows) == 1 {
+		have = fmt.Sprintf("%s of %q with process loss %s", e.Rows[0].Quantity, e.Rows[0].Item, e.Loss)
+	}
+	return reject(connector.Correctable, "DRAFT_CHANGED", "Find out what sets it: job cards of the order's operations, the BOM's process loss, a server script or a person. Then replay the fact.",
+		"ERPNext's draft of fact %s has %s, wanted %s with process loss %s; it was not submitted.", p.Fact.Key, have, q, loss)
 }
 
 // outcome is what an error says of the effect of a change.
@@ -194,7 +217,7 @@ func (c *Connector) submit(ctx context.Context, p connector.Posting, in intent, 
 	}
 	out := c.outcome(in, err)
 	if out.Result == connector.Rejected && out.Class != connector.Retryable {
-		return c.discard(ctx, name, out)
+		return c.discard(ctx, p, name, out)
 	}
 	return out
 }
@@ -218,14 +241,25 @@ func (c *Connector) again(ctx context.Context, p connector.Posting, in intent, r
 }
 
 // discard deletes a draft that was refused for good. While it is not known to be gone nobody may be told that nothing is there.
-func (c *Connector) discard(ctx context.Context, name string, out connector.Outcome) connector.Outcome {
-	err := c.client.send(ctx, http.MethodDelete, stockEntry, name, nil, nil, nil)
+// It looks first: Frappe would delete a cancelled entry too, which is a record of the books.
+func (c *Connector) discard(ctx context.Context, p connector.Posting, name string, out connector.Outcome) connector.Outcome {
+	e, _, err := c.find(ctx, c.cfg.KeyField, p.Fact.Key.String())
+	switch {
+	case err == nil && e == nil:
+		return out
+	case err == nil && e.Docstatus == 1:
+		return connector.Outcome{Result: connector.Posted, Document: document(e)}
+	case err == nil && e.Docstatus == 2:
+		return *cancelledThere(p, e)
+	case err == nil:
+		err = c.client.send(ctx, http.MethodDelete, stockEntry, name, nil, nil, nil)
+	}
 	r, ok := refused(err)
 	switch {
 	case err == nil, ok && r.status == http.StatusNotFound:
 		return out
-	case ok:
-		out.NextStep += fmt.Sprintf(" ERPNext did not let draft %s be deleted (%s); the replay uses it.", name, r.kind)
+	case ok && r.status != http.StatusTooManyRequests && r.status != http.StatusServiceUnavailable:
+		out.NextStep += fmt.Sprintf(" ERPNext did not let draft %s be deleted (%s): delete it, or the replay uses it.", name, r.kind)
 		return out
 	}
 	return connector.Outcome{Result: connector.InDoubt, Reason: fmt.Sprintf("%s Whether draft %s is gone is not known: %v.", out.Reason, name, err)}
@@ -275,7 +309,13 @@ func (c *Connector) Lookup(ctx context.Context, p connector.Posting, raw []byte)
 	case e.Docstatus == 2:
 		return connector.Finding{Presence: connector.Absent, Reason: "The entry is cancelled.", Rejection: cancelledThere(p, e)}, nil
 	}
-	switch out := c.submit(ctx, p, in, e.Name, e.Modified); {
+	var out connector.Outcome
+	if no := c.changed(p, e); no != nil {
+		out = c.discard(ctx, p, e.Name, *no)
+	} else {
+		out = c.submit(ctx, p, in, e.Name, e.Modified)
+	}
+	switch {
 	case out.Result == connector.Posted:
 		return connector.Finding{Presence: connector.Found, Document: out.Document, Reason: "The entry was a draft and is submitted now."}, nil
 	case out.Result == connector.Rejected && out.Class != connector.Retryable:

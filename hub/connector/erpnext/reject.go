@@ -16,19 +16,21 @@ var advice = map[string]struct {
 	class connector.Class
 	next  string
 }{
-	"DocumentLockedError":      {connector.Retryable, byItself},
-	"QueryDeadlockError":       {connector.Retryable, byItself},
-	"QueryTimeoutError":        {connector.Retryable, byItself},
-	"TimestampMismatchError":   {connector.Retryable, byItself},
-	"InReadOnlyMode":           {connector.Retryable, byItself},
-	"NegativeStockError":       {connector.Correctable, "Post the missing receipt of the item in ERPNext, then replay the fact."},
-	"StockFreezeError":         {connector.Correctable, "Open the frozen period in ERPNext, or give the fact a posting date in an open one, then replay it."},
-	"ClosedAccountingPeriod":   {connector.Correctable, "Open the accounting period in ERPNext, or give the fact a posting date in an open one, then replay it."},
-	"FiscalYearError":          {connector.Correctable, "Create the fiscal year in ERPNext, then replay the fact."},
-	"StockOverProductionError": {connector.Correctable, "Raise the order's quantity or the allowance for overproduction in ERPNext, then replay the fact."},
-	"FinishedGoodError":        {connector.Correctable, "Check the work order's item in ERPNext, then replay the fact."},
-	"LinkValidationError":      {connector.Fatal, "Create what is missing in ERPNext or correct its mapping, then replay the fact."},
-	"PermissionError":          {connector.Fatal, "Give the connector's user the right in ERPNext, then replay the fact."},
+	"DocumentLockedError":             {connector.Retryable, byItself},
+	"QueryDeadlockError":              {connector.Retryable, byItself},
+	"QueryTimeoutError":               {connector.Retryable, byItself},
+	"TimestampMismatchError":          {connector.Retryable, byItself},
+	"InReadOnlyMode":                  {connector.Retryable, byItself},
+	"NegativeStockError":              {connector.Correctable, "Post the missing receipt of the item in ERPNext, then replay the fact."},
+	"StockFreezeError":                {connector.Correctable, "Open the frozen period in ERPNext, or give the fact a posting date in an open one, then replay it."},
+	"ClosedAccountingPeriod":          {connector.Correctable, "Open the accounting period in ERPNext, or give the fact a posting date in an open one, then replay it."},
+	"FiscalYearError":                 {connector.Correctable, "Create the fiscal year in ERPNext, then replay the fact."},
+	"StockOverProductionError":        {connector.Correctable, "Raise the order's quantity or the allowance for overproduction in ERPNext, then replay the fact."},
+	"DuplicateEntryForWorkOrderError": {connector.Correctable, "Raise the order's quantity in ERPNext, or submit or delete its other drafts, then replay the fact."},
+	"OperationsNotCompleteError":      {connector.Correctable, "Complete the order's job cards in ERPNext, then replay the fact."},
+	"FinishedGoodError":               {connector.Correctable, "Check the work order's item in ERPNext, then replay the fact."},
+	"LinkValidationError":             {connector.Fatal, "Create what is missing in ERPNext or correct its mapping, then replay the fact."},
+	"PermissionError":                 {connector.Fatal, "Give the connector's user the right in ERPNext, then replay the fact."},
 }
 
 // reject makes a rejection. Nothing has happened in ERPNext when it is given.

@@ -83,10 +83,14 @@ func (s *System) validate(d doc) *fault {
 	case len(list) == 0:
 		return throw("MandatoryError", "items")
 	}
+	if s.traps.LossFromJobCards && purpose == "Manufacture" {
+		d["fg_completed_qty"] = number(amount(d, "fg_completed_qty").Sub(amount(d, "process_loss_qty")))
+		d["process_loss_qty"] = number(decimal.Zero)
+	}
 	finished, raw := decimal.Zero, 0
 	for i, r := range list {
 		q := amount(r, "qty").Round(s.opt.Precision)
-		if s.traps.OtherQuantity != "" && i == 0 {
+		if s.traps.OtherQuantity != "" && i == 0 && whole(d, "docstatus") == 1 {
 			q = decimal.RequireFromString(s.traps.OtherQuantity)
 			d["fg_completed_qty"] = number(q.Add(amount(d, "process_loss_qty")))
 		}

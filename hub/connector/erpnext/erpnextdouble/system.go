@@ -31,8 +31,10 @@ type Traps struct {
 	NeedsRawMaterial bool
 	// FrozenUpto closes the books up to a date (2006-01-02), both included.
 	FrozenUpto string
+	// LossFromJobCards sets the process loss to what the job cards say, which is nothing: so it is with orders that have operations.
+	LossFromJobCards bool
 	// SubmitLies answers a submit as if it were done and rolls it back. OtherQuantity is what a server script makes of the
-	// first row's quantity at an insert.
+	// first row's quantity at the submit.
 	SubmitLies    bool
 	OtherQuantity string
 }
