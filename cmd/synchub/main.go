@@ -25,6 +25,7 @@ import (
 	"github.com/linekeeper/linekeeper/hub"
 	"github.com/linekeeper/linekeeper/hub/connector"
 	"github.com/linekeeper/linekeeper/hub/connector/erpnext"
+	"github.com/linekeeper/linekeeper/hub/connector/idoc"
 	"github.com/linekeeper/linekeeper/hub/connector/oracle"
 	"github.com/linekeeper/linekeeper/hub/connector/s4"
 	"github.com/linekeeper/linekeeper/hub/connector/sandbox"
@@ -54,6 +55,16 @@ func connectors() []hub.ConnectorKind {
 			cfg.PasswordFile, cfg.CAFile = beside(dir, cfg.PasswordFile), beside(dir, cfg.CAFile)
 			return s4.New(cfg)
 		}},
+		{Name: "idoc", Sample: idoc.Sample, New: func(name, dir string, decode func(any) error) (connector.Connector, error) {
+			cfg := idoc.Config{Name: name}
+			if err := decode(&cfg); err != nil {
+				return nil, err
+			}
+			for _, folder := range []*string{&cfg.In, &cfg.Answers, &cfg.Out, &cfg.Sent} {
+				*folder = beside(dir, *folder)
+			}
+			return idoc.New(cfg)
+		}},
 		{Name: "sql", Sample: sqltables.Sample, New: func(name, dir string, decode func(any) error) (connector.Connector, error) {
 			cfg := sqltables.Config{Name: name}
 			if err := decode(&cfg); err != nil {
@@ -75,7 +86,7 @@ func connectors() []hub.ConnectorKind {
 			if err := decode(&cfg); err != nil {
 				return nil, err
 			}
-			cfg.TokenFile = beside(dir, cfg.TokenFile)
+			cfg.PasswordFile = beside(dir, cfg.PasswordFile)
 			return erpnext.New(cfg)
 		}},
 		{Name: "sandbox", Sample: sandboxSample, New: func(name, dir string, decode func(any) error) (connector.Connector, error) {

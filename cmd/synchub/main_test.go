@@ -108,7 +108,7 @@ func TestSampleIsValidOnceItsFilesExist(t *testing.T) {
 	says(t, out, "hub.yaml is valid", "Plants: 1", "ERPs: 1", "routes: 1")
 
 	// What is commented out is right as well.
-	uncommented := regexp.MustCompile(`(?m)^( *)# ( *)(- name:|  kind:|  url:|  user:|  password_file:|  source_system:|  company:|  token_url:|  client_id:|  client_secret_file:|  driver:|  dsn_file:|  orders:|  components:|  postings:|  table:|  columns:|- \{erp|posting:|  workers:|  quiet:|  close_after:|data_dir:)`)
+	uncommented := regexp.MustCompile(`(?m)^( *)# ( *)(- name:|  kind:|  url:|  user:|  password_file:|  source_system:|  company:|  token_url:|  client_id:|  client_secret_file:|  driver:|  dsn_file:|  orders:|  components:|  postings:|  table:|  columns:|  in:|  answers:|  out:|  sent:|- \{erp|posting:|  workers:|  quiet:|  close_after:|data_dir:)`)
 	whole := uncommented.ReplaceAllString(sample, "$1$2$3")
 	whole = strings.Replace(whole, "agents: [line1]", "agents: [line1, line2]", 1)
 	if strings.Count(whole, "#") >= strings.Count(sample, "#") {

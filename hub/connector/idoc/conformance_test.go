@@ -182,6 +182,20 @@ func (s *sap) audit(number, status, text, no, document string) {
 			seg("E1PRTOB", field("OBJKEY", document))))), time.Time{})
 }
 
+// idle waits until SAP has taken everything.
+func (s *sap) idle() {
+	for deadline := time.Now().Add(time.Minute); ; {
+		s.work()
+		paths, err := filepath.Glob(filepath.Join(s.cfg.Out, "*.xml"))
+		if err != nil || len(paths) == 0 {
+			return
+		}
+		if time.Now().After(deadline) {
+			s.t.Fatalf("SAP leaves %v", paths)
+		}
+	}
+}
+
 func (s *sap) effects(_ testing.TB, no string) connectortest.Effects {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -269,6 +283,7 @@ func TestConformance(t *testing.T) {
 			connectortest.NoSearch:        "the number is made from the key",
 		},
 	})
+	s.idle()
 	for number, n := range s.taken {
 		if n != 1 {
 			t.Errorf("SAP got IDoc %s %d times", number, n)
@@ -347,6 +362,7 @@ func TestHubDiesBetweenTheSteps(t *testing.T) {
 			if x.End != connectortest.Settled {
 				t.Fatalf("ended %s:\n%s", x.End, strings.Join(x.Why, "\n"))
 			}
+			s.idle()
 			if e := s.effects(t, no); e.Documents != 1 || !e.Yield.Equal(d("12")) {
 				t.Errorf("SAP booked %+v", e)
 			}
