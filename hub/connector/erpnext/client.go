@@ -100,7 +100,7 @@ func (c *client) send(ctx context.Context, method, doctype, name string, query u
 	if err != nil {
 		return err
 	}
-	req.Header.Set("Authorization", "token "+c.cfg.Token)
+	req.Header.Set("Authorization", "token "+c.cfg.User+":"+c.cfg.Password)
 	req.Header.Set("Accept", "application/json")
 	req.Header.Set("Content-Type", "application/json")
 	resp, err := c.http.Do(req)

@@ -14,15 +14,16 @@ import (
 //go:embed sample.yaml
 var Sample string
 
-// Config says where ERPNext is and how it is set up. URL, Units and a token are necessary.
+// Config says where ERPNext is and how it is set up. URL, User and a password are necessary, and Units for any order to be read.
 type Config struct {
 	// Name is what work orders call this ERP; "erpnext" when empty.
 	Name string `yaml:"name"`
 	// URL is scheme, host and port of the site.
 	URL string `yaml:"url"`
-	// Token is key:secret of a user of the connector's own, or the first line of TokenFile.
-	Token     string `yaml:"token"`
-	TokenFile string `yaml:"token_file"`
+	// User is the API key of a user of the connector's own. Its API secret is Password, or the first line of PasswordFile.
+	User         string `yaml:"user"`
+	Password     string `yaml:"password"`
+	PasswordFile string `yaml:"password_file"`
 	// Units maps ERPNext's units to UN/ECE Recommendation 20, such as Nos: C62. An unknown unit stops its order.
 	Units map[string]string `yaml:"units"`
 	// Companies limits ListChanged; empty means all. Sites maps a warehouse of finished goods, or a company, to a site; an
@@ -54,7 +55,7 @@ type Config struct {
 	zone *time.Location
 }
 
-// withDefaults fills in what zero means and checks the rest; the token is read from its file.
+// withDefaults fills in what zero means and checks the rest; the password is read from its file.
 func (c Config) withDefaults() (Config, error) {
 	wrong := func(format string, args ...any) error { return fmt.Errorf("configure ERPNext: "+format, args...) }
 	u, err := url.Parse(c.URL)
@@ -62,16 +63,16 @@ func (c Config) withDefaults() (Config, error) {
 		return c, wrong("url %q is not scheme, host and port; write it like https://erp.example.com", c.URL)
 	}
 	c.URL = strings.TrimRight(c.URL, "/")
-	if c.TokenFile != "" {
-		text, err := os.ReadFile(c.TokenFile)
+	if c.PasswordFile != "" {
+		text, err := os.ReadFile(c.PasswordFile)
 		if err != nil {
-			return c, wrong("read token_file: %w", err)
+			return c, wrong("read password_file: %w", err)
 		}
-		c.Token, _, _ = strings.Cut(string(text), "\n")
-		c.Token = strings.TrimSpace(c.Token)
+		c.Password, _, _ = strings.Cut(string(text), "\n")
+		c.Password = strings.TrimSpace(c.Password)
 	}
-	if key, secret, ok := strings.Cut(c.Token, ":"); !ok || key == "" || secret == "" {
-		return c, wrong("the token is not key:secret; create one for the connector's user and set token_file")
+	if c.User == "" || c.Password == "" || strings.Contains(c.User, ":") {
+		return c, wrong("user or password is empty; generate API keys for the connector's user, put the API key in user and the API secret in password_file")
 	}
 	c.Name, c.API, c.TimeZone = orDefault(c.Name, "erpnext"), orDefault(c.API, "v1"), orDefault(c.TimeZone, "UTC")
 	c.KeyField, c.ReversalField, c.OrderField = orDefault(c.KeyField, "linekeeper_key"), orDefault(c.ReversalField, "linekeeper_reversed_by"), orDefault(c.OrderField, "linekeeper_order")
@@ -91,8 +92,6 @@ func (c Config) withDefaults() (Config, error) {
 		return c, wrong("overlap %s is out of range; use 1m or more", c.Overlap)
 	case c.Timeout < 0:
 		return c, wrong("timeout must be above zero")
-	case len(c.Units) == 0:
-		return c, wrong("units is empty; map the site's units to UN/ECE Rec 20, such as Nos: C62")
 	}
 	return c, nil
 }

@@ -49,7 +49,7 @@ func newBench(t testing.TB, traps erpnextdouble.Traps, opt erpnextdouble.Options
 
 func (b *bench) connect(t testing.TB, change ...func(*erpnext.Config)) *erpnext.Connector {
 	t.Helper()
-	cfg := erpnext.Config{URL: b.proxy.URL, Token: erpnextdouble.Token, Units: map[string]string{"Nos": "C62", "Kg": "KGM"}}
+	cfg := erpnext.Config{URL: b.proxy.URL, User: "key", Password: "secret", Units: map[string]string{"Nos": "C62", "Kg": "KGM"}}
 	for _, f := range change {
 		f(&cfg)
 	}

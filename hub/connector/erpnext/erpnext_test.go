@@ -195,6 +195,34 @@ func TestCancelledEntryIsNeverDeleted(t *testing.T) {
 	}
 }
 
+// The day for the books is another one than that of the work, or changes between two attempts: the entry stands on the last
+// that was said, at a time that has been.
+func TestPostingDateOfAnotherDay(t *testing.T) {
+	b := newBench(t, erpnextdouble.Traps{}, erpnextdouble.Options{})
+	c, order := b.connect(t), b.order(t, "40")
+	settled(t, c, made(order, "1", "0"))
+	p := made(order, "12", "0")
+	today := p.PostingDate
+	p.PostingDate = today.AddDate(0, 0, -1)
+	intent := prepare(t, c, p)
+	b.proxy.Arm(connectortest.LoseRequest, 2) // the submit
+	if out := c.Post(t.Context(), p, intent); out.Result != connector.InDoubt {
+		t.Fatalf("post: %+v", out)
+	}
+	p.PostingDate, p.Fact.OccurredAt = today, p.Fact.OccurredAt.AddDate(0, 0, -1)
+	settled(t, c, p)
+	late := made(order, "2", "0")
+	late.PostingDate = today.AddDate(0, 0, -2)
+	settled(t, c, late)
+	if v, err := c.Verify(t.Context(), made(order, "2", "0"), nil, connector.Document{}); err != nil || v.Matches {
+		t.Errorf("a fact that was never posted is verified as %+v, %v", v, err)
+	}
+	late.PostingDate = today
+	if v, err := c.Verify(t.Context(), late, nil, connector.Document{}); err != nil || v.Matches || !strings.Contains(v.Difference, "posting date") {
+		t.Errorf("an entry on another day is verified as %+v, %v", v, err)
+	}
+}
+
 // Without a unique field for the key nothing can be made to happen once, so nothing happens.
 func TestNothingIsPostedWithoutAUniqueKey(t *testing.T) {
 	for word, traps := range map[string]erpnextdouble.Traps{"missing": {NoKeyField: true}, "not unique": {KeyNotUnique: true}} {
@@ -321,12 +349,12 @@ func TestUnreadableOrderStopsNoNeighbour(t *testing.T) {
 	}
 }
 
-func TestWrongTokenIsNamedAndNotShown(t *testing.T) {
+func TestWrongSecretIsNamedAndNotShown(t *testing.T) {
 	b := newBench(t, erpnextdouble.Traps{}, erpnextdouble.Options{})
-	c := b.connect(t, func(c *erpnext.Config) { c.Token = "key:wrong-secret" })
+	c := b.connect(t, func(c *erpnext.Config) { c.Password = "wrong-secret" })
 	_, err := c.ListChanged(t.Context(), "")
 	if err == nil || !strings.Contains(err.Error(), "AuthenticationError") || strings.Contains(err.Error(), "wrong-secret") {
-		t.Errorf("a wrong token gives %v", err)
+		t.Errorf("a wrong secret gives %v", err)
 	}
 }
 
@@ -343,18 +371,18 @@ func TestSampleParsesAndConfigIsChecked(t *testing.T) {
 	all := strings.ReplaceAll("\n"+erpnext.Sample, "\n# ", "\n")
 	for _, text := range []string{erpnext.Sample, all} {
 		cfg := parse(text)
-		cfg.TokenFile, cfg.Token = "", erpnextdouble.Token
+		cfg.PasswordFile, cfg.Password = "", "secret"
 		if _, err := erpnext.New(cfg); err != nil {
 			t.Error(err)
 		}
 	}
 	for _, wrong := range []func(*erpnext.Config){
-		func(c *erpnext.Config) { c.URL = "erp" }, func(c *erpnext.Config) { c.Token = "secret" }, func(c *erpnext.Config) { c.API = "v3" },
+		func(c *erpnext.Config) { c.URL = "erp" }, func(c *erpnext.Config) { c.User = "" }, func(c *erpnext.Config) { c.API = "v3" },
 		func(c *erpnext.Config) { c.Precision = 12 }, func(c *erpnext.Config) { c.PageSize = 9999 }, func(c *erpnext.Config) { c.Overlap = time.Second },
-		func(c *erpnext.Config) { c.TimeZone = "Mars" }, func(c *erpnext.Config) { c.Units = nil },
+		func(c *erpnext.Config) { c.TimeZone = "Mars" }, func(c *erpnext.Config) { c.User = "key:secret" },
 	} {
 		cfg := parse(erpnext.Sample)
-		cfg.TokenFile, cfg.Token = "", erpnextdouble.Token
+		cfg.PasswordFile, cfg.Password = "", "secret"
 		wrong(&cfg)
 		if _, err := erpnext.New(cfg); err == nil {
 			t.Errorf("taken: %+v", cfg)

@@ -50,7 +50,7 @@ func rejection(order string, r *refusal) *connector.Outcome {
 	case http.StatusForbidden:
 		o.Class, o.NextStep = connector.Fatal, advice["PermissionError"].next
 	case http.StatusUnauthorized:
-		o.Class, o.NextStep = connector.Retryable, "Correct the token in the configuration: ERPNext does not take it."
+		o.Class, o.NextStep = connector.Retryable, "Correct user and password in the configuration: ERPNext does not take them."
 	}
 	return o
 }

@@ -136,6 +136,9 @@ func (s *System) save(name string, change doc) (doc, *fault) {
 	}
 	d := maps.Clone(old)
 	maps.Copy(d, change)
+	if whole(old, "docstatus") == 2 { // what Frappe looks at first
+		return nil, throw("ValidationError", "Cannot edit cancelled document")
+	}
 	if text(d, "modified") != text(old, "modified") {
 		return nil, throw("TimestampMismatchError", "Error: Document has been modified after you have opened it (%s, %s). Please refresh to get the latest document.", text(old, "modified"), text(d, "modified"))
 	}
@@ -153,8 +156,6 @@ func (s *System) save(name string, change doc) (doc, *fault) {
 		f = s.effect(d, -1)
 	case from == 1 && to == 1:
 		f = throw("UpdateAfterSubmitError", "Not allowed to change after submission")
-	case from == 2:
-		f = throw("ValidationError", "Cannot edit cancelled document")
 	default:
 		f = throw("DocstatusTransitionError", "Cannot change docstatus from %d to %d", from, to)
 	}
@@ -175,8 +176,8 @@ func (s *System) effect(d doc, sign int64) *fault {
 	switch {
 	case s.traps.FrozenUpto != "" && date <= s.traps.FrozenUpto:
 		return throw("StockFreezeError", "Stock transactions before %s are frozen", s.traps.FrozenUpto)
-	case date > time.Now().In(s.opt.Zone).Format(time.DateOnly):
-		return throw("ValidationError", "Posting date cannot be future date")
+	case date+" "+text(d, "posting_time") > time.Now().In(s.opt.Zone).Format(time.DateTime):
+		return throw("ValidationError", "Posting date and time cannot be in the future")
 	case o != nil && s.locked[text(o, "name")]:
 		return throw("DocumentLockedError", "This document is currently locked and queued for execution. Please try again after some time.")
 	case o != nil && whole(o, "docstatus") != 1:
