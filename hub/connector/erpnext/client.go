@@ -42,6 +42,9 @@ type lost struct{ cause error }
 func (l *lost) Error() string { return "ERPNext's answer was lost: " + l.cause.Error() }
 func (l *lost) Unwrap() error { return l.cause }
 
+// errForm is of an answer that is Frappe's own and holds something that cannot be read: of a document, not of the line.
+var errForm = errors.New("a field has another form than it should")
+
 type client struct {
 	cfg  Config
 	http *http.Client
@@ -146,7 +149,7 @@ func judge(resp *http.Response, text []byte, v any) error {
 			return nil
 		}
 		if err := json.Unmarshal(envelope.Data, v); err != nil {
-			return &lost{fmt.Errorf("read answer: %w", err)}
+			return &lost{fmt.Errorf("%w: %w", errForm, err)}
 		}
 		return nil
 	}

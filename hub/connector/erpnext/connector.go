@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/http"
 	"sync/atomic"
 	"time"
 
@@ -184,7 +185,10 @@ func (c *Connector) gone(ctx context.Context, name string) bool {
 func isLine(err error) bool {
 	var l *lost
 	if r, ok := refused(err); ok {
-		return r.status == 401 || r.status == 429 || r.status == 503
+		return r.status == http.StatusUnauthorized || r.status == http.StatusTooManyRequests || r.status == http.StatusServiceUnavailable
+	}
+	if errors.Is(err, errForm) {
+		return false
 	}
 	var n interface{ Timeout() bool }
 	return errors.As(err, &l) || errors.As(err, &n) || errors.Is(err, context.Canceled)

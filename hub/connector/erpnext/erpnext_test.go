@@ -337,14 +337,18 @@ func TestUnreadableOrderStopsNoNeighbour(t *testing.T) {
 	b := newBench(t, erpnextdouble.Traps{}, erpnextdouble.Options{})
 	c := b.connect(t)
 	b.PutItem("Rod", "Furlong")
-	odd, strange, good := b.CreateOrder("Rod", d("3")), b.order(t, "4"), b.order(t, "5")
+	odd, strange, many, good := b.CreateOrder("Rod", d("3")), b.order(t, "4"), b.order(t, "6"), b.order(t, "5")
 	b.change(t, strange, status("Pondering", 1))
+	b.change(t, many, func(o map[string]any) { o["qty"] = "many" })
 	x, err := c.ListChanged(t.Context(), "")
-	if err != nil || len(x.Orders) != 1 || x.Orders[0].OrderNo != good || len(x.Unreadable) != 2 {
+	if err != nil || len(x.Orders) != 1 || x.Orders[0].OrderNo != good || len(x.Unreadable) != 3 {
 		t.Fatalf("listed %+v, %v", x, err)
 	}
-	reasons := map[string]string{x.Unreadable[0].OrderNo: x.Unreadable[0].Reason, x.Unreadable[1].OrderNo: x.Unreadable[1].Reason}
-	if !strings.Contains(reasons[odd], "Furlong") || !strings.Contains(reasons[strange], "Pondering") {
+	reasons := map[string]string{}
+	for _, u := range x.Unreadable {
+		reasons[u.OrderNo] = u.Reason
+	}
+	if !strings.Contains(reasons[odd], "Furlong") || !strings.Contains(reasons[strange], "Pondering") || !strings.Contains(reasons[many], "many") {
 		t.Errorf("reasons are %v", reasons)
 	}
 }
