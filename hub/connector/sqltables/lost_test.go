@@ -1,0 +1,217 @@
+package sqltables_test
+
+import (
+	"net"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/linekeeper/linekeeper/hub/connector"
+	"github.com/linekeeper/linekeeper/hub/connector/connectortest"
+	"github.com/linekeeper/linekeeper/hub/connector/sqltables"
+	"github.com/linekeeper/linekeeper/hub/object"
+	"github.com/linekeeper/linekeeper/proto/factkey"
+)
+
+// relay stands between the connector and a database, and cuts the line at one exchange.
+type relay struct {
+	listener net.Listener
+	server   string
+	mu       sync.Mutex
+	left     int  // exchanges until the cut; 0 for none
+	before   bool // the request gets lost, not the reply
+	fired    bool
+}
+
+func newRelay(t testing.TB, server string) *relay {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &relay{listener: l, server: server}
+	var all sync.WaitGroup
+	all.Go(func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go r.pass(c) // it ends with the connector's connection
+		}
+	})
+	t.Cleanup(func() { l.Close(); all.Wait() })
+	return r
+}
+
+func (r *relay) arm(nth int, before bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.left, r.before, r.fired = nth, before, false
+}
+
+func (r *relay) hasFired() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.left = 0
+	return r.fired
+}
+
+// cut says whether this request is the one, and whether it gets lost itself.
+func (r *relay) cut() (now, before bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.left == 0 {
+		return false, false
+	}
+	r.left--
+	r.fired = r.fired || r.left == 0
+	return r.left == 0, r.before
+}
+
+func (r *relay) pass(client net.Conn) {
+	defer client.Close()
+	server, err := net.Dial("tcp", r.server)
+	if err != nil {
+		return
+	}
+	defer server.Close()
+	var mute sync.Mutex // held for good once replies get lost
+	answered := make(chan struct{}, 1)
+	go func() {
+		b := make([]byte, 64<<10)
+		for {
+			n, err := server.Read(b)
+			if err != nil {
+				client.Close()
+				return
+			}
+			select {
+			case answered <- struct{}{}:
+			default:
+			}
+			if !mute.TryLock() {
+				continue
+			}
+			client.Write(b[:n])
+			mute.Unlock()
+		}
+	}()
+	b := make([]byte, 64<<10)
+	for {
+		n, err := client.Read(b)
+		if err != nil {
+			return
+		}
+		now, before := r.cut()
+		if now && before {
+			return
+		}
+		if now {
+			mute.Lock()
+			select {
+			case <-answered: // what came before
+			default:
+			}
+		}
+		if _, err := server.Write(b[:n]); err != nil {
+			return
+		}
+		if now {
+			select {
+			case <-answered: // the server has done its work
+			case <-time.After(2 * time.Second):
+			}
+			return
+		}
+	}
+}
+
+// lost cuts the line at each exchange of a posting in turn, before and after the server did its work.
+func (b *bench) lost(t *testing.T) {
+	at := b.dsn[strings.Index(b.dsn, "127.0.0.1:"):]
+	at = at[:strings.IndexAny(at, ")/")]
+	r := newRelay(t, at)
+	cfg := b.config()
+	cfg.DSN, cfg.Connections = strings.Replace(b.dsn, at, r.listener.Addr().String(), 1), 1
+	c, err := sqltables.New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	doubts := 0
+	for _, before := range []bool{true, false} {
+		for nth := 1; nth <= 30; nth++ {
+			no := b.create(t, "40")
+			p := confirmation(no)
+			r.arm(nth, before)
+			x := connectortest.Drive(t.Context(), c, p, time.Minute)
+			if !r.hasFired() {
+				break
+			}
+			for _, why := range x.Why {
+				if strings.Contains(why, "answer to the commit") {
+					doubts++
+				}
+			}
+			if e := b.effects(t, no); x.End != connectortest.Settled || e.Documents != 1 || !e.Yield.Equal(d("12")) {
+				t.Errorf("request lost %t, exchange %d: ended %s with %+v:\n  %s", before, nth, x.End, e, strings.Join(x.Why, "\n  "))
+			}
+		}
+	}
+	if doubts < 2 {
+		t.Errorf("the commit was cut %d times, want one before and one after", doubts)
+	}
+}
+
+func confirmation(no string) (p connector.Posting) {
+	now := time.Now().UTC()
+	p.Fact = object.Fact{Key: factkey.Random(), Kind: object.KindConfirmation, OccurredAt: now, RecordedAt: now,
+		Confirmation: &object.Confirmation{OrderNo: no, Item: "BRACKET", Unit: "C62", Yield: d("12")}}
+	p.PostingDate = now.Truncate(24 * time.Hour)
+	return p
+}
+
+// TestWhatNoRowCanCarryIsRefused names what would be lost or rounded.
+func TestWhatNoRowCanCarryIsRefused(t *testing.T) {
+	b := newBench(t, "sqlite", t.TempDir()+"/erp.db")
+	c := b.connect(t)
+	no := b.create(t, "40")
+	for code, change := range map[string]func(*object.Confirmation){
+		"NO_COLUMN": func(x *object.Confirmation) { x.Rework = d("1") },
+		"SCALE":     func(x *object.Confirmation) { x.Yield = d("1.2345") },
+		"UNIT":      func(x *object.Confirmation) { x.Unit = "XBX" },
+	} {
+		p := confirmation(no)
+		change(p.Fact.Confirmation)
+		if _, early, err := c.Prepare(t.Context(), p); err != nil || early == nil || early.Code != code {
+			t.Errorf("%s: prepare gives %+v, %v", code, early, err)
+		}
+	}
+	b.mu.Lock() // the ERP's job must not look for the table now
+	b.exec("DROP TABLE feed")
+	b.exec("CREATE TABLE feed (fact_key CHAR(16), kind TEXT, no TEXT, item TEXT, uom TEXT, yield TEXT, scrap TEXT, qty TEXT, move TEXT, day TEXT, back TEXT, floor TEXT, status TEXT, err_code TEXT, err TEXT, doc TEXT, UNIQUE (fact_key, kind))")
+	b.mu.Unlock()
+	if _, early, err := b.connect(t).Prepare(t.Context(), confirmation(no)); err != nil || early == nil || early.Code != "NOT_UNIQUE" {
+		t.Errorf("without a unique key prepare gives %+v, %v", early, err)
+	}
+	b.exec("CREATE TABLE floats (no TEXT, item TEXT, qty REAL, uom TEXT, state TEXT, changed INTEGER, plant TEXT)")
+	b.exec("INSERT INTO floats VALUES ('F-2', 'BRACKET', 0.1, 'PCS', 'REL', 1, '1000'), ('F-3', 'BRACKET', 1, 'BOX', 'REL', 2, '1000'), ('F-4', 'BRACKET', 1, 'PCS', 'ODD', 3, '1000')")
+	cfg := b.config()
+	cfg.Orders.Table = "floats"
+	f, err := sqltables.New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	got, err := f.ListChanged(t.Context(), "")
+	if err != nil || len(got.Orders) != 0 || len(got.Unreadable) != 3 {
+		t.Fatalf("orders that cannot be read: %+v, %v", got, err)
+	}
+	for i, word := range []string{"floating-point", `"BOX"`, `"ODD"`} {
+		if !strings.Contains(got.Unreadable[i].Reason, word) {
+			t.Errorf("%q does not name %s", got.Unreadable[i].Reason, word)
+		}
+	}
+}
