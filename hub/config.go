@@ -28,7 +28,9 @@ type Config struct {
 	Routes   []RouteConfig  `yaml:"routes"`
 	Dispatch DispatchConfig `yaml:"dispatch"`
 	Posting  PostingConfig  `yaml:"posting"`
-	Log      LogConfig      `yaml:"log"`
+	// Reconcile compares with what the ERPs hold.
+	Reconcile ReconcileConfig `yaml:"reconcile"`
+	Log       LogConfig       `yaml:"log"`
 
 	// ERPs are decoded by the connectors that their kinds name.
 	ERPs []ERPConfig `yaml:"-"`
@@ -89,6 +91,20 @@ type PostingConfig struct {
 	Quiet time.Duration `yaml:"quiet"`
 	// CloseAfter closes it all the same when the plant cannot say that nothing is left. Default 1h.
 	CloseAfter time.Duration `yaml:"close_after"`
+}
+
+// ReconcileConfig tunes the comparison with what the ERPs hold, and what may be healed without a person.
+type ReconcileConfig struct {
+	// Every is how often orders are compared whose postings have settled. Without it nothing is compared by itself, also not at
+	// night; a comparison can still be asked for.
+	Every time.Duration `yaml:"every"`
+	// Settle is how old a posting must be before it is compared. Default 2m.
+	Settle time.Duration `yaml:"settle"`
+	// Nightly is when everything is compared, as time since midnight UTC. Default 2h.
+	Nightly time.Duration `yaml:"nightly"`
+	// HealsPerOrder and HealsPerDay bound what changes the ERP's books without a person. Defaults 20 and 1000; -1 means none.
+	HealsPerOrder int `yaml:"heals_per_order"`
+	HealsPerDay   int `yaml:"heals_per_day"`
 }
 
 // LogConfig sets what is logged, to standard error.
@@ -218,13 +234,20 @@ func (c *Config) checkTuning() []Fault {
 	add := func(where, hint, format string, args ...any) {
 		faults = append(faults, Fault{Where: where, Text: fmt.Sprintf(format, args...), Hint: hint})
 	}
-	for where, d := range map[string]time.Duration{"dispatch.every": c.Dispatch.Every, "posting.quiet": c.Posting.Quiet, "posting.close_after": c.Posting.CloseAfter} {
+	for where, d := range map[string]time.Duration{"dispatch.every": c.Dispatch.Every, "posting.quiet": c.Posting.Quiet, "posting.close_after": c.Posting.CloseAfter,
+		"reconcile.every": c.Reconcile.Every, "reconcile.settle": c.Reconcile.Settle, "reconcile.nightly": c.Reconcile.Nightly} {
 		if d < 0 {
 			add(where, "write a duration such as 10s", "%s is negative", d)
 		}
 	}
 	if c.Posting.Workers < 0 || c.Posting.Workers > 100 {
 		add("posting.workers", "use 1 to 100", "%d is out of range", c.Posting.Workers)
+	}
+	if c.Reconcile.Nightly >= 24*time.Hour {
+		add("reconcile.nightly", "write the time since midnight UTC, such as 2h", "%s is no time of day", c.Reconcile.Nightly)
+	}
+	if c.Reconcile.HealsPerOrder < -1 || c.Reconcile.HealsPerDay < -1 {
+		add("reconcile", "use -1 for none", "a limit of heals is below -1")
 	}
 	if err := new(slog.Level).UnmarshalText([]byte(cmp.Or(c.Log.Level, "info"))); err != nil {
 		add("log.level", "use debug, info, warn or error", "level %q is not known", c.Log.Level)

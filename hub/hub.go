@@ -1,6 +1,7 @@
 package hub
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -17,6 +18,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/linekeeper/linekeeper/hub/api"
+	"github.com/linekeeper/linekeeper/hub/checking"
 	"github.com/linekeeper/linekeeper/hub/connector"
 	"github.com/linekeeper/linekeeper/hub/console"
 	"github.com/linekeeper/linekeeper/hub/dispatch"
@@ -53,6 +55,7 @@ type Hub struct {
 	tunnel   *tunnel.Tunnel
 	posting  *posting.Engine
 	dispatch *dispatch.Dispatcher
+	check    *checking.Checker
 	grpc     *grpc.Server
 	http     *http.Server
 	grpcL    net.Listener
@@ -120,12 +123,16 @@ func (h *Hub) open(ctx context.Context, o Options) error {
 		MayClose: h.mayClose, CloseAfter: h.cfg.Posting.CloseAfter, Now: h.now,
 		Logger: o.Logger.With("part", "posting"),
 	})
+	h.check = checking.New(checking.Options{
+		Store: h.store, Connectors: connectors, Books: h.posting, Policy: h.cfg.Reconcile.policy(), Every: h.cfg.Reconcile.Every,
+		Nightly: cmp.Or(h.cfg.Reconcile.Nightly, 2*time.Hour), Now: h.now, Logger: o.Logger.With("part", "reconciliation"),
+	})
 	h.ingest = ingest.New(ingest.Options{Store: h.store, Directory: &h.cfg, Version: o.Version, Now: h.now, Logger: o.Logger.With("part", "ingest")})
 	h.tunnel = tunnel.New(tunnel.Options{Logger: o.Logger.With("part", "tunnel")})
 	h.grpc = grpc.NewServer(append(ingest.ServerOptions(), grpc.Creds(h.tunnel.Credentials(tlsConfig)))...)
 	pb.RegisterUplinkServer(h.grpc, h.ingest)
 
-	handler := api.New(h.store, poster{h.posting}, api.Options{Version: o.Version, Tokens: h.cfg.API.Tokens, Now: h.now, Health: h.erpHealth})
+	handler := api.New(h.store, poster{h.posting}, api.Options{Version: o.Version, Tokens: h.cfg.API.Tokens, Now: h.now, Health: h.erpHealth, Reconciler: reconciler{h.check}})
 	h.http = &http.Server{
 		Handler: h.tunnel.Before(console.New(handler)), ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 30 * time.Second, IdleTimeout: 2 * time.Minute,
 		ErrorLog: slog.NewLogLogger(o.Logger.With("part", "API").Handler(), slog.LevelDebug),
@@ -250,6 +257,9 @@ func (h *Hub) Run(ctx context.Context) error {
 	part("ingest", h.ingest.Run)
 	part("posting", h.posting.Run)
 	part("dispatch", h.dispatch.Run)
+	if h.cfg.Reconcile.Every > 0 {
+		part("reconciliation", h.check.Run)
+	}
 	part("agents' port", func(context.Context) error { return h.grpc.Serve(h.grpcL) })
 	part("agents' tunnels", func(context.Context) error { return h.grpc.Serve(h.tunnel) })
 	plain := h.tunnel.PlainServer()

@@ -353,6 +353,14 @@ routes:
 #   quiet: 10s              # an order is closed in the ERP when it brought no new fact for so long
 #   close_after: 1h         # at the latest, when the plant cannot say that nothing is left
 
+# Compare with what the ERPs hold. Without "every" nothing is compared by itself.
+# reconcile:
+#   every: 30s              # orders whose postings have settled
+#   settle: 2m              # how old a posting must be before it is compared
+#   nightly: 2h             # everything, as time since midnight UTC
+#   heals_per_order: 20     # what may change the ERP's books without a person; -1 means nothing
+#   heals_per_day: 1000
+
 erps:
 `
 

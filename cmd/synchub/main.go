@@ -119,16 +119,17 @@ const (
 type cli struct {
 	Config string `short:"c" default:"hub.yaml" env:"SYNCHUB_CONFIG" help:"Configuration file." placeholder:"FILE"`
 
-	Serve   serveCmd   `cmd:"" help:"Run the hub until Ctrl-C."`
-	Check   checkCmd   `cmd:"" help:"Check the configuration without touching the network."`
-	Sample  sampleCmd  `cmd:"" help:"Print a commented configuration to start from."`
-	Cert    certCmd    `cmd:"" help:"Make the hub's certificate authority and certificates."`
-	Token   tokenCmd   `cmd:"" help:"Make a token for the API: prints the secret once, and what to put into the configuration."`
-	Agents  agentsCmd  `cmd:"" help:"List the plant agents and how they are."`
-	Fact    factCmd    `cmd:"" help:"Show a fact's whole life by its key."`
-	Replay  replayCmd  `cmd:"" help:"Take up parked postings again, after what was wrong has been mended."`
-	Import  importCmd  `cmd:"" help:"Take facts of a plant without a line, which plantagent buffer export wrote, and write the answer."`
-	Version versionCmd `cmd:"" help:"Print the version."`
+	Serve     serveCmd     `cmd:"" help:"Run the hub until Ctrl-C."`
+	Check     checkCmd     `cmd:"" help:"Check the configuration without touching the network."`
+	Sample    sampleCmd    `cmd:"" help:"Print a commented configuration to start from."`
+	Cert      certCmd      `cmd:"" help:"Make the hub's certificate authority and certificates."`
+	Token     tokenCmd     `cmd:"" help:"Make a token for the API: prints the secret once, and what to put into the configuration."`
+	Agents    agentsCmd    `cmd:"" help:"List the plant agents and how they are."`
+	Fact      factCmd      `cmd:"" help:"Show a fact's whole life by its key."`
+	Replay    replayCmd    `cmd:"" help:"Take up parked postings again, after what was wrong has been mended."`
+	Reconcile reconcileCmd `cmd:"" help:"Print what plant and ERP say of the same orders, from the sums down to the single counter range and document."`
+	Import    importCmd    `cmd:"" help:"Take facts of a plant without a line, which plantagent buffer export wrote, and write the answer."`
+	Version   versionCmd   `cmd:"" help:"Print the version."`
 }
 
 // usage is a mistake in the command line that the parser cannot see.

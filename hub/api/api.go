@@ -57,6 +57,8 @@ type Options struct {
 	Now    func() time.Time
 	// Health tells how the talk about postings goes with each outside system. Nil: nobody knows.
 	Health func() map[string]ERPHealth
+	// Reconciler compares with the outside systems. Nil: nothing does.
+	Reconciler Reconciler
 }
 
 // ERPHealth is how the talk about postings with one outside system goes.

@@ -1,0 +1,38 @@
+package hub
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/linekeeper/linekeeper/hub/api"
+	"github.com/linekeeper/linekeeper/hub/checking"
+	"github.com/linekeeper/linekeeper/hub/reconcile"
+)
+
+// policy is the careful one with the plant's own limits.
+func (c ReconcileConfig) policy() reconcile.Policy {
+	p := reconcile.DefaultPolicy()
+	p.Settle = cmp.Or(c.Settle, p.Settle)
+	p.Limits.PerOrder, p.Limits.PerDay = max(cmp.Or(c.HealsPerOrder, p.Limits.PerOrder), 0), max(cmp.Or(c.HealsPerDay, p.Limits.PerDay), 0)
+	return p
+}
+
+// reconciler gives the API the checker's errors in the API's words.
+type reconciler struct{ *checking.Checker }
+
+func cannot(err error) error {
+	if errors.Is(err, checking.ErrByHand) || errors.Is(err, checking.ErrNothingToUndo) {
+		return fmt.Errorf("%w: %w", api.ErrConflict, err)
+	}
+	return conflict(err)
+}
+
+func (r reconciler) Act(ctx context.Context, id int64, by, note string) error {
+	return cannot(r.Checker.Act(ctx, id, by, note))
+}
+
+func (r reconciler) Undo(ctx context.Context, id int64, by, note string) error {
+	return cannot(r.Checker.Undo(ctx, id, by, note))
+}
