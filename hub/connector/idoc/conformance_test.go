@@ -439,7 +439,7 @@ func FuzzRead(f *testing.F) {
 		answersOf(idocs)
 		for _, i := range idocs {
 			for _, head := range i.all("E1AFKOL") {
-				c.order(head)
+				c.workOrder(head)
 			}
 		}
 	})

@@ -20,7 +20,9 @@ type Connector struct {
 	putting    sync.Mutex        // one file is put out at a time
 
 	reading sync.Mutex
-	answers map[string][]answer // by path, size and time of the file
+	answers map[string][]answer // by name, size and time of the file
+	orders  map[string]*node    // the latest IDoc of each order, as of the folder's state
+	state   string
 }
 
 var _ connector.Connector = (*Connector)(nil)

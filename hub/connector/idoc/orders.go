@@ -79,10 +79,10 @@ func (c *Connector) ListChanged(_ context.Context, cursor string) (connector.Cha
 	if state == cursor {
 		return out, nil
 	}
-	newest, unreadable := c.newest(paths)
+	newest, unreadable := c.newest(paths, state)
 	out.Unreadable = unreadable
 	for _, no := range slices.Sorted(keys(newest)) {
-		o, err := c.order(newest[no])
+		o, err := c.workOrder(newest[no])
 		if err != nil {
 			out.Unreadable = append(out.Unreadable, connector.Unreadable{OrderNo: no, ERPKey: no, Reason: fmt.Sprintf("Order %s: %v.", no, err)})
 			continue
@@ -102,8 +102,13 @@ func keys(m map[string]*node) func(func(string) bool) {
 	}
 }
 
-// newest is the latest IDoc of each order.
-func (c *Connector) newest(paths []string) (map[string]*node, []connector.Unreadable) {
+// newest is the latest IDoc of each order. It is kept until the folder is another.
+func (c *Connector) newest(paths []string, state string) (map[string]*node, []connector.Unreadable) {
+	c.reading.Lock()
+	defer c.reading.Unlock()
+	if c.orders != nil && c.state == state {
+		return c.orders, nil
+	}
 	orders, versions := map[string]*node{}, map[string]string{}
 	var unreadable []connector.Unreadable
 	for _, path := range paths {
@@ -121,21 +126,24 @@ func (c *Connector) newest(paths []string) (map[string]*node, []connector.Unread
 			}
 		}
 	}
+	if len(unreadable) == 0 {
+		c.orders, c.state = orders, state
+	}
 	return orders, unreadable
 }
 
 // Get reads one order.
 func (c *Connector) Get(_ context.Context, no string) (object.WorkOrder, error) {
-	paths, _, err := files(c.cfg.In)
+	paths, state, err := files(c.cfg.In)
 	if err != nil {
 		return object.WorkOrder{}, fmt.Errorf("get order %q: %w", no, err)
 	}
-	newest, _ := c.newest(paths)
+	newest, _ := c.newest(paths, state)
 	head := newest[no]
 	if head == nil {
 		return object.WorkOrder{}, fmt.Errorf("get order %q from folder in: %w", no, connector.ErrNotFound)
 	}
-	o, err := c.order(head)
+	o, err := c.workOrder(head)
 	if err != nil {
 		return o, fmt.Errorf("get order %q: %w", no, err)
 	}
@@ -152,7 +160,7 @@ var states = []struct {
 	{"I0001", object.OrderPlanned},
 }
 
-func (c *Connector) order(head *node) (object.WorkOrder, error) {
+func (c *Connector) workOrder(head *node) (object.WorkOrder, error) {
 	site := head.get("WERKS")
 	o := object.WorkOrder{OrderNo: unpad(head.get("AUFNR")), ERP: c.cfg.Name, ERPKey: head.get("AUFNR"), Site: orDefault(c.cfg.Sites[site], site),
 		Item: unpad(head.get("MATNR_LONG", "MATNR")), ItemDescription: head.get("MATXT")}

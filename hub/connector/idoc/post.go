@@ -50,6 +50,7 @@ func (c *Connector) say(docnum string) (*answer, error) {
 	}
 	var found *answer
 	rank := map[string]int{"53": 2, "68": 1}
+	kept := make(map[string][]answer, len(entries)) // what was taken away is forgotten
 	for _, e := range entries {
 		info, err := e.Info()
 		if err != nil || !info.Mode().IsRegular() || !strings.EqualFold(filepath.Ext(e.Name()), ".xml") {
@@ -63,14 +64,15 @@ func (c *Connector) say(docnum string) (*answer, error) {
 				continue // it may be on its way: it is read again
 			}
 			all = answersOf(idocs)
-			c.answers[id] = all
 		}
+		kept[id] = all
 		for i, a := range all {
 			if a.docnum == docnum && (found == nil || rank[a.status] >= rank[found.status]) {
 				found = &all[i]
 			}
 		}
 	}
+	c.answers = kept
 	return found, nil
 }
 
@@ -192,7 +194,8 @@ func (c *Connector) Post(ctx context.Context, p connector.Posting, raw []byte) c
 	if out := c.put(p, number, c.build(p, in)); out != nil {
 		return *out
 	}
-	for deadline := time.Now().Add(c.cfg.Wait); ; {
+	deadline := time.Now().Add(c.cfg.Wait)
+	for pause := 10 * time.Millisecond; ; pause = min(2*pause, 500*time.Millisecond) {
 		a, err := c.say(number)
 		switch {
 		case err == nil && a != nil && a.status == "53":
@@ -203,7 +206,7 @@ func (c *Connector) Post(ctx context.Context, p connector.Posting, raw []byte) c
 			return connector.Outcome{Result: connector.InDoubt, Reason: c.waiting(p, number, a)}
 		}
 		select {
-		case <-time.After(20 * time.Millisecond):
+		case <-time.After(pause):
 		case <-ctx.Done():
 		}
 	}
