@@ -10,17 +10,14 @@ import (
 
 // Check is a table that must know a field of a work order before it is delivered.
 type Check struct {
-	Field  string `yaml:"field"` // one of checkedFields
+	Field  string `yaml:"field"` // one of signal.CheckedFields
 	Table  string `yaml:"table"`
 	Column string `yaml:"column"`
 }
 
-// checkedFields are the fields of an order that can be looked up.
-var checkedFields = []string{"item", "unit", "work_center", "operation", "component"}
-
 func (c *Check) validate() error {
 	switch {
-	case !slices.Contains(checkedFields, c.Field):
+	case !slices.Contains(signal.CheckedFields, c.Field):
 		return fmt.Errorf("check: field %q is none of item, unit, work_center, operation, component", c.Field)
 	case !tableName.MatchString(c.Table):
 		return fmt.Errorf("check: table %q is not a name such as mes.item", c.Table)
@@ -28,32 +25,6 @@ func (c *Check) validate() error {
 		return fmt.Errorf("check: column of table %q is empty", c.Table)
 	}
 	return nil
-}
-
-// fieldValues are an order's values of a field; what it leaves empty is not looked up.
-func fieldValues(o signal.WorkOrder, field string) []string {
-	var out []string
-	switch field {
-	case "item":
-		out = []string{o.Item}
-	case "unit":
-		out = []string{o.Unit}
-	case "work_center":
-		out = []string{o.WorkCenter}
-		for _, x := range o.Operations {
-			out = append(out, x.WorkCenter)
-		}
-	case "operation":
-		for _, x := range o.Operations {
-			out = append(out, x.Operation)
-		}
-	case "component":
-		for _, x := range o.Components {
-			out = append(out, x.Item)
-		}
-	}
-	slices.Sort(out)
-	return slices.DeleteFunc(slices.Compact(out), func(v string) bool { return v == "" })
 }
 
 // CheckOrder implements signal.OrderChecker: the MES's own tables must know what the order names.
@@ -64,7 +35,7 @@ func (s *source) CheckOrder(ctx context.Context, o signal.WorkOrder) error {
 	ctx, cancel := context.WithTimeout(ctx, statementPatience)
 	defer cancel()
 	for _, c := range s.config.WorkOrders.Check {
-		for _, v := range fieldValues(o, c.Field) {
+		for _, v := range o.Values(c.Field) {
 			q, column := &statement{d: s.dialect}, s.dialect.quoteOne(c.Column)
 			if s.config.Driver == "postgres" { // the others compare a number with a text
 				column += "::text"

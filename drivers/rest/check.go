@@ -13,47 +13,18 @@ import (
 
 // Check is an address that must know a field of a work order before it is delivered.
 type Check struct {
-	Field string `yaml:"field"` // one of checkedFields
+	Field string `yaml:"field"` // one of signal.CheckedFields
 	URL   string `yaml:"url"`   // with {value}
 }
 
-// checkedFields are the fields of an order that can be looked up.
-var checkedFields = []string{"item", "unit", "work_center", "operation", "component"}
-
 func (c *Check) validate(base string) error {
 	switch {
-	case !slices.Contains(checkedFields, c.Field):
+	case !slices.Contains(signal.CheckedFields, c.Field):
 		return fmt.Errorf("check: field %q is none of item, unit, work_center, operation, component", c.Field)
 	case !strings.Contains(c.URL, "{value}"):
 		return errors.New("check: url needs {value}: what is looked up")
 	}
 	return checkURL(base, c.URL, []string{"{value}"})
-}
-
-// fieldValues are an order's values of a field; what it leaves empty is not looked up.
-func fieldValues(o signal.WorkOrder, field string) []string {
-	var out []string
-	switch field {
-	case "item":
-		out = []string{o.Item}
-	case "unit":
-		out = []string{o.Unit}
-	case "work_center":
-		out = []string{o.WorkCenter}
-		for _, x := range o.Operations {
-			out = append(out, x.WorkCenter)
-		}
-	case "operation":
-		for _, x := range o.Operations {
-			out = append(out, x.Operation)
-		}
-	case "component":
-		for _, x := range o.Components {
-			out = append(out, x.Item)
-		}
-	}
-	slices.Sort(out)
-	return slices.DeleteFunc(slices.Compact(out), func(v string) bool { return v == "" })
 }
 
 // CheckOrder implements signal.OrderChecker: the MES must know what the order names. 200 says that it does, 404 that it does not.
@@ -62,7 +33,7 @@ func (s *source) CheckOrder(ctx context.Context, o signal.WorkOrder) error {
 		return nil
 	}
 	for _, c := range s.config.WorkOrders.Check {
-		for _, v := range fieldValues(o, c.Field) {
+		for _, v := range o.Values(c.Field) {
 			u, err := join(s.config.Base, replaceIn(c.URL, map[string]string{"{value}": v}))
 			if err != nil {
 				return err
