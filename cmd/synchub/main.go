@@ -24,6 +24,7 @@ import (
 	"github.com/linekeeper/linekeeper/cmd/config"
 	"github.com/linekeeper/linekeeper/hub"
 	"github.com/linekeeper/linekeeper/hub/connector"
+	"github.com/linekeeper/linekeeper/hub/connector/d365"
 	"github.com/linekeeper/linekeeper/hub/connector/erpnext"
 	"github.com/linekeeper/linekeeper/hub/connector/idoc"
 	"github.com/linekeeper/linekeeper/hub/connector/oracle"
@@ -72,6 +73,14 @@ func connectors() []hub.ConnectorKind {
 			}
 			cfg.DSNFile = beside(dir, cfg.DSNFile)
 			return sqltables.New(cfg)
+		}},
+		{Name: "d365", Sample: d365.Sample, New: func(name, dir string, decode func(any) error) (connector.Connector, error) {
+			cfg := d365.Config{Name: name}
+			if err := decode(&cfg); err != nil {
+				return nil, err
+			}
+			cfg.ClientSecretFile = beside(dir, cfg.ClientSecretFile)
+			return d365.New(cfg)
 		}},
 		{Name: "oracle", Sample: oracle.Sample, New: func(name, dir string, decode func(any) error) (connector.Connector, error) {
 			cfg := oracle.Config{Name: name}
