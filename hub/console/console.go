@@ -35,7 +35,7 @@ type console struct {
 func New(apiHandler http.Handler) http.Handler {
 	c := &console{api: apiHandler, pages: map[string]*template.Template{}}
 	base := template.Must(template.New("base.html").Funcs(funcs).ParseFS(pages, "pages/base.html", "pages/parts.html"))
-	for _, name := range []string{"overview", "orders", "order", "facts", "fact", "tally", "agents", "settle", "problem"} {
+	for _, name := range []string{"overview", "orders", "order", "facts", "fact", "tally", "agents", "settle", "problem", "discrepancies", "discrepancy"} {
 		c.pages[name] = template.Must(template.Must(base.Clone()).ParseFS(pages, "pages/"+name+".html"))
 	}
 	mux := http.NewServeMux()
@@ -50,6 +50,9 @@ func New(apiHandler http.Handler) http.Handler {
 	mux.Handle("GET /facts/{key}", c.page("fact", c.fact))
 	mux.Handle("GET /tally", c.page("tally", c.tally))
 	mux.Handle("GET /agents", c.page("agents", c.agents))
+	mux.Handle("GET /discrepancies", c.page("discrepancies", c.discrepancies))
+	mux.Handle("GET /discrepancies/{id}", c.page("discrepancy", c.discrepancy))
+	mux.Handle("POST /discrepancies/{id}", secure(http.HandlerFunc(c.settleDiscrepancy)))
 	mux.Handle("GET /settle", c.page("settle", c.settleForm))
 	mux.Handle("POST /decide", secure(http.HandlerFunc(c.decide)))
 	mux.Handle("POST /settle", secure(http.HandlerFunc(c.settle)))

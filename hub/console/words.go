@@ -108,11 +108,11 @@ func unit(code string) string {
 // tone is the class of a state: its colour and its symbol.
 func tone(state string) string {
 	switch state {
-	case "verified", "ok", "COMPLETED", "CLOSED", "FINISHED", "connected":
+	case "verified", "ok", "HEALED", "COMPLETED", "CLOSED", "FINISHED", "connected":
 		return "good"
-	case "parked", "failed", "losing", "REJECTED", "CANCELLED":
+	case "parked", "failed", "losing", "ESCALATED", "REJECTED", "CANCELLED":
 		return "bad"
-	case "in_doubt", "held", "degraded", "offline", "HELD", "connecting", "stopped", "not connected":
+	case "in_doubt", "held", "OPEN", "degraded", "offline", "HELD", "connecting", "stopped", "not connected":
 		return "warn"
 	case "not_posted", "settled":
 		return "quiet"
