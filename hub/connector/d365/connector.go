@@ -13,7 +13,6 @@ import (
 
 	"github.com/linekeeper/linekeeper/hub/connector"
 	"github.com/linekeeper/linekeeper/hub/object"
-	"github.com/shopspring/decimal"
 )
 
 // Connector is a connector.Connector for one company of one D365.
@@ -142,7 +141,7 @@ func (c *Connector) workOrder(o order) (object.WorkOrder, error) {
 }
 
 func (c *Connector) quantity(r row, name string) (object.Quantity, error) {
-	v, err := decimal.NewFromString(r.text(name))
+	v, err := exact(r.text(name))
 	if err != nil {
 		return object.Quantity{}, fmt.Errorf("%s %q is not a number", name, r.text(name))
 	}

@@ -152,11 +152,20 @@ func sum(line row) (s sums, err error) {
 		if text == "" {
 			continue
 		}
-		if *to, err = decimal.NewFromString(text); err != nil {
+		if *to, err = exact(text); err != nil {
 			return s, fmt.Errorf("journal %s: %s %q is not a number", line.text("JournalNumber"), name, text)
 		}
 	}
 	return s, nil
+}
+
+// exact reads a number. One with a huge exponent is none: comparing it would fill the memory.
+func exact(text string) (decimal.Decimal, error) {
+	d, err := decimal.NewFromString(text)
+	if err == nil && (d.Exponent() > 100 || d.Exponent() < -100) {
+		err = fmt.Errorf("exponent %d is out of range", d.Exponent())
+	}
+	return d, err
 }
 
 func readIntent(raw []byte) (in intent, err error) {

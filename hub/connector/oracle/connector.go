@@ -2,6 +2,7 @@ package oracle
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -76,6 +77,32 @@ type material struct {
 
 // jsonText is a number or a text, as its text.
 type jsonText string
+
+// sane refuses numbers with a huge exponent: comparing them would fill the memory.
+func sane(all ...decimal.Decimal) error {
+	for _, d := range all {
+		if d.Exponent() > 100 || d.Exponent() < -100 {
+			return fmt.Errorf("a number of Oracle has exponent %d, which is out of range", d.Exponent())
+		}
+	}
+	return nil
+}
+
+func (op *operation) UnmarshalJSON(text []byte) error {
+	type plain operation
+	if err := json.Unmarshal(text, (*plain)(op)); err != nil {
+		return err
+	}
+	return sane(op.CompletedQuantity, op.ScrappedQuantity)
+}
+
+func (m *material) UnmarshalJSON(text []byte) error {
+	type plain material
+	if err := json.Unmarshal(text, (*plain)(m)); err != nil {
+		return err
+	}
+	return sane(m.Quantity, m.IssuedQuantity)
+}
 
 func (j *jsonText) UnmarshalJSON(text []byte) error {
 	*j = jsonText(strings.Trim(string(text), `"`))
@@ -157,6 +184,9 @@ func (o *order) state() object.OrderState {
 // workOrder translates an order; an unknown unit or status stops it.
 func (c *Connector) workOrder(o *order) (object.WorkOrder, error) {
 	unit, err := c.unit(o.UOMCode)
+	if err == nil {
+		err = sane(o.PlannedStartQuantity)
+	}
 	if err != nil {
 		return object.WorkOrder{}, fmt.Errorf("item %q: %w", o.ItemNumber, err)
 	}

@@ -355,7 +355,7 @@ func wrong(p connector.Posting, in intent, found []row) string {
 	x := found[0]
 	have, err := decimal.NewFromString(x.text("TransactionQuantity"))
 	switch id := x.text("TransactionId"); {
-	case err != nil || !have.Equal(want):
+	case err != nil || sane(have) != nil || !have.Equal(want):
 		return fmt.Sprintf("Transaction %s has quantity %s, wanted %s.", id, x.text("TransactionQuantity"), want)
 	case item != "" && x.text("ItemNumber") != item:
 		return fmt.Sprintf("Transaction %s is of item %q, wanted %q.", id, x.text("ItemNumber"), item)
