@@ -135,18 +135,18 @@ func (b *bench) lost(t *testing.T) {
 	r := newRelay(t, at)
 	cfg := b.config()
 	cfg.DSN, cfg.Connections = strings.Replace(b.dsn, at, r.listener.Addr().String(), 1), 1
-	c, err := sqltables.New(cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { c.Close() })
 	doubts := 0
 	for _, before := range []bool{true, false} {
 		for nth := 1; nth <= 30; nth++ {
 			no := b.create(t, "40")
 			p := confirmation(no)
+			c, err := sqltables.New(cfg) // with a connection of its own, so that every exchange has its turn
+			if err != nil {
+				t.Fatal(err)
+			}
 			r.arm(nth, before)
 			x := connectortest.Drive(t.Context(), c, p, time.Minute)
+			c.Close()
 			if !r.hasFired() {
 				break
 			}
