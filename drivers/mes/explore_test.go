@@ -206,3 +206,18 @@ func testSuite(t *testing.T, driver, change string) {
 
 // endServer: PostgreSQL waits for its clients at SIGTERM, and MariaDB takes long.
 const endServer = syscall.SIGKILL
+
+// A plan that was made while the table was empty would read all of it at each poll once it is large.
+func testPlans(t *testing.T, l *lab) {
+	if l.driver != "postgres" {
+		return // the others plan for the values they get
+	}
+	s := newPlant(t).explore(l.section("")).(*source)
+	defer s.db().Close()
+	for range 3 { // on whatever connection
+		var mode string
+		if err := s.db().QueryRow("SHOW plan_cache_mode").Scan(&mode); err != nil || mode != "force_custom_plan" {
+			t.Errorf("plans are made by mode %q, %v", mode, err)
+		}
+	}
+}

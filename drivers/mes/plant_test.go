@@ -213,6 +213,7 @@ func TestOnRealDatabases(t *testing.T) {
 		{"BrowsingProposesQueries", testBrowse},
 		{"ProbeNamesTheStepThatFails", testProbe},
 		{"DatabasesAreFound", testDiscover},
+		{"PlansAreMadeForTheTableAsItIs", testPlans},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			for _, driver := range []string{"postgres", "mysql", "sqlite"} {
