@@ -7,8 +7,16 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"time"
 
 	"golang.org/x/sys/unix"
+)
+
+// A lock is asked for a second long before another process is believed to work in the folder: one that only asks whether it is
+// locked, or a child that has not yet let go of what it inherited, holds it for a moment.
+const (
+	lockTries = 20
+	lockPause = 50 * time.Millisecond
 )
 
 // lockDir takes the folder for this process until the file is closed.
@@ -17,9 +25,15 @@ func lockDir(dir string) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-	if err == nil {
-		return f, nil
+	for tries := 0; ; tries++ {
+		err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if err == nil {
+			return f, nil
+		}
+		if tries == lockTries || !errors.Is(err, unix.EWOULDBLOCK) {
+			break
+		}
+		time.Sleep(lockPause)
 	}
 	_ = f.Close()
 	if errors.Is(err, unix.EWOULDBLOCK) {
