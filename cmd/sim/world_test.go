@@ -208,10 +208,11 @@ type agentMachine struct {
 	wentBack  bool // its ledger does not know everything
 	edited    bool // rows were changed after they had been told
 	mustAlarm bool // the hub must have noticed that it went back
-	// What the hub had of it, and whether an alarm was due, when it was last restored.
-	hubHad     uint64
-	mustBefore bool
-	mourned    map[string]decimal.Decimal // pieces by the keys of facts that may be gone with a disk
+	// What the hub had of it, where the copy ended, and whether an alarm was due, when it was last restored.
+	hubHad, copyEnd uint64
+	mustBefore      bool
+	again           retold
+	mourned         map[string]decimal.Decimal // pieces by the keys of facts that may be gone with a disk
 }
 
 func (m *agentMachine) config(dir string, p *process) agent.Config {
@@ -268,7 +269,7 @@ func (m *agentMachine) launch(dir, machine string) (*process, *agent.Agent) {
 	}
 	a, err := agent.New(m.config(dir, p), agent.Options{
 		Disk:    disk,
-		Version: "sim", Logger: m.w.logger(machine), Kinds: []signal.Kind{m.station.kind(p)}, Now: m.clock.now,
+		Version: "sim", Logger: slog.New(listening{m.w.logger(machine).Handler(), &m.again}), Kinds: []signal.Kind{m.station.kind(p)}, Now: m.clock.now,
 		Listen: func(_, at string) (net.Listener, error) {
 			return m.w.net.listen(p, m.name+"/"+filepath.Base(dir)+"/"+at)
 		},
