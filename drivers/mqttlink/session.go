@@ -34,8 +34,7 @@ type Session struct {
 	link    *link
 	window  *window
 	library library
-	arrived uint64            // PUBLISH packets handled; of the library's reading goroutine
-	aliases map[uint16]string // of topics; of the same
+	arrived uint64 // PUBLISH packets handled; of the library's reading goroutine
 
 	life    context.Context // ends with the connection
 	die     context.CancelFunc
@@ -95,7 +94,7 @@ func connect(ctx context.Context, o *Options, with func(context.Context, *Option
 	if err != nil {
 		return nil, err
 	}
-	s := &Session{window: newWindow(o.Window, o.WindowBytes), aliases: map[uint16]string{},
+	s := &Session{window: newWindow(o.Window, o.WindowBytes),
 		Limits: Limits{Retain: true, Wildcards: true, Shared: true, MaxQoS: 2, SessionExpiry: o.SessionExpiry, KeepAlive: o.KeepAlive}}
 	s.life, s.die = context.WithCancel(context.Background())
 	s.ended = s.life.Done()

@@ -14,9 +14,6 @@ import (
 	"github.com/eclipse/paho.golang/paho/session/state"
 )
 
-// topicAliases is how many topics a broker may abbreviate on a connection.
-const topicAliases = 1000
-
 // v5 is the client library for version 5.
 type v5 struct {
 	client  *paho.Client
@@ -50,7 +47,9 @@ func (v *v5) connect(o *Options, password string) *paho.Connect {
 	c := &paho.Connect{ClientID: o.ClientID, CleanStart: o.Clean, KeepAlive: uint16(min(o.KeepAlive/time.Second, math.MaxUint16)),
 		Username: o.Username, UsernameFlag: o.Username != "", Password: []byte(password), PasswordFlag: password != "",
 		Properties: &paho.ConnectProperties{RequestProblemInfo: true, SessionExpiryInterval: seconds(o.SessionExpiry),
-			ReceiveMaximum: paho.Uint16(uint16(min(o.Window, math.MaxUint16))), TopicAliasMaximum: paho.Uint16(topicAliases)}}
+			// No topic alias is allowed: brokers exist that keep an abbreviated message and send it again on the next connection,
+			// where nobody knows what it was about.
+			ReceiveMaximum: paho.Uint16(uint16(min(o.Window, math.MaxUint16)))}}
 	if w := o.Will; w != nil {
 		p := outgoing(*w)
 		c.WillMessage = &paho.WillMessage{Topic: w.Topic, Payload: w.Payload, QoS: w.QoS, Retain: w.Retain}
@@ -85,17 +84,16 @@ func (s *Session) limit(o *Options, p *paho.ConnackProperties) {
 	}
 }
 
+// errNoTopic ends a connection on which a message came whose topic nobody can tell.
+var errNoTopic = errors.New("the broker sent a message with an abbreviated topic, which it was not allowed to")
+
 func (v *v5) received(r paho.PublishReceived) (bool, error) {
 	p := r.Packet
-	topic := p.Topic
-	if alias := p.Properties.TopicAlias; alias != nil {
-		if topic == "" {
-			topic = v.session.aliases[*alias]
-		} else if *alias <= topicAliases {
-			v.session.aliases[*alias] = topic
-		}
+	if p.Topic == "" {
+		v.session.end(errNoTopic) // and it is not acknowledged
+		return true, nil
 	}
-	v.session.received(Message{Topic: topic, Payload: p.Payload, ID: p.PacketID, QoS: p.QoS, Dup: p.Duplicate(), Retained: p.Retain,
+	v.session.received(Message{Topic: p.Topic, Payload: p.Payload, ID: p.PacketID, QoS: p.QoS, Dup: p.Duplicate(), Retained: p.Retain,
 		Properties: incoming(p.Properties)})
 	return true, nil
 }
