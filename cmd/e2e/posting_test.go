@@ -668,20 +668,27 @@ func TestFrozenHubThatWakesUpPostsNothingMore(t *testing.T) {
 		}
 		var first *hubProcess
 		started := make(chan struct{})
-		freeze := func() <-chan struct{} { // at the next request
+		freeze := func(after time.Duration) <-chan struct{} { // while the ERP works on the next request, so long after it came
 			frozen := make(chan struct{})
 			var once sync.Once
 			h.trouble(erp.Faults{}, false, func(*http.Request) {
-				once.Do(func() { <-started; first.Process.Signal(syscall.SIGSTOP); close(frozen) })
+				once.Do(func() {
+					<-started
+					<-time.After(after)
+					first.Process.Signal(syscall.SIGSTOP)
+					close(frozen)
+				})
 			}, nil)
 			return frozen
 		}
-		frozen := freeze()
+		frozen := freeze(0)
 		first = h.start()
 		close(started)
 		first.await(t, frozen)
-		h.takeOver(first, func() {
-			frozen := freeze()
+		after := time.Duration(0)
+		h.takeOver(first, func() { // what it does when it wakes up, such as to write down that its requests failed, is over soon
+			after += 20 * time.Millisecond
+			frozen := freeze(after)
 			first.Process.Signal(syscall.SIGCONT)
 			first.await(t, frozen)
 		})
