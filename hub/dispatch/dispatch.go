@@ -106,7 +106,7 @@ func (d *Dispatcher) Wake(erp string) {
 // Run routes the stored orders as the configuration is now and then polls all systems until ctx ends. One system that fails
 // stops no other. Its error is one of the store.
 func (d *Dispatcher) Run(ctx context.Context) error {
-	if err := d.reroute(ctx); err != nil {
+	if err := d.reroute(ctx); err != nil && ctx.Err() == nil {
 		return fmt.Errorf("route stored orders: %w", err)
 	}
 	var wg sync.WaitGroup

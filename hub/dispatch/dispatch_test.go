@@ -302,3 +302,14 @@ func TestFetchBringsAnOrderThatWasNeverReported(t *testing.T) {
 		}
 	})
 }
+
+func TestToBeStoppedWhileOrdersAreRoutedIsNoError(t *testing.T) {
+	simulate(t, func(t *testing.T, w *world) {
+		w.stop()
+		ctx, cancel := context.WithCancel(context.Background())
+		cancel()
+		if err := w.d.Run(ctx); err != nil {
+			t.Errorf("Run of a hub that is stopped = %v, want no error", err)
+		}
+	})
+}
