@@ -14,23 +14,24 @@ import (
 	"github.com/linekeeper/linekeeper/proto/factkey"
 )
 
-// relay stands between the connector and a database, and cuts the line at one exchange.
+// relay stands between one connector and a database, and cuts the line at one exchange.
 type relay struct {
 	listener net.Listener
 	server   string
 	mu       sync.Mutex
-	left     int  // exchanges until the cut; 0 for none
+	left     int  // exchanges until the cut
 	before   bool // the request gets lost, not the reply
-	fired    bool
 }
 
-func newRelay(t testing.TB, server string) *relay {
+// newRelay cuts the nth exchange. Each cut has a relay of its own: the farewell of an earlier connection would count as an exchange
+// whenever it came late.
+func newRelay(t testing.TB, server string, nth int, before bool) *relay {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &relay{listener: l, server: server}
+	r := &relay{listener: l, server: server, left: nth, before: before}
 	var all sync.WaitGroup
 	all.Go(func() {
 		for {
@@ -45,17 +46,10 @@ func newRelay(t testing.TB, server string) *relay {
 	return r
 }
 
-func (r *relay) arm(nth int, before bool) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.left, r.before, r.fired = nth, before, false
-}
-
 func (r *relay) hasFired() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.left = 0
-	return r.fired
+	return r.left == 0
 }
 
 // cut says whether this request is the one, and whether it gets lost itself.
@@ -66,10 +60,10 @@ func (r *relay) cut() (now, before bool) {
 		return false, false
 	}
 	r.left--
-	r.fired = r.fired || r.left == 0
 	return r.left == 0, r.before
 }
 
+// pass counts exchanges, not reads: what the client sends until the server answers is one request, however it arrives.
 func (r *relay) pass(client net.Conn) {
 	defer client.Close()
 	server, err := net.Dial("tcp", r.server)
@@ -77,25 +71,24 @@ func (r *relay) pass(client net.Conn) {
 		return
 	}
 	defer server.Close()
-	var mute sync.Mutex // held for good once replies get lost
-	answered := make(chan struct{}, 1)
+	var mu sync.Mutex
+	var asked, mute bool
 	go func() {
+		defer client.Close()
 		b := make([]byte, 64<<10)
 		for {
 			n, err := server.Read(b)
 			if err != nil {
-				client.Close()
 				return
 			}
-			select {
-			case answered <- struct{}{}:
-			default:
-			}
-			if !mute.TryLock() {
-				continue
+			mu.Lock()
+			asked = false
+			lost := mute
+			mu.Unlock()
+			if lost { // the server has done its work
+				return
 			}
 			client.Write(b[:n])
-			mute.Unlock()
 		}
 	}()
 	b := make([]byte, 64<<10)
@@ -104,25 +97,20 @@ func (r *relay) pass(client net.Conn) {
 		if err != nil {
 			return
 		}
-		now, before := r.cut()
-		if now && before {
-			return
-		}
-		if now {
-			mute.Lock()
-			select {
-			case <-answered: // what came before
-			default:
+		mu.Lock()
+		first := !asked
+		asked = true
+		mu.Unlock()
+		if first {
+			now, before := r.cut()
+			if now && before {
+				return
 			}
+			mu.Lock()
+			mute = now
+			mu.Unlock()
 		}
 		if _, err := server.Write(b[:n]); err != nil {
-			return
-		}
-		if now {
-			select {
-			case <-answered: // the server has done its work
-			case <-time.After(2 * time.Second):
-			}
 			return
 		}
 	}
@@ -132,22 +120,23 @@ func (r *relay) pass(client net.Conn) {
 func (b *bench) lost(t *testing.T) {
 	at := b.dsn[strings.Index(b.dsn, "127.0.0.1:"):]
 	at = at[:strings.IndexAny(at, ")/")]
-	r := newRelay(t, at)
 	cfg := b.config()
-	cfg.DSN, cfg.Connections = strings.Replace(b.dsn, at, r.listener.Addr().String(), 1), 1
+	cfg.Connections = 1
 	doubts := 0
 	for _, before := range []bool{true, false} {
 		for nth := 1; nth <= 30; nth++ {
 			no := b.create(t, "40")
 			p := confirmation(no)
+			r := newRelay(t, at, nth, before)
+			cfg.DSN = strings.Replace(b.dsn, at, r.listener.Addr().String(), 1)
 			c, err := sqltables.New(cfg) // with a connection of its own, so that every exchange has its turn
 			if err != nil {
 				t.Fatal(err)
 			}
-			r.arm(nth, before)
 			x := connectortest.Drive(t.Context(), c, p, time.Minute)
+			fired := r.hasFired()
 			c.Close()
-			if !r.hasFired() {
+			if !fired {
 				break
 			}
 			for _, why := range x.Why {
