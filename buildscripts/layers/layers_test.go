@@ -52,6 +52,7 @@ var table = []place{
 	{"agent/uplink", agents, 1, ""},
 	{"agent/localui", agents, 1, ""},
 	{"agent/signal/drivertest", agents, 1, "the suite every driver passes"},
+	{"drivers/polling", agents, 1, "what drivers of sources that are asked share"},
 	{"drivers/payload", agents, 1, "decodes what sources send as text or bytes; shared by the drivers"},
 	{"drivers/mqttlink", agents, 1, "a connection to an MQTT broker; shared by the drivers that speak it"},
 	{"drivers/b2mml", agents, 1, "reads and writes B2MML documents; shared by the drivers"},
@@ -109,8 +110,8 @@ var narrow = []struct {
 	allowed []string
 	why     string
 }{
-	{"drivers/*", []string{"agent/signal", "drivers/payload", "drivers/b2mml", "drivers/mqttlink"}, "a driver sees agent/signal, the shared decoders and its own parts only, so that it can be written without knowing the agent"},
-	{"drivers/*/*", []string{"agent/signal", "drivers/payload", "drivers/b2mml", "drivers/mqttlink"}, "a part of a driver sees no more than the driver"},
+	{"drivers/*", []string{"agent/signal", "drivers/payload", "drivers/polling", "drivers/b2mml", "drivers/mqttlink"}, "a driver sees agent/signal, the shared decoders and its own parts only, so that it can be written without knowing the agent"},
+	{"drivers/*/*", []string{"agent/signal", "drivers/payload", "drivers/polling", "drivers/b2mml", "drivers/mqttlink"}, "a part of a driver sees no more than the driver"},
 	{"hub/connector/*", []string{"hub/connector", "hub/object", "proto/factkey"}, "a connector sees hub/connector and hub/object only"},
 	{"hub/console", []string{"hub/api"}, "the console calls only what the API offers everybody"},
 	{"agent/translate", []string{"agent/signal", "proto/*", "proto/linekeeper/v1"}, "translate is pure: no buffer, no network"},

@@ -4,10 +4,10 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"math/rand/v2"
 	"time"
 
 	"github.com/linekeeper/linekeeper/agent/signal"
+	"github.com/linekeeper/linekeeper/drivers/polling"
 )
 
 // progress is how far a content has become durable that is not settled yet.
@@ -51,48 +51,12 @@ func (b *book) of(tag string) map[string]*progress {
 	return m
 }
 
-const (
-	heldAfter   = 5 * time.Second
-	firstWait   = 200 * time.Millisecond
-	longestWait = 10 * time.Second
-)
+// buffering is how records wait for the buffer.
+var buffering = polling.Patience{Records: "records", Stays: "the files stay where they are", HeldAfter: 5 * time.Second,
+	FirstWait: 200 * time.Millisecond, LongestWait: 10 * time.Second}
 
 // commit makes signals and the present state durable together. It repeats until that is done; the only error is the context's.
 func (b *book) commit(ctx context.Context, signals []signal.Signal) error {
-	cursor, err := json.Marshal(b.open)
-	if err != nil {
-		panic(err) // texts and numbers
-	}
-	report := b.source.env.Reporter.State
-	held := time.AfterFunc(heldAfter, func() {
-		report(signal.StateHeld, "the buffer does not take more at present; the files stay where they are")
-	})
-	defer held.Stop()
-	batch := signal.Batch{Source: b.source.env.Source, Signals: signals, Cursor: cursor}
-	for attempt := 0; ; attempt++ {
-		err := b.emit(ctx, batch)
-		if err == nil {
-			return nil
-		}
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-		report(signal.StateHeld, "store records: "+err.Error())
-		b.source.env.Logger.Warn("store records", "source", b.source.env.Source, "err", err)
-		if err := pause(ctx, rand.N(min(firstWait<<min(attempt, 10), longestWait))); err != nil {
-			return err
-		}
-	}
-}
-
-// pause waits; its only error is the context's.
-func pause(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
+	batch := signal.Batch{Source: b.source.env.Source, Signals: signals, Cursor: polling.Encode(b.open)}
+	return buffering.Emit(ctx, &b.source.env, b.emit, batch)
 }

@@ -12,7 +12,6 @@ import (
 	_ "embed"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"net/url"
 	"path/filepath"
 	"sync"
@@ -21,6 +20,7 @@ import (
 	"github.com/fsnotify/fsnotify"
 
 	"github.com/linekeeper/linekeeper/agent/signal"
+	"github.com/linekeeper/linekeeper/drivers/polling"
 )
 
 //go:embed sample.yaml
@@ -105,7 +105,7 @@ func (s *source) Run(ctx context.Context, cursor []byte, emit signal.Emit) error
 		rest := max(shortest, 4*time.Since(began)) // a busy folder costs a fifth of a core at most
 		if err != nil && ctx.Err() == nil {
 			s.failed(err)
-			next = time.Now().Add(rand.N(min(firstWait<<min(attempt, 10), longestWait)) + firstWait)
+			next = time.Now().Add(buffering.Wait(attempt) + buffering.FirstWait)
 			if refusedLogin(err) {
 				next = next.Add(loginWait)
 			}
@@ -290,7 +290,7 @@ func await(ctx context.Context, next time.Time, wake <-chan struct{}, feeds []*f
 	case <-ctx.Done():
 	case <-timer.C:
 	case <-wake:
-		if pause(ctx, min(rest, max(time.Until(next), 0))) != nil {
+		if polling.Pause(ctx, min(rest, max(time.Until(next), 0))) != nil {
 			return
 		}
 		for _, f := range feeds {

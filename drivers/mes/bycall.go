@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/linekeeper/linekeeper/agent/signal"
+	"github.com/linekeeper/linekeeper/drivers/polling"
 )
 
 // byCall finds rows by calling a procedure of the MES with the place where the last call ended. The procedure decides what is
@@ -99,7 +100,7 @@ func (p *poller) fetchCall(ctx context.Context, s *statement) ([]row, error) {
 	}
 	for _, name := range append([]string{p.query.Version}, p.query.Key...) {
 		if p.column(name) < 0 {
-			return nil, &problemError{signal.Problem{Code: "column_missing", Item: p.query.Call,
+			return nil, &polling.ProblemError{Problem: signal.Problem{Code: "column_missing", Item: p.query.Call,
 				Reason:   fmt.Sprintf("procedure %q returns no column %q (upper and lower case count)", p.query.Call, name),
 				NextStep: "compare key and version with the columns that the procedure returns"}}
 		}

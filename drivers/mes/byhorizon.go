@@ -28,7 +28,7 @@ func newByHorizon(ctx context.Context, p *poller, known bool) (finder, error) {
 	if len(rows) > 0 {
 		f.Mark = &place{Version: rows[0].extra[0], Key: rows[0].key}
 	}
-	return f, p.book.commit(ctx, p.query.Tag, p.state, nil)
+	return f, p.book.Commit(ctx, p.query.Tag, p.state, nil)
 }
 
 func (p *poller) horizon() (h horizon, column string) {

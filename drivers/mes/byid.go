@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/linekeeper/linekeeper/agent/signal"
+	"github.com/linekeeper/linekeeper/drivers/polling"
 )
 
 // byID finds new rows by a number that the database counts up. The numbers up to High are settled but for the gaps: every
@@ -67,11 +68,11 @@ func newByID(ctx context.Context, p *poller, known bool) (finder, error) {
 		f.High = min(f.High, 0) // what commits late may be lower than the lowest that is there
 	}
 	p.state.ID = f
-	return f, p.book.commit(ctx, p.query.Tag, p.state, nil)
+	return f, p.book.Commit(ctx, p.query.Tag, p.state, nil)
 }
 
 func notInteger(p *poller, value string) error {
-	return &problemError{signal.Problem{Code: "key_not_integer", Item: p.query.Key[0],
+	return &polling.ProblemError{Problem: signal.Problem{Code: "key_not_integer", Item: p.query.Key[0],
 		Reason:   fmt.Sprintf("key %q has the value %q, change: id needs an integer that the database counts up", p.query.Key[0], value),
 		NextStep: "set change: version and name a version column, or change: mark"}}
 }
@@ -139,7 +140,7 @@ func (f *byID) tooMany(p *poller, found []row) error {
 	if len(found) > 0 {
 		return nil
 	}
-	return &problemError{signal.Problem{Code: "too_many_gaps", Item: p.query.Table,
+	return &polling.ProblemError{Problem: signal.Problem{Code: "too_many_gaps", Item: p.query.Table,
 		Reason:   fmt.Sprintf("%d ranges of numbers are missing in key %q and may still be filled; no further rows are read until they are settled", len(f.Gaps), p.query.Key[0]),
 		NextStep: "shorten gap_wait to the longest time that a transaction of the MES stays open, or use change: version"}}
 }

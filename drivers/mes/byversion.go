@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/linekeeper/linekeeper/agent/signal"
+	"github.com/linekeeper/linekeeper/drivers/polling"
 )
 
 // byVer finds new versions of rows by a column that grows with each change. All rows up to Mark, in the order of (version,
@@ -70,7 +71,7 @@ func (f *byVer) skipAll(ctx context.Context, p *poller) error {
 		}
 	}
 	f.export()
-	return p.book.commit(ctx, p.query.Tag, p.state, nil)
+	return p.book.Commit(ctx, p.query.Tag, p.state, nil)
 }
 
 func (f *byVer) find(ctx context.Context, p *poller) ([]row, bool, error) {
@@ -247,7 +248,7 @@ func (f *byVer) measureTime(ctx context.Context, p *poller, highest string) erro
 }
 
 func notVersion(p *poller, value string) error {
-	return &problemError{signal.Problem{Code: "version_unusable", Item: p.query.Version,
+	return &polling.ProblemError{Problem: signal.Problem{Code: "version_unusable", Item: p.query.Version,
 		Reason:   fmt.Sprintf("version column %q holds %q, which is neither a time nor a whole number", p.query.Version, value),
 		NextStep: "name a column with the time of the change or a number that grows with each change"}}
 }

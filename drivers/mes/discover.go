@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/linekeeper/linekeeper/agent/signal"
+	"github.com/linekeeper/linekeeper/drivers/polling"
 )
 
 // greetings let a database say what it is: what is sent to it, and what its answer tells. The ports are their usual ones.
@@ -144,7 +145,7 @@ func discoverInside(ctx context.Context, env signal.Env, driver, dsn string) ([]
 	}
 	tables, err := s.tables(ctx)
 	if err != nil {
-		return nil, &problemError{*s.problemOf(driver, "", err)}
+		return nil, &polling.ProblemError{Problem: *s.problemOf(driver, "", err)}
 	}
 	names := make([]string, len(tables))
 	for i, t := range tables {

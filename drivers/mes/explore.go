@@ -16,6 +16,7 @@ import (
 	"github.com/microsoft/go-mssqldb/msdsn"
 
 	"github.com/linekeeper/linekeeper/agent/signal"
+	"github.com/linekeeper/linekeeper/drivers/polling"
 )
 
 // Probe implements signal.Prober: the way to the database step by step, and one row of each query. Work orders are not tried:
@@ -62,8 +63,8 @@ func (s *source) problemOf(item, table string, err error) *signal.Problem {
 		message = s.connector.conceal(err)
 	}
 	p := explain(class, item, table, message, s.config.Driver)
-	if own, ok := err.(*problemError); ok {
-		p = &own.problem
+	if own, ok := err.(*polling.ProblemError); ok {
+		p = &own.Problem
 	}
 	return p
 }
@@ -84,7 +85,7 @@ func (s *source) probeQuery(ctx context.Context, q *Query, add func(name, detail
 	}
 	p := &poller{source: s, query: q}
 	if err := p.readColumns(ctx); err != nil {
-		x := &problemError{*s.problemOf(q.Tag, q.Table, err)}
+		x := &polling.ProblemError{Problem: *s.problemOf(q.Tag, q.Table, err)}
 		add("table "+q.Table, "", x)
 		return
 	}
@@ -160,7 +161,7 @@ func (s *source) Browse(ctx context.Context, at, page string, limit int) ([]sign
 		all, err = s.tableColumns(ctx, at)
 	}
 	if err != nil {
-		return nil, "", &problemError{*s.problemOf(at, at, err)}
+		return nil, "", &polling.ProblemError{Problem: *s.problemOf(at, at, err)}
 	}
 	skip, _ := strconv.Atoi(page)
 	all = all[min(max(skip, 0), len(all)):]
@@ -306,13 +307,13 @@ func (s *source) Find(ctx context.Context, at, glob string, f func(signal.Entry)
 	tables := []signal.Entry{{ID: at}}
 	if at == "" {
 		if tables, err = s.tables(ctx); err != nil {
-			return &problemError{*s.problemOf(at, at, err)}
+			return &polling.ProblemError{Problem: *s.problemOf(at, at, err)}
 		}
 	}
 	for _, t := range tables {
 		columns, err := s.tableColumns(ctx, t.ID)
 		if err != nil {
-			return &problemError{*s.problemOf(t.ID, t.ID, err)}
+			return &polling.ProblemError{Problem: *s.problemOf(t.ID, t.ID, err)}
 		}
 		if match(t.Path) && len(columns) > 0 {
 			t.Readable, t.Tag = true, columns[0].Tag

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/linekeeper/linekeeper/agent/signal"
+	"github.com/linekeeper/linekeeper/drivers/polling"
 )
 
 // TakesOrders implements signal.OrderReceiver.
@@ -252,7 +253,7 @@ func (a *Answers) complete(row map[string]any) {
 // the cursor holds only what is durable and perhaps not written there.
 type answers struct {
 	*source
-	book   *book
+	book   *polling.Book
 	config *WorkOrders
 
 	ready bool
@@ -274,7 +275,7 @@ const answersAtATime = 500
 func (a *answers) step(ctx context.Context) (more bool, err error) {
 	if !a.ready {
 		a.state = answersState{}
-		if _, err := a.book.part(answersSection, &a.state); err != nil {
+		if _, err := a.book.Part(answersSection, &a.state); err != nil {
 			return false, err
 		}
 		a.ready = true
@@ -290,7 +291,7 @@ func (a *answers) step(ctx context.Context) (more bool, err error) {
 	if err != nil || len(signals) == 0 {
 		return false, err
 	}
-	if err := a.book.commit(ctx, answersSection, a.state, signals); err != nil {
+	if err := a.book.Commit(ctx, answersSection, a.state, signals); err != nil {
 		return false, err
 	}
 	return len(signals) == answersAtATime, a.confirm(ctx)

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/linekeeper/linekeeper/agent/signal"
+	"github.com/linekeeper/linekeeper/drivers/polling"
 )
 
 // outboxDialect is what the databases need to fill an outbox.
@@ -203,7 +204,7 @@ func (p *poller) missingOutbox(ctx context.Context, cause error) error {
 	if err != nil {
 		next, path = "set create: true to let the agent make table and triggers (its file of statements cannot be written: ", err.Error()+")"
 	}
-	return &problemError{signal.Problem{Code: "outbox_missing", Item: p.query.Outbox.Table,
+	return &polling.ProblemError{Problem: signal.Problem{Code: "outbox_missing", Item: p.query.Outbox.Table,
 		Reason: fmt.Sprintf("the outbox table %q of %q does not exist: %s", p.query.Outbox.Table, p.query.Table, reason), NextStep: next + path}}
 }
 

@@ -10,12 +10,13 @@ import (
 	"time"
 
 	"github.com/linekeeper/linekeeper/agent/signal"
+	"github.com/linekeeper/linekeeper/drivers/polling"
 )
 
 // poller reads one table. One goroutine uses it.
 type poller struct {
 	*source
-	book  *book
+	book  *polling.Book
 	query *Query
 
 	ahead       *portion  // what was found while the last portion was made durable
@@ -107,12 +108,12 @@ func (p *poller) store(ctx context.Context, f *portion) (more bool, err error) {
 			p.state.Unmarked = append(p.state.Unmarked, r.key)
 		}
 	}
-	state := encodeState(p.state)
+	state := polling.Encode(p.state)
 	var looking sync.WaitGroup
 	if f.more && p.query.Mark == nil && p.query.Change != "outbox" && p.query.Change != "call" {
 		looking.Go(func() { p.ahead = p.look(ctx) })
 	}
-	err = p.book.commitEncoded(ctx, p.query.Tag, state, f.signals)
+	err = p.book.CommitEncoded(ctx, p.query.Tag, state, f.signals)
 	looking.Wait()
 	if err != nil {
 		return false, err
@@ -134,12 +135,12 @@ func (p *poller) settle(ctx context.Context) error {
 // prepare reads the stored state and the table's columns.
 func (p *poller) prepare(ctx context.Context) error {
 	p.state = state{}
-	known, err := p.book.part(p.query.Tag, &p.state)
+	known, err := p.book.Part(p.query.Tag, &p.state)
 	if err != nil {
 		return err
 	}
 	if known && p.state.Change != p.query.Change {
-		return &problemError{signal.Problem{Code: "change_changed", Item: p.query.Tag,
+		return &polling.ProblemError{Problem: signal.Problem{Code: "change_changed", Item: p.query.Tag,
 			Reason:   fmt.Sprintf("the query was read with change: %s until now, its position means nothing for change: %s", p.state.Change, p.query.Change),
 			NextStep: "set change back, or give the query another tag (and start: end, when the old rows must not be read again)"}}
 	}
@@ -190,7 +191,7 @@ func (p *poller) readColumns(ctx context.Context) error {
 	}
 	for _, name := range p.wanted() {
 		if p.column(name) < 0 {
-			return &problemError{signal.Problem{Code: "column_missing", Item: p.query.Table,
+			return &polling.ProblemError{Problem: signal.Problem{Code: "column_missing", Item: p.query.Table,
 				Reason:   fmt.Sprintf("table %q has no column %q (upper and lower case count)", p.query.Table, name),
 				NextStep: "compare key, columns, version, time_column and mark with the table's columns"}}
 		}

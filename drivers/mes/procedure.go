@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/linekeeper/linekeeper/agent/signal"
+	"github.com/linekeeper/linekeeper/drivers/polling"
 )
 
 // orderArguments are what a procedure that takes work orders can be given, in the order in which it is by default.
@@ -68,12 +69,12 @@ func (s *source) callProcedure(ctx context.Context, w *WorkOrders, o signal.Work
 	n, err := strconv.ParseInt(strings.TrimSpace(code), 10, 64)
 	switch {
 	case err != nil:
-		return &problemError{signal.Problem{Code: "procedure_answer", Item: w.Procedure, Reason: fmt.Sprintf("procedure %q answers %q where a code was expected: 0 for taken", w.Procedure, code),
+		return &polling.ProblemError{Problem: signal.Problem{Code: "procedure_answer", Item: w.Procedure, Reason: fmt.Sprintf("procedure %q answers %q where a code was expected: 0 for taken", w.Procedure, code),
 			NextStep: "let the procedure answer with a code and words, or correct returns"}}
 	case n == 0:
 		return nil
 	case slices.Contains(w.Again, n):
-		return &problemError{signal.Problem{Code: "procedure_later", Item: w.Procedure, Reason: fmt.Sprintf("procedure %q wants order %q later: code %d %s", w.Procedure, o.OrderNo, n, words),
+		return &polling.ProblemError{Problem: signal.Problem{Code: "procedure_later", Item: w.Procedure, Reason: fmt.Sprintf("procedure %q wants order %q later: code %d %s", w.Procedure, o.OrderNo, n, words),
 			NextStep: "nothing: it is tried again by itself"}}
 	}
 	return &signal.Refused{Reason: fmt.Sprintf("procedure %q refuses order %q revision %d with code %d: %s", w.Procedure, o.OrderNo, o.Revision, n, words)}
@@ -155,7 +156,7 @@ func lastRow(rows *sql.Rows) (code, words string, err error) {
 		return "", "", err
 	}
 	if code == "" {
-		return "", "", &problemError{signal.Problem{Code: "procedure_answer", Reason: "the procedure of work_orders returns no row with a code: whether it has the order is not known",
+		return "", "", &polling.ProblemError{Problem: signal.Problem{Code: "procedure_answer", Reason: "the procedure of work_orders returns no row with a code: whether it has the order is not known",
 			NextStep: "let the procedure answer with a code and words, or correct returns"}}
 	}
 	return code, words, nil

@@ -1,27 +1,26 @@
 package mes
 
 import (
-	"bytes"
 	"context"
 	"database/sql"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"sync"
 	"time"
 
 	"github.com/linekeeper/linekeeper/agent/signal"
+	"github.com/linekeeper/linekeeper/drivers/polling"
 )
 
 const (
 	statementPatience = 30 * time.Second
-	firstWait         = 500 * time.Millisecond
-	longestWait       = 30 * time.Second
-	heldAfter         = 2 * time.Second
 	pingPoll          = 10 * time.Second
 	answersSection    = "work_orders" // the name of its part of the cursor
 )
+
+// buffering is how rows wait for the buffer, and how long a query waits after it failed.
+var buffering = polling.Patience{Records: "rows", Stays: "the rows stay in the database", HeldAfter: 2 * time.Second,
+	FirstWait: 500 * time.Millisecond, LongestWait: 30 * time.Second}
 
 // source is the driver of one database.
 type source struct {
@@ -31,7 +30,7 @@ type source struct {
 	dialect   *dialect
 	connector *connector
 	db        func() *sql.DB // opened at the first call: a driver that is only made, for a check, holds nothing
-	health    health
+	health    polling.Health
 	making    sync.Mutex // of the staging table
 }
 
@@ -44,7 +43,7 @@ func newSource(env signal.Env, c Config, zone *time.Location) *source {
 		db.SetConnMaxIdleTime(time.Minute)
 		return db
 	})
-	s.health = health{reporter: env.Reporter, broken: map[string]string{}}
+	s.health.Reporter = env.Reporter
 	return s
 }
 
@@ -52,7 +51,7 @@ func newSource(env signal.Env, c Config, zone *time.Location) *source {
 func (s *source) Run(ctx context.Context, cursor []byte, emit signal.Emit) error {
 	defer s.env.Reporter.State(signal.StateStopped, "")
 	s.env.Reporter.State(signal.StateConnecting, "")
-	b, err := openBook(s, cursor, emit)
+	b, err := polling.Open(&s.env, cursor, emit, &buffering)
 	if err != nil {
 		return err
 	}
@@ -85,33 +84,15 @@ func (s *source) ping(ctx context.Context) error {
 	return s.db().PingContext(ctx)
 }
 
-// loop calls step at each poll, at once again when it says that there is more, and after a growing wait when it fails.
+// loop works on one part of the source until ctx ends.
 func (s *source) loop(ctx context.Context, section, table string, poll time.Duration, step func(context.Context) (more bool, err error)) {
-	for failures := 0; ctx.Err() == nil; {
-		more, err := step(ctx)
-		wait := poll
-		switch {
-		case ctx.Err() != nil:
-			return
-		case err != nil:
-			wait = max(poll, rand.N(min(firstWait<<min(failures, 10), longestWait)))
-			failures++
-			s.reportFailure(section, table, err)
-		default:
-			failures = 0
-			s.health.well(section)
-			s.env.Reporter.Problem("query:"+section, nil)
-		}
-		if more && err == nil {
-			continue
-		}
-		timer := time.NewTimer(wait)
-		select {
-		case <-timer.C:
-		case <-ctx.Done():
-			timer.Stop()
-		}
-	}
+	buffering.Loop(ctx, poll, step, func() {
+		s.health.Well(section)
+		s.env.Reporter.Problem("query:"+section, nil)
+	}, func(err error, wait time.Duration) time.Duration {
+		s.reportFailure(section, table, err)
+		return wait
+	})
 }
 
 func (s *source) reportFailure(section, table string, err error) {
@@ -121,9 +102,9 @@ func (s *source) reportFailure(section, table string, err error) {
 		text = s.connector.conceal(err)
 	}
 	p := explain(class, section, table, text, s.config.Driver)
-	var own *problemError
+	var own *polling.ProblemError
 	if errors.As(err, &own) {
-		p = &own.problem
+		p = &own.Problem
 		class = faultOther
 	} else if errors.Is(err, errAddress) {
 		p = &signal.Problem{Code: "bad_address", Item: section, Reason: errAddress.Error(), NextStep: "correct dsn or dsn_file of this source"}
@@ -131,13 +112,8 @@ func (s *source) reportFailure(section, table string, err error) {
 	}
 	s.env.Logger.Warn("read table", "source", s.env.Source, "query", section, "err", s.connector.conceal(err))
 	s.env.Reporter.Problem("query:"+section, p)
-	s.health.ill(section, p.Reason, class == faultConnection || class == faultLogin || class == faultDatabase)
+	s.health.Ill(section, p.Reason, class == faultConnection || class == faultLogin || class == faultDatabase)
 }
-
-// problemError is an error that carries its own explanation.
-type problemError struct{ problem signal.Problem }
-
-func (e *problemError) Error() string { return e.problem.Reason }
 
 func explain(class fault, section, table, text, driver string) *signal.Problem {
 	p := &signal.Problem{Code: "query_failed", Item: section, Reason: text,
@@ -171,132 +147,4 @@ func explain(class fault, section, table, text, driver string) *signal.Problem {
 		p.NextStep = "check that the database runs and that this computer reaches it"
 	}
 	return p
-}
-
-// health makes one state of the source of those of its queries.
-type health struct {
-	reporter signal.Reporter
-	mu       sync.Mutex
-	broken   map[string]string // by query: why there is no connection
-}
-
-func (h *health) well(section string) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	delete(h.broken, section)
-	if len(h.broken) == 0 {
-		h.reporter.State(signal.StateOK, "")
-	}
-}
-
-func (h *health) ill(section, reason string, noConnection bool) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	delete(h.broken, section)
-	if noConnection {
-		h.broken[section] = reason
-		h.reporter.State(signal.StateFailed, reason)
-	} else if len(h.broken) == 0 {
-		h.reporter.State(signal.StateOK, "") // the database is there; the query's own problem says the rest
-	}
-}
-
-// book is the cursor of the whole source: a part for each query and one for the answers. It makes batches durable one
-// after the other.
-type book struct {
-	source *source
-	emit   signal.Emit
-
-	mu    sync.Mutex
-	parts map[string]json.RawMessage
-}
-
-func openBook(s *source, cursor []byte, emit signal.Emit) (*book, error) {
-	b := &book{source: s, emit: emit, parts: map[string]json.RawMessage{}}
-	if len(cursor) == 0 {
-		return b, nil
-	}
-	if err := json.Unmarshal(cursor, &b.parts); err != nil {
-		// To start anew would read everything again, to go on would be a guess.
-		return nil, fmt.Errorf("read cursor of source %q: %w", s.env.Source, err)
-	}
-	return b, nil
-}
-
-// part reads one part into state; it reports false when there is none yet.
-func (b *book) part(section string, state any) (bool, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	raw, ok := b.parts[section]
-	if !ok {
-		return false, nil
-	}
-	dec := json.NewDecoder(bytes.NewReader(raw))
-	dec.UseNumber()
-	if err := dec.Decode(state); err != nil {
-		return false, &problemError{signal.Problem{Code: "cursor_unreadable", Item: section,
-			Reason: "the stored position of this query cannot be read: " + err.Error(), NextStep: "give the query another tag to read the table from its beginning"}}
-	}
-	return true, nil
-}
-
-// commit makes signals and the new state of a part durable together. It repeats until that is done; the only error is the
-// context's.
-func (b *book) commit(ctx context.Context, section string, state any, signals []signal.Signal) error {
-	return b.commitEncoded(ctx, section, encodeState(state), signals)
-}
-
-func encodeState(state any) json.RawMessage {
-	raw, err := json.Marshal(state)
-	if err != nil {
-		panic(err) // states are made of texts and numbers
-	}
-	return raw
-}
-
-// commitEncoded is commit with a state that may change meanwhile.
-func (b *book) commitEncoded(ctx context.Context, section string, raw json.RawMessage, signals []signal.Signal) error {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	parts := make(map[string]json.RawMessage, len(b.parts)+1)
-	for k, v := range b.parts {
-		parts[k] = v
-	}
-	parts[section] = raw
-	cursor, err := json.Marshal(parts)
-	if err != nil {
-		panic(err)
-	}
-	batch := signal.Batch{Source: b.source.env.Source, Signals: signals, Cursor: cursor}
-	if err := b.emitUntilDurable(ctx, batch); err != nil {
-		return err
-	}
-	b.parts = parts
-	return nil
-}
-
-func (b *book) emitUntilDurable(ctx context.Context, batch signal.Batch) error {
-	report := b.source.env.Reporter.State
-	held := time.AfterFunc(heldAfter, func() {
-		report(signal.StateHeld, "the buffer does not take more at present; the rows stay in the database")
-	})
-	defer held.Stop()
-	for attempt := 0; ; attempt++ {
-		err := b.emit(ctx, batch)
-		if err == nil {
-			return nil // the next successful step reports that all is well
-		}
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-		report(signal.StateHeld, "store rows: "+err.Error())
-		b.source.env.Logger.Warn("store rows", "source", b.source.env.Source, "err", err)
-		timer := time.NewTimer(rand.N(min(firstWait<<min(attempt, 10), longestWait)))
-		select {
-		case <-timer.C:
-		case <-ctx.Done():
-			timer.Stop()
-			return ctx.Err()
-		}
-	}
 }

@@ -22,6 +22,7 @@ import (
 
 	"github.com/linekeeper/linekeeper/agent/signal"
 	"github.com/linekeeper/linekeeper/drivers/payload"
+	"github.com/linekeeper/linekeeper/drivers/polling"
 )
 
 // client makes requests of one MES. Files with credentials are read anew for each, so that a changed one needs no restart.
@@ -142,14 +143,14 @@ func (c *client) do(ctx context.Context, r request) (*reply, error) {
 func (c *client) once(ctx context.Context, r request) (*reply, error) {
 	hc, err := c.transport()
 	if err != nil {
-		return nil, &problemError{signal.Problem{Code: "file_unreadable", Item: "tls", Reason: err.Error(), NextStep: "correct tls of this source, or the file"}}
+		return nil, &polling.ProblemError{Problem: signal.Problem{Code: "file_unreadable", Item: "tls", Reason: err.Error(), NextStep: "correct tls of this source, or the file"}}
 	}
 	req, err := http.NewRequestWithContext(ctx, r.method, r.url, bytes.NewReader(r.body))
 	if err != nil {
 		return nil, fmt.Errorf("make a request: %w", err)
 	}
 	if !c.hosts[req.URL.Scheme+"://"+req.URL.Host] {
-		return nil, &problemError{signal.Problem{Code: "foreign_address", Item: req.URL.Host, Reason: fmt.Sprintf("the MES names an address at %s, which is not configured: credentials stay here", req.URL.Host),
+		return nil, &polling.ProblemError{Problem: signal.Problem{Code: "foreign_address", Item: req.URL.Host, Reason: fmt.Sprintf("the MES names an address at %s, which is not configured: credentials stay here", req.URL.Host),
 			NextStep: "correct next, or let the MES name addresses of its own"}}
 	}
 	req.Header.Set("User-Agent", "linekeeper")
@@ -173,7 +174,7 @@ func (c *client) once(ctx context.Context, r request) (*reply, error) {
 		return nil, fmt.Errorf("read the answer: %w", bare(err))
 	}
 	if int64(len(body)) > c.config.MaxBody {
-		return nil, &problemError{signal.Problem{Code: "too_large", Item: req.URL.Path, Reason: fmt.Sprintf("the answer is larger than max_body, %d bytes", c.config.MaxBody),
+		return nil, &polling.ProblemError{Problem: signal.Problem{Code: "too_large", Item: req.URL.Path, Reason: fmt.Sprintf("the answer is larger than max_body, %d bytes", c.config.MaxBody),
 			NextStep: "let the MES answer in smaller pages, or raise max_body"}}
 	}
 	return &reply{res.StatusCode, res.Header, body}, nil
@@ -224,11 +225,11 @@ func (c *client) authorize(ctx context.Context, hc *http.Client, req *http.Reque
 func secret(file string) (string, error) {
 	b, err := os.ReadFile(file)
 	if err != nil {
-		return "", &problemError{signal.Problem{Code: "file_unreadable", Item: file, Reason: "read a file with credentials: " + err.Error(), NextStep: "make the file, readable for the agent only"}}
+		return "", &polling.ProblemError{Problem: signal.Problem{Code: "file_unreadable", Item: file, Reason: "read a file with credentials: " + err.Error(), NextStep: "make the file, readable for the agent only"}}
 	}
 	text := strings.TrimSpace(string(b))
 	if text == "" || strings.ContainsAny(text, "\r\n") {
-		return "", &problemError{signal.Problem{Code: "file_unreadable", Item: file, Reason: "the file with credentials does not hold exactly one line", NextStep: "write the credential into it, on one line"}}
+		return "", &polling.ProblemError{Problem: signal.Problem{Code: "file_unreadable", Item: file, Reason: "the file with credentials does not hold exactly one line", NextStep: "write the credential into it, on one line"}}
 	}
 	return text, nil
 }
@@ -271,7 +272,7 @@ func tokenProblem(err error) error {
 		if code >= 500 || code == http.StatusTooManyRequests {
 			return fmt.Errorf("the token server answers %d %s", code, words)
 		}
-		return &problemError{signal.Problem{Code: "login_refused", Item: "auth.oauth2", Reason: fmt.Sprintf("the token server refuses client id or secret: %d %s", code, words),
+		return &polling.ProblemError{Problem: signal.Problem{Code: "login_refused", Item: "auth.oauth2", Reason: fmt.Sprintf("the token server refuses client id or secret: %d %s", code, words),
 			NextStep: "correct client_id, client_secret_file, scopes or in_body of this source"}}
 	}
 	return fmt.Errorf("no token: %w", bare(err))
@@ -315,16 +316,16 @@ func (r *reply) problem(item string) error {
 	case r.code == http.StatusTooManyRequests || r.code == http.StatusServiceUnavailable:
 		return &waitError{r.retryAfter(time.Now()), fmt.Sprintf("the MES asks for a rest: %d %s", r.code, words)}
 	case r.code == http.StatusUnauthorized || r.code == http.StatusForbidden || r.code == http.StatusProxyAuthRequired:
-		return &problemError{signal.Problem{Code: "login_refused", Item: item, Reason: fmt.Sprintf("the MES refuses us: %d %s", r.code, words), NextStep: "correct auth of this source, or allow the agent's user at the MES"}}
+		return &polling.ProblemError{Problem: signal.Problem{Code: "login_refused", Item: item, Reason: fmt.Sprintf("the MES refuses us: %d %s", r.code, words), NextStep: "correct auth of this source, or allow the agent's user at the MES"}}
 	case r.code == http.StatusNotFound || r.code == http.StatusMethodNotAllowed:
-		return &problemError{signal.Problem{Code: "address_missing", Item: item, Reason: fmt.Sprintf("the MES knows no such address: %d %s", r.code, words), NextStep: "correct base, url or method"}}
+		return &polling.ProblemError{Problem: signal.Problem{Code: "address_missing", Item: item, Reason: fmt.Sprintf("the MES knows no such address: %d %s", r.code, words), NextStep: "correct base, url or method"}}
 	case r.code == http.StatusGone:
-		return &problemError{signal.Problem{Code: "cursor_expired", Item: item, Reason: "the MES no longer knows the place where we were: " + words,
+		return &polling.ProblemError{Problem: signal.Problem{Code: "cursor_expired", Item: item, Reason: "the MES no longer knows the place where we were: " + words,
 			NextStep: "records since then may be missing: find out which, then give the query another tag and set first"}}
 	case r.code >= 500:
 		return fmt.Errorf("the MES answers %d %s", r.code, words)
 	}
-	return &problemError{signal.Problem{Code: "request_refused", Item: item, Reason: fmt.Sprintf("the MES refuses the request: %d %s", r.code, words), NextStep: "read the reason; compare url, headers and body with the MES's documentation"}}
+	return &polling.ProblemError{Problem: signal.Problem{Code: "request_refused", Item: item, Reason: fmt.Sprintf("the MES refuses the request: %d %s", r.code, words), NextStep: "read the reason; compare url, headers and body with the MES's documentation"}}
 }
 
 const longestWords = 500

@@ -16,6 +16,7 @@ import (
 
 	"github.com/linekeeper/linekeeper/agent/signal"
 	"github.com/linekeeper/linekeeper/drivers/payload"
+	"github.com/linekeeper/linekeeper/drivers/polling"
 )
 
 // Probe implements signal.Prober: the way to the MES step by step, and one page of each query. Work orders are not tried: that
@@ -108,7 +109,7 @@ func (s *source) probeQuery(ctx context.Context, q *Query, section string, a *An
 	}
 	body, err := payload.JSON(rep.body)
 	if err != nil {
-		return 0, &problemError{signal.Problem{Code: "bad_json", Reason: fmt.Sprintf("the answer is no JSON: %v", err), NextStep: "compare url and headers with the MES's documentation"}}
+		return 0, &polling.ProblemError{Problem: signal.Problem{Code: "bad_json", Reason: fmt.Sprintf("the answer is no JSON: %v", err), NextStep: "compare url and headers with the MES's documentation"}}
 	}
 	items, err := p.items(body)
 	if err != nil {
@@ -116,7 +117,7 @@ func (s *source) probeQuery(ctx context.Context, q *Query, section string, a *An
 	}
 	for _, item := range items {
 		if r := p.record(item); r.signal.Problem != nil {
-			return len(items), &problemError{*r.signal.Problem}
+			return len(items), &polling.ProblemError{Problem: *r.signal.Problem}
 		}
 	}
 	return len(items), nil

@@ -12,6 +12,7 @@ import (
 
 	"github.com/linekeeper/linekeeper/agent/signal"
 	"github.com/linekeeper/linekeeper/drivers/payload"
+	"github.com/linekeeper/linekeeper/drivers/polling"
 )
 
 // poller reads one address. One goroutine uses it.
@@ -21,7 +22,7 @@ import (
 // not emitted twice.
 type poller struct {
 	*source
-	book    *book
+	book    *polling.Book
 	query   *Query
 	section string
 	answers *Answers // the records are answers to work orders; nil for others
@@ -95,7 +96,7 @@ func (p *poller) step(ctx context.Context) (more bool, err error) {
 	}
 	body, err := payload.JSON(rep.body)
 	if err != nil {
-		return false, &problemError{signal.Problem{Code: "bad_json", Item: p.section, Reason: fmt.Sprintf("the answer is no JSON: %v", err),
+		return false, &polling.ProblemError{Problem: signal.Problem{Code: "bad_json", Item: p.section, Reason: fmt.Sprintf("the answer is no JSON: %v", err),
 			NextStep: "compare url and headers with the MES's documentation; the MES must answer in JSON"}}
 	}
 	items, err := p.items(body)
@@ -107,7 +108,7 @@ func (p *poller) step(ctx context.Context) (more bool, err error) {
 
 func (p *poller) prepare() error {
 	p.state, p.seen, p.etag = state{}, map[uint64]entry{}, etag{}
-	if err := p.book.part(p.section, &p.state); err != nil {
+	if _, err := p.book.Part(p.section, &p.state); err != nil {
 		return err
 	}
 	for _, h := range p.state.Seen {
@@ -187,7 +188,7 @@ func (p *poller) items(body any) ([]any, error) {
 			return nil, nil // null
 		}
 	}
-	return nil, &problemError{signal.Problem{Code: "records_missing", Item: p.section,
+	return nil, &polling.ProblemError{Problem: signal.Problem{Code: "records_missing", Item: p.section,
 		Reason: fmt.Sprintf("the answer has no list at %q", p.query.Records), NextStep: "correct records: the path of the list in the answer, such as data.items"}}
 }
 
@@ -239,13 +240,13 @@ func (p *poller) take(ctx context.Context, rep *reply, asked string, body any, i
 	p.move(rep, body, goOn)
 	p.prune(goOn, len(items))
 	if len(p.seen) > maxSeen {
-		return false, &problemError{signal.Problem{Code: "too_many_records", Item: p.section,
+		return false, &polling.ProblemError{Problem: signal.Problem{Code: "too_many_records", Item: p.section,
 			Reason:   fmt.Sprintf("more than %d records are read again at each poll", maxSeen),
 			NextStep: "shorten overlap to the longest time that a record of the MES turns up late, or use a cursor"}}
 	}
 	if len(fresh) > 0 {
 		p.export()
-		if err := p.book.commit(ctx, p.section, p.state, fresh); err != nil {
+		if err := p.book.Commit(ctx, p.section, p.state, fresh); err != nil {
 			return false, err
 		}
 	}
@@ -260,7 +261,7 @@ func (p *poller) take(ctx context.Context, rep *reply, asked string, body any, i
 }
 
 func (p *poller) notAscending(i int, before, after value) error {
-	return &problemError{signal.Problem{Code: "not_ascending", Item: p.section,
+	return &polling.ProblemError{Problem: signal.Problem{Code: "not_ascending", Item: p.section,
 		Reason:   fmt.Sprintf("record %d has %q in %q after %q: what lies behind a page cannot be asked for", i+1, after.text, p.query.Cursor.Field, before.text),
 		NextStep: "let the MES sort by that field in ascending order, or set unordered: true when each answer has all records behind {cursor}"}}
 }
@@ -278,7 +279,7 @@ func (p *poller) next(rep *reply, asked string, body any, n int, last *value) (b
 	case q.ordered():
 		if last == nil || last.text == p.pass.front {
 			if n >= q.PageSize && last != nil {
-				return false, &problemError{signal.Problem{Code: "page_stuck", Item: p.section,
+				return false, &polling.ProblemError{Problem: signal.Problem{Code: "page_stuck", Item: p.section,
 					Reason:   fmt.Sprintf("a whole page of %d records has the same %q, %q: there may be more behind it that cannot be asked for", n, q.Cursor.Field, last.text),
 					NextStep: "raise page_size, name a finer field, or use next"}}
 			}
@@ -313,7 +314,7 @@ func (p *poller) turn(token, asked string) error {
 	}
 	u, err := base.Parse(token)
 	if err != nil {
-		return &problemError{signal.Problem{Code: "next_unreadable", Item: p.section, Reason: fmt.Sprintf("the next page's address %q cannot be read", clip(token)), NextStep: "correct next, or write {page} into url when it is a token"}}
+		return &polling.ProblemError{Problem: signal.Problem{Code: "next_unreadable", Item: p.section, Reason: fmt.Sprintf("the next page's address %q cannot be read", clip(token)), NextStep: "correct next, or write {page} into url when it is a token"}}
 	}
 	if u.String() == asked || p.pass.pages > mostPages {
 		return p.loops(token)
@@ -323,7 +324,7 @@ func (p *poller) turn(token, asked string) error {
 }
 
 func (p *poller) loops(token string) error {
-	return &problemError{signal.Problem{Code: "next_loops", Item: p.section, Reason: fmt.Sprintf("the MES names the same next page %q again and again", clip(token)), NextStep: "correct next, or tell the MES's maker"}}
+	return &polling.ProblemError{Problem: signal.Problem{Code: "next_loops", Item: p.section, Reason: fmt.Sprintf("the MES names the same next page %q again and again", clip(token)), NextStep: "correct next, or tell the MES's maker"}}
 }
 
 // move sets the cursor to where the next pass, or after a crash this one, may begin.

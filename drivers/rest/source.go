@@ -1,28 +1,27 @@
 package rest
 
 import (
-	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"net"
 	"sync"
 	"time"
 
 	"github.com/linekeeper/linekeeper/agent/signal"
+	"github.com/linekeeper/linekeeper/drivers/polling"
 )
 
 const (
-	firstWait     = 500 * time.Millisecond
-	longestWait   = 30 * time.Second
-	heldAfter     = 2 * time.Second
 	ordersSection = "work_orders" // the name of the answers' part of the cursor
 	hookSection   = "webhook"
 )
+
+// buffering is how records wait for the buffer, and how long a query waits after it failed.
+var buffering = polling.Patience{Records: "records", Stays: "the records stay in the MES", HeldAfter: 2 * time.Second,
+	FirstWait: 500 * time.Millisecond, LongestWait: 30 * time.Second}
 
 // source is the driver of one MES.
 type source struct {
@@ -30,7 +29,7 @@ type source struct {
 	config Config
 	zone   *time.Location
 	client *client
-	health health
+	health polling.Health
 }
 
 func newSource(env signal.Env, c Config, zone *time.Location) (*source, error) {
@@ -39,7 +38,7 @@ func newSource(env signal.Env, c Config, zone *time.Location) (*source, error) {
 	if s.client, err = newClient(&s.config); err != nil {
 		return nil, err
 	}
-	s.health = health{reporter: env.Reporter, broken: map[string]string{}}
+	s.health.Reporter = env.Reporter
 	return s, nil
 }
 
@@ -48,7 +47,7 @@ func newSource(env signal.Env, c Config, zone *time.Location) (*source, error) {
 func (s *source) Run(ctx context.Context, cursor []byte, emit signal.Emit) error {
 	defer s.env.Reporter.State(signal.StateStopped, "")
 	s.env.Reporter.State(signal.StateConnecting, "")
-	b, err := openBook(s, cursor, emit)
+	b, err := polling.Open(&s.env, cursor, emit, &buffering)
 	if err != nil {
 		return err
 	}
@@ -75,49 +74,26 @@ func (s *source) Run(ctx context.Context, cursor []byte, emit signal.Emit) error
 	return nil
 }
 
-// loop calls step at each poll, at once again when it says that there is more, and after a growing wait when it fails.
+// loop works on one part of the source until ctx ends. An MES that asks for a rest gets it.
 func (s *source) loop(ctx context.Context, section string, poll time.Duration, step func(context.Context) (more bool, err error)) {
-	for failures := 0; ctx.Err() == nil; {
-		more, err := step(ctx)
-		wait := poll
-		switch {
-		case ctx.Err() != nil:
-			return
-		case err != nil:
-			wait = max(poll, rand.N(min(firstWait<<min(failures, 10), longestWait)))
-			var asked *waitError
-			if errors.As(err, &asked) {
-				wait = max(wait, asked.wait)
-			}
-			failures++
-			s.reportFailure(section, err, wait)
-		default:
-			failures = 0
-			s.health.well(section)
-			s.env.Reporter.Problem("query:"+section, nil)
+	buffering.Loop(ctx, poll, step, func() {
+		s.health.Well(section)
+		s.env.Reporter.Problem("query:"+section, nil)
+	}, func(err error, wait time.Duration) time.Duration {
+		var asked *waitError
+		if errors.As(err, &asked) {
+			wait = max(wait, asked.wait)
 		}
-		if more && err == nil {
-			continue
-		}
-		timer := time.NewTimer(wait)
-		select {
-		case <-timer.C:
-		case <-ctx.Done():
-			timer.Stop()
-		}
-	}
+		s.reportFailure(section, err, wait)
+		return wait
+	})
 }
-
-// problemError is an error that carries its own explanation.
-type problemError struct{ problem signal.Problem }
-
-func (e *problemError) Error() string { return e.problem.Reason }
 
 func (s *source) reportFailure(section string, err error, wait time.Duration) {
 	p := explain(section, err, wait)
 	s.env.Logger.Warn("ask the MES", "source", s.env.Source, "query", section, "err", err)
 	s.env.Reporter.Problem("query:"+section, p)
-	s.health.ill(section, p.Reason, unreachable[p.Code])
+	s.health.Ill(section, p.Reason, unreachable[p.Code])
 }
 
 // unreachable are the problems that concern the MES as a whole.
@@ -125,7 +101,7 @@ var unreachable = map[string]bool{"no_connection": true, "login_refused": true, 
 
 func explain(section string, err error, wait time.Duration) *signal.Problem {
 	var (
-		own      *problemError
+		own      *polling.ProblemError
 		asked    *waitError
 		unknown  x509.UnknownAuthorityError
 		name     x509.HostnameError
@@ -136,7 +112,7 @@ func explain(section string, err error, wait time.Duration) *signal.Problem {
 	p := &signal.Problem{Code: "request_failed", Item: section, Reason: err.Error(), NextStep: "read the reason; it is tried again by itself, the others go on"}
 	switch {
 	case errors.As(err, &own):
-		*p = own.problem
+		*p = own.Problem
 		if p.Item == "" {
 			p.Item = section
 		}
@@ -158,120 +134,4 @@ func isNet(err error) bool {
 	var n net.Error
 	var op *net.OpError
 	return errors.As(err, &n) || errors.As(err, &op)
-}
-
-// health makes one state of the source of those of its parts.
-type health struct {
-	reporter signal.Reporter
-	mu       sync.Mutex
-	broken   map[string]string // by section: why there is no connection
-}
-
-func (h *health) well(section string) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	delete(h.broken, section)
-	if len(h.broken) == 0 {
-		h.reporter.State(signal.StateOK, "")
-	}
-}
-
-func (h *health) ill(section, reason string, noConnection bool) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	delete(h.broken, section)
-	if noConnection {
-		h.broken[section] = reason
-		h.reporter.State(signal.StateFailed, reason)
-	} else if len(h.broken) == 0 {
-		h.reporter.State(signal.StateOK, "") // the MES is there; the query's own problem says the rest
-	}
-}
-
-// book is the cursor of the whole source: a part for each query and one for the answers. It makes batches durable one after
-// the other.
-type book struct {
-	source *source
-	emit   signal.Emit
-
-	mu    sync.Mutex
-	parts map[string]json.RawMessage
-}
-
-func openBook(s *source, cursor []byte, emit signal.Emit) (*book, error) {
-	b := &book{source: s, emit: emit, parts: map[string]json.RawMessage{}}
-	if len(cursor) == 0 {
-		return b, nil
-	}
-	if err := json.Unmarshal(cursor, &b.parts); err != nil {
-		// To start anew would read everything again, to go on would be a guess.
-		return nil, fmt.Errorf("read cursor of source %q: %w", s.env.Source, err)
-	}
-	return b, nil
-}
-
-// part reads one part into state; it leaves it alone when there is none yet.
-func (b *book) part(section string, state any) error {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	raw, ok := b.parts[section]
-	if !ok {
-		return nil
-	}
-	if err := json.NewDecoder(bytes.NewReader(raw)).Decode(state); err != nil {
-		return &problemError{signal.Problem{Code: "cursor_unreadable", Item: section,
-			Reason: "the stored position of this query cannot be read: " + err.Error(), NextStep: "give the query another tag to read from its beginning"}}
-	}
-	return nil
-}
-
-// commit makes signals and the new state of a part durable together. It repeats until that is done; the only error is the
-// context's.
-func (b *book) commit(ctx context.Context, section string, state any, signals []signal.Signal) error {
-	raw, err := json.Marshal(state)
-	if err != nil {
-		panic(err) // states are made of texts and numbers
-	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	parts := make(map[string]json.RawMessage, len(b.parts)+1)
-	for k, v := range b.parts {
-		parts[k] = v
-	}
-	parts[section] = raw
-	cursor, err := json.Marshal(parts)
-	if err != nil {
-		panic(err)
-	}
-	if err := b.emitUntilDurable(ctx, signal.Batch{Source: b.source.env.Source, Signals: signals, Cursor: cursor}); err != nil {
-		return err
-	}
-	b.parts = parts
-	return nil
-}
-
-func (b *book) emitUntilDurable(ctx context.Context, batch signal.Batch) error {
-	report := b.source.env.Reporter.State
-	held := time.AfterFunc(heldAfter, func() {
-		report(signal.StateHeld, "the buffer does not take more at present; the records stay in the MES")
-	})
-	defer held.Stop()
-	for attempt := 0; ; attempt++ {
-		err := b.emit(ctx, batch)
-		if err == nil {
-			return nil // the next successful step reports that all is well
-		}
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-		report(signal.StateHeld, "store records: "+err.Error())
-		b.source.env.Logger.Warn("store records", "source", b.source.env.Source, "err", err)
-		timer := time.NewTimer(rand.N(min(firstWait<<min(attempt, 10), longestWait)))
-		select {
-		case <-timer.C:
-		case <-ctx.Done():
-			timer.Stop()
-			return ctx.Err()
-		}
-	}
 }

@@ -22,6 +22,7 @@ import (
 
 	"github.com/linekeeper/linekeeper/agent/signal"
 	"github.com/linekeeper/linekeeper/drivers/payload"
+	"github.com/linekeeper/linekeeper/drivers/polling"
 )
 
 // Webhook is what the MES may call.
@@ -149,19 +150,19 @@ func (s *hookServer) serve(ctx context.Context) (bool, error) {
 	w := s.config.Webhook
 	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", w.Listen)
 	if err != nil {
-		return false, &problemError{signal.Problem{Code: "not_listening", Item: w.Listen, Reason: "no webhooks can be taken: " + err.Error(), NextStep: "choose an address of this computer and a port that nobody uses"}}
+		return false, &polling.ProblemError{Problem: signal.Problem{Code: "not_listening", Item: w.Listen, Reason: "no webhooks can be taken: " + err.Error(), NextStep: "choose an address of this computer and a port that nobody uses"}}
 	}
 	defer l.Close()
 	if w.TLS != nil {
 		secure, err := w.TLS.config()
 		if err != nil {
-			return false, &problemError{signal.Problem{Code: "file_unreadable", Item: "webhook.tls", Reason: err.Error(), NextStep: "correct webhook.tls, or the files"}}
+			return false, &polling.ProblemError{Problem: signal.Problem{Code: "file_unreadable", Item: "webhook.tls", Reason: err.Error(), NextStep: "correct webhook.tls, or the files"}}
 		}
 		l = tls.NewListener(l, secure)
 	}
 	server := &http.Server{Handler: s.handler(ctx), ReadHeaderTimeout: 10 * time.Second, ReadTimeout: s.config.Timeout, IdleTimeout: time.Minute, MaxHeaderBytes: 32 << 10,
 		BaseContext: func(net.Listener) context.Context { return ctx }, ErrorLog: nil}
-	s.health.well(hookSection)
+	s.health.Well(hookSection)
 	s.env.Reporter.Problem("query:"+hookSection, nil)
 	done := make(chan struct{})
 	go func() {
@@ -264,7 +265,7 @@ func (s *hookServer) take(ctx context.Context, h *Hook, w http.ResponseWriter, r
 			return
 		}
 	}
-	s.health.well(hookSection)
+	s.health.Well(hookSection)
 	s.env.Reporter.Problem("hook:"+h.Path, nil)
 	w.WriteHeader(http.StatusOK)
 }
