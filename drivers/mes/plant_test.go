@@ -15,6 +15,7 @@ import (
 	yaml "go.yaml.in/yaml/v4"
 
 	"github.com/linekeeper/linekeeper/agent/signal"
+	"github.com/linekeeper/linekeeper/agent/signal/drivertest"
 	"github.com/linekeeper/linekeeper/buildscripts/realparts"
 )
 
@@ -81,28 +82,10 @@ func (p *plant) make(section string) signal.Driver {
 func (p *plant) start(section string) (stop func()) { return p.run(p.make(section), p.emit) }
 
 func (p *plant) run(d signal.Driver, emit signal.Emit) (stop func()) {
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
 	p.mu.Lock()
 	cursor := p.cursor
 	p.mu.Unlock()
-	go func() { done <- d.Run(ctx, cursor, emit) }()
-	var once sync.Once
-	stop = func() {
-		once.Do(func() {
-			cancel()
-			select {
-			case err := <-done:
-				if err != nil {
-					p.t.Errorf("Run ended with %v", err)
-				}
-			case <-time.After(patience):
-				p.t.Errorf("Run did not end with its context")
-			}
-		})
-	}
-	p.t.Cleanup(stop)
-	return stop
+	return drivertest.Start(p.t, d, cursor, emit, patience)
 }
 
 func (p *plant) await(what string, ok func() bool) {
