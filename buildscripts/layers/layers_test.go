@@ -71,6 +71,7 @@ var table = []place{
 	{"hub/checking", hubs, 5, "compares by the clock; sees store, connectors and the posting engine's doors"},
 	{"hub/store", hubs, 3, ""},
 	{"hub/store/faultvfs", hubs, 1, "a disk for tests knows nobody"},
+	{"hub/connector/exchange", hubs, 2, "one HTTP exchange; shared by the connectors"},
 	{"hub/connector/connectortest", hubs, 3, "the suite every connector passes"},
 	{"hub/connector/sandbox/erp", hubs, 3, "an ERP, not a part of the hub"},
 	{"hub/connector/*/*double", hubs, 3, "a stand-in for an ERP, not a part of the hub"},
@@ -112,7 +113,7 @@ var narrow = []struct {
 }{
 	{"drivers/*", []string{"agent/signal", "drivers/payload", "drivers/polling", "drivers/b2mml", "drivers/mqttlink"}, "a driver sees agent/signal, the shared decoders and its own parts only, so that it can be written without knowing the agent"},
 	{"drivers/*/*", []string{"agent/signal", "drivers/payload", "drivers/polling", "drivers/b2mml", "drivers/mqttlink"}, "a part of a driver sees no more than the driver"},
-	{"hub/connector/*", []string{"hub/connector", "hub/object", "proto/factkey"}, "a connector sees hub/connector and hub/object only"},
+	{"hub/connector/*", []string{"hub/connector", "hub/connector/exchange", "hub/object", "proto/factkey"}, "a connector sees hub/connector, its shared parts and hub/object only"},
 	{"hub/console", []string{"hub/api"}, "the console calls only what the API offers everybody"},
 	{"agent/translate", []string{"agent/signal", "proto/*", "proto/linekeeper/v1"}, "translate is pure: no buffer, no network"},
 	{"hub/tally", []string{"hub/object", "proto/factkey"}, "tally is pure"},

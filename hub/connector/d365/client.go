@@ -6,14 +6,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
-	"net/http/httptrace"
 	"net/url"
 	"strconv"
 	"strings"
-	"sync/atomic"
 	"time"
+
+	"github.com/linekeeper/linekeeper/hub/connector/exchange"
 )
 
 // refusal is D365's no: nothing has happened.
@@ -154,24 +153,14 @@ func (c *Connector) token(ctx context.Context) (string, error) {
 func (c *Connector) send(ctx context.Context, method, address string, header http.Header, body []byte) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, c.cfg.Timeout)
 	defer cancel()
-	var connected atomic.Bool
-	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { connected.Store(true) }})
 	req, err := http.NewRequestWithContext(ctx, method, address, bytes.NewReader(body))
 	if err != nil {
 		return nil, err
 	}
 	req.Header = header
-	resp, err := c.http.Do(req)
-	if err != nil && !connected.Load() {
+	resp, text, err := exchange.Do(c.http, req, func(cause error) error { return &lost{cause} })
+	if err != nil {
 		return nil, err
-	}
-	if err != nil {
-		return nil, &lost{err}
-	}
-	defer resp.Body.Close()
-	text, err := io.ReadAll(io.LimitReader(resp.Body, 64<<20))
-	if err != nil {
-		return nil, &lost{err}
 	}
 	return judge(resp, text)
 }
@@ -188,20 +177,9 @@ func judge(resp *http.Response, text []byte) ([]byte, error) {
 	case s == http.StatusUnauthorized:
 		return nil, errToken
 	case s == http.StatusTooManyRequests, own && s < 500:
-		return nil, &refusal{status: s, text: orDefault(e.Error.Message, "too many requests"), retryAfter: retryAfter(resp.Header.Get("Retry-After"))}
+		return nil, &refusal{status: s, text: orDefault(e.Error.Message, "too many requests"), retryAfter: exchange.RetryAfter(resp.Header)}
 	}
 	return nil, &lost{fmt.Errorf("answer %s is not D365's own: %.200q", resp.Status, text)}
-}
-
-// retryAfter reads the header's seconds or date; zero when it is neither.
-func retryAfter(text string) time.Duration {
-	if s, err := strconv.Atoi(text); err == nil && s > 0 {
-		return time.Duration(min(s, 86_400)) * time.Second
-	}
-	if at, err := http.ParseTime(text); err == nil {
-		return min(max(time.Until(at), 0), 24*time.Hour)
-	}
-	return 0
 }
 
 // quote writes a text for $filter.

@@ -7,17 +7,15 @@ import (
 	"errors"
 	"fmt"
 	"html"
-	"io"
 	"net/http"
-	"net/http/httptrace"
 	"net/url"
 	"regexp"
 	"strconv"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	"github.com/linekeeper/linekeeper/hub/connector"
+	"github.com/linekeeper/linekeeper/hub/connector/exchange"
 )
 
 // refusal is an exception of Frappe's own: its transaction was rolled back.
@@ -90,8 +88,6 @@ func (c *client) list(ctx context.Context, doctype string, filters [][]any, fiel
 func (c *client) send(ctx context.Context, method, doctype, name string, query url.Values, body, v any) error {
 	ctx, cancel := context.WithTimeout(ctx, c.cfg.Timeout)
 	defer cancel()
-	var connected atomic.Bool
-	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { connected.Store(true) }})
 	var text []byte
 	if body != nil {
 		var err error
@@ -106,17 +102,9 @@ func (c *client) send(ctx context.Context, method, doctype, name string, query u
 	req.Header.Set("Authorization", "token "+c.cfg.User+":"+c.cfg.Password)
 	req.Header.Set("Accept", "application/json")
 	req.Header.Set("Content-Type", "application/json")
-	resp, err := c.http.Do(req)
-	if err != nil && !connected.Load() {
+	resp, answer, err := exchange.Do(c.http, req, func(cause error) error { return &lost{cause} })
+	if err != nil {
 		return err
-	}
-	if err != nil {
-		return &lost{err}
-	}
-	defer resp.Body.Close()
-	answer, err := io.ReadAll(io.LimitReader(resp.Body, 64<<20))
-	if err != nil {
-		return &lost{err}
 	}
 	return judge(resp, answer, v)
 }
@@ -158,9 +146,7 @@ func judge(resp *http.Response, text []byte, v any) error {
 		return &lost{fmt.Errorf("answer %s is not Frappe's own: %.200q", resp.Status, text)}
 	}
 	r.status = resp.StatusCode
-	if s, err := strconv.Atoi(resp.Header.Get("Retry-After")); err == nil && s > 0 {
-		r.retryAfter = time.Duration(min(s, 86_400)) * time.Second
-	}
+	r.retryAfter = exchange.RetryAfter(resp.Header)
 	return r
 }
 

@@ -6,14 +6,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
-	"net/http/httptrace"
 	"net/url"
 	"strconv"
 	"strings"
-	"sync/atomic"
 	"time"
+
+	"github.com/linekeeper/linekeeper/hub/connector/exchange"
 )
 
 const root = "/fscmRestApi/resources/11.13.18.05/"
@@ -89,8 +88,6 @@ func get[T any](ctx context.Context, c *Connector, resource string, q url.Values
 func (c *Connector) send(ctx context.Context, method, path string, body []byte) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, c.cfg.Timeout)
 	defer cancel()
-	var connected atomic.Bool
-	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { connected.Store(true) }})
 	req, err := http.NewRequestWithContext(ctx, method, c.cfg.URL+root+path, bytes.NewReader(body))
 	if err != nil {
 		return nil, err
@@ -101,17 +98,9 @@ func (c *Connector) send(ctx context.Context, method, path string, body []byte) 
 	if method == http.MethodPost {
 		req.Header.Set("Content-Type", "application/vnd.oracle.adf.resourceitem+json")
 	}
-	resp, err := c.http.Do(req)
-	if err != nil && !connected.Load() {
+	resp, text, err := exchange.Do(c.http, req, func(cause error) error { return &lost{cause} })
+	if err != nil {
 		return nil, err
-	}
-	if err != nil {
-		return nil, &lost{err}
-	}
-	defer resp.Body.Close()
-	text, err := io.ReadAll(io.LimitReader(resp.Body, 64<<20))
-	if err != nil {
-		return nil, &lost{err}
 	}
 	return judge(resp, text)
 }
@@ -137,22 +126,11 @@ func judge(resp *http.Response, text []byte) ([]byte, error) {
 	if !own || server {
 		return nil, &lost{fmt.Errorf("answer %s is not Oracle's own: %.200q", resp.Status, text)}
 	}
-	r := &refusal{status: resp.StatusCode, code: orDefault(e.Code, "HTTP_"+strconv.Itoa(resp.StatusCode)), text: e.Title, retryAfter: retryAfter(resp.Header.Get("Retry-After"))}
+	r := &refusal{status: resp.StatusCode, code: orDefault(e.Code, "HTTP_"+strconv.Itoa(resp.StatusCode)), text: e.Title, retryAfter: exchange.RetryAfter(resp.Header)}
 	for _, d := range e.Details {
 		r.text = orDefault(d.Detail, r.text)
 	}
 	return nil, r
-}
-
-// retryAfter reads the header's seconds or date; zero when it is neither.
-func retryAfter(text string) time.Duration {
-	if s, err := strconv.Atoi(text); err == nil && s > 0 {
-		return time.Duration(min(s, 86_400)) * time.Second
-	}
-	if at, err := http.ParseTime(text); err == nil {
-		return min(max(time.Until(at), 0), 24*time.Hour)
-	}
-	return 0
 }
 
 // quote writes a text for q.

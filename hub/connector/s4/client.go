@@ -7,16 +7,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
-	"net/http/httptrace"
 	"net/url"
-	"strconv"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	"github.com/linekeeper/linekeeper/hub/connector"
+	"github.com/linekeeper/linekeeper/hub/connector/exchange"
 )
 
 const root = "/sap/opu/odata/sap/"
@@ -181,8 +178,6 @@ const tokenRefused = "csrf"
 func (c *client) send(ctx context.Context, s *session, method, service, path string, query url.Values, body []byte, header http.Header) (answer, error) {
 	ctx, cancel := context.WithTimeout(ctx, c.cfg.Timeout)
 	defer cancel()
-	var connected atomic.Bool
-	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { connected.Store(true) }})
 	req, err := http.NewRequestWithContext(ctx, method, c.address(service, path, query), bytes.NewReader(body))
 	if err != nil {
 		return answer{}, err
@@ -191,17 +186,9 @@ func (c *client) send(ctx context.Context, s *session, method, service, path str
 		req.Header = header
 	}
 	c.dress(req, s)
-	resp, err := c.http.Do(req)
-	if err != nil && !connected.Load() {
+	resp, text, err := exchange.Do(c.http, req, func(cause error) error { return &lost{cause} })
+	if err != nil {
 		return answer{}, err
-	}
-	if err != nil {
-		return answer{}, &lost{err}
-	}
-	defer resp.Body.Close()
-	text, err := io.ReadAll(io.LimitReader(resp.Body, 64<<20))
-	if err != nil {
-		return answer{}, &lost{err}
 	}
 	s.keep(service, resp)
 	return judge(resp, text)
@@ -270,16 +257,5 @@ func judge(resp *http.Response, text []byte) (answer, error) {
 	if json.Unmarshal(text, &envelope) != nil || envelope.Error.Code == "" || (status >= 500 && status != http.StatusServiceUnavailable && status != http.StatusNotImplemented) {
 		return answer{}, &lost{fmt.Errorf("answer %s is not SAP's own: %.200q", resp.Status, text)}
 	}
-	return answer{refusal: &refusal{status: status, code: envelope.Error.Code, text: envelope.Error.Message.Value, retryAfter: retryAfter(resp.Header.Get("Retry-After"))}}, nil
-}
-
-// retryAfter reads the header's seconds or date; zero when it is neither.
-func retryAfter(text string) time.Duration {
-	if s, err := strconv.Atoi(text); err == nil && s > 0 {
-		return time.Duration(min(s, 86_400)) * time.Second
-	}
-	if at, err := http.ParseTime(text); err == nil {
-		return min(max(time.Until(at), 0), 24*time.Hour)
-	}
-	return 0
+	return answer{refusal: &refusal{status: status, code: envelope.Error.Code, text: envelope.Error.Message.Value, retryAfter: exchange.RetryAfter(resp.Header)}}, nil
 }

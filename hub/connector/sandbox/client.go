@@ -6,17 +6,15 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
-	"net/http/httptrace"
 	"net/url"
 	"strconv"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/linekeeper/linekeeper/hub/connector"
+	"github.com/linekeeper/linekeeper/hub/connector/exchange"
 	"github.com/shopspring/decimal"
 )
 
@@ -136,25 +134,15 @@ func (c *client) session(ctx context.Context, expired string) (string, error) {
 func (c *client) send(ctx context.Context, method, path string, body []byte, authorization string) (answer, error) {
 	ctx, cancel := context.WithTimeout(ctx, c.timeout)
 	defer cancel()
-	var connected atomic.Bool
-	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { connected.Store(true) }})
 	req, err := http.NewRequestWithContext(ctx, method, c.base+path, bytes.NewReader(body))
 	if err != nil {
 		return answer{}, err
 	}
 	req.Header.Set("Authorization", authorization)
 	req.Header.Set("Content-Type", "application/json")
-	resp, err := c.http.Do(req)
-	if err != nil && !connected.Load() {
+	resp, text, err := exchange.Do(c.http, req, func(cause error) error { return &lost{cause} })
+	if err != nil {
 		return answer{}, err
-	}
-	if err != nil {
-		return answer{}, &lost{err}
-	}
-	defer resp.Body.Close()
-	text, err := io.ReadAll(io.LimitReader(resp.Body, 64<<20))
-	if err != nil {
-		return answer{}, &lost{err}
 	}
 	if resp.StatusCode < 300 {
 		return answer{status: resp.StatusCode, body: text}, nil
@@ -167,9 +155,7 @@ func (c *client) send(ctx context.Context, method, path string, body []byte, aut
 	}
 	r := envelope.Error
 	r.Status = resp.StatusCode
-	if s, err := strconv.Atoi(resp.Header.Get("Retry-After")); err == nil {
-		r.RetryAfter = time.Duration(s) * time.Second
-	}
+	r.RetryAfter = exchange.RetryAfter(resp.Header)
 	if r.Code == duplicateKey {
 		return answer{status: resp.StatusCode, duplicate: r.Message}, nil
 	}
