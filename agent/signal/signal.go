@@ -38,7 +38,8 @@ type Signal struct {
 	// Value is nil, bool, string, Number, time.Time, []byte, []any of these, or map[string]any of these (a structured
 	// message or a row, keys as the source spells them).
 	Value any
-	// Payload is what was received, kept for quarantine when the value cannot be used; nil for OPC UA values.
+	// Payload is what was received, kept for quarantine when the value cannot be used; nil where the value says it all (OPC UA,
+	// the rows of a table).
 	Payload []byte
 	// Position is what the source guarantees of its identity, for the fact's key: table key and row version of a row.
 	// Empty when the source guarantees nothing; rules then look into the payload for an id.

@@ -366,6 +366,5 @@ func (a *answers) signal(id, order string, revision int64, status, reason, chang
 	} else if changed != "" {
 		value["changed_at"] = changed
 	}
-	out.Payload = payload(value, nil)
 	return out
 }

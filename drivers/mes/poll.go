@@ -339,7 +339,7 @@ func (p *poller) signals(rows []row) []signal.Signal {
 		if p.answers != nil {
 			p.answers.complete(r.values)
 		}
-		out[i].Value, out[i].Payload = r.values, payload(r.values, p.columns)
+		out[i].Value = r.values
 		if t, ok := r.values[p.query.TimeColumn].(time.Time); ok {
 			out[i].SourceTime = t
 		}

@@ -347,7 +347,7 @@ func testExactValues(t *testing.T, l *lab) {
 	if at, ok := row["w"].(time.Time); !ok || !at.Equal(want) || !s.SourceTime.Equal(want) {
 		t.Errorf("time is %v, source time %v, want %v", row["w"], s.SourceTime, want)
 	}
-	if !strings.Contains(string(s.Payload), "123456789012345678.123456789012") || s.Position != "exact|1|" {
+	if s.Payload != nil || s.Position != "exact|1|" {
 		t.Errorf("payload %s, position %q", s.Payload, s.Position)
 	}
 }

@@ -5,9 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"maps"
 	"math"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -171,9 +169,36 @@ func (c column) text(v string, zone *time.Location) (any, error) {
 	return v, nil
 }
 
-// number reports whether text is a JSON number.
+// number reports whether text is a JSON number. It is asked of nearly every value.
 func number(text string) bool {
-	return text != "" && (text[0] == '-' || text[0] >= '0' && text[0] <= '9') && json.Valid([]byte(text))
+	text = strings.TrimPrefix(text, "-")
+	whole := digits(text)
+	if whole == 0 || whole > 1 && text[0] == '0' {
+		return false
+	}
+	if text = text[whole:]; text != "" && text[0] == '.' {
+		n := digits(text[1:])
+		if n == 0 {
+			return false
+		}
+		text = text[1+n:]
+	}
+	if text != "" && (text[0] == 'e' || text[0] == 'E') {
+		if text = text[1:]; text != "" && (text[0] == '+' || text[0] == '-') {
+			text = text[1:]
+		}
+		return text != "" && digits(text) == len(text)
+	}
+	return text == ""
+}
+
+// digits is how many digits text begins with.
+func digits(text string) int {
+	n := 0
+	for n < len(text) && text[n] >= '0' && text[n] <= '9' {
+		n++
+	}
+	return n
 }
 
 // timeLayouts are the forms in which databases write times; a fraction of any length is read with each.
@@ -181,8 +206,59 @@ var timeLayouts = []string{"2006-01-02 15:04:05", "2006-01-02T15:04:05", "2006-0
 	"2006-01-02T15:04:05Z07:00", "2006-01-02 15:04:05 Z07:00", "2006-01-02 15:04", "2006-01-02"}
 
 func parseTime(text string, zone *time.Location) (time.Time, bool) {
+	if t, ok := parsePlain(text, zone); ok {
+		return t, true
+	}
 	t, layout := parseLayout(text, zone)
 	return t, layout != ""
+}
+
+// parsePlain reads the form that nearly all times have, "2006-01-02 15:04:05.999999", without zone or in UTC as PostgreSQL
+// writes it ("+00"). What it does not read is for parseLayout: that is right for all forms, and takes several times as long.
+func parsePlain(text string, zone *time.Location) (t time.Time, ok bool) {
+	if len(text) < 19 || text[4] != '-' || text[7] != '-' || text[10] != ' ' || text[13] != ':' || text[16] != ':' {
+		return t, false
+	}
+	var n [6]int
+	for i, at := range [...][2]int{{0, 4}, {5, 7}, {8, 10}, {11, 13}, {14, 16}, {17, 19}} {
+		if n[i], ok = decimals(text[at[0]:at[1]]); !ok {
+			return t, false
+		}
+	}
+	rest, nanos := text[19:], 0
+	if rest != "" && rest[0] == '.' {
+		d := digits(rest[1:])
+		if d == 0 || d > 9 {
+			return t, false
+		}
+		nanos, _ = decimals(rest[1 : 1+d])
+		for range 9 - d {
+			nanos *= 10
+		}
+		rest = rest[1+d:]
+	}
+	if n[0] == 0 || n[1] < 1 || n[1] > 12 || n[2] < 1 || n[3] > 23 || n[4] > 59 || n[5] > 59 {
+		return t, false
+	}
+	if rest == "+00" {
+		rest, zone = "", time.UTC
+	}
+	if rest != "" || n[2] > 28 && time.Date(n[0], time.Month(n[1]), n[2], 0, 0, 0, 0, time.UTC).Day() != n[2] {
+		return t, false
+	}
+	return time.Date(n[0], time.Month(n[1]), n[2], n[3], n[4], n[5], nanos, zone), true
+}
+
+// decimals is the number that a few digits make.
+func decimals(text string) (n int, ok bool) {
+	for i := range len(text) {
+		c := text[i] - '0'
+		if c > 9 {
+			return 0, false
+		}
+		n = n*10 + int(c)
+	}
+	return n, text != ""
 }
 
 func parseLayout(text string, zone *time.Location) (time.Time, string) {
@@ -229,73 +305,3 @@ func keyPart(v any) string {
 }
 
 var escape = strings.NewReplacer(`\`, `\\`, `|`, `\|`, `,`, `\,`).Replace
-
-// payload is a row as JSON, for a person who has to look at it. It is made of every row, so it is made by hand. The columns
-// come in their order, what else the row has behind them.
-func payload(row map[string]any, columns []column) []byte {
-	b := append(make([]byte, 0, 32*(len(row)+1)), '{')
-	n := 0
-	for _, c := range columns {
-		if v, ok := row[c.name]; ok {
-			b = appendField(b, c.name, v)
-			n++
-		}
-	}
-	if n < len(row) {
-		for _, name := range slices.Sorted(maps.Keys(row)) {
-			if !slices.ContainsFunc(columns, func(c column) bool { return c.name == name }) {
-				b = appendField(b, name, row[name])
-			}
-		}
-	}
-	return append(b, '}')
-}
-
-func appendField(b []byte, name string, v any) []byte {
-	if len(b) > 1 {
-		b = append(b, ',')
-	}
-	return appendValue(append(appendText(b, name), ':'), v)
-}
-
-func appendValue(b []byte, v any) []byte {
-	switch v := v.(type) {
-	case nil:
-		return append(b, "null"...)
-	case bool:
-		return strconv.AppendBool(b, v)
-	case string:
-		return appendText(b, v)
-	case signal.Number:
-		if number(string(v)) {
-			return append(b, v...)
-		}
-		return appendText(b, string(v))
-	case time.Time:
-		return append(v.AppendFormat(append(b, '"'), time.RFC3339Nano), '"')
-	}
-	var text bytes.Buffer
-	enc := json.NewEncoder(&text)
-	enc.SetEscapeHTML(false)
-	if err := enc.Encode(v); err != nil {
-		return appendText(b, fmt.Sprint(v))
-	}
-	return append(b, bytes.TrimSuffix(text.Bytes(), []byte("\n"))...)
-}
-
-func appendText(b []byte, text string) []byte {
-	for i := range len(text) {
-		if c := text[i]; c < ' ' || c == '"' || c == '\\' || c >= 0x80 {
-			var quoted bytes.Buffer
-			enc := json.NewEncoder(&quoted)
-			enc.SetEscapeHTML(false)
-			if enc.Encode(text) != nil {
-				return append(b, `""`...)
-			}
-			return append(b, bytes.TrimSuffix(quoted.Bytes(), []byte("\n"))...)
-		}
-	}
-	b = append(b, '"')
-	b = append(b, text...)
-	return append(b, '"')
-}
