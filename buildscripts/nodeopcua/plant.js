@@ -9,8 +9,8 @@ import fs from "node:fs";
 import http from "node:http";
 import path from "node:path";
 import {
-    DataType, MessageSecurityMode, OPCUACertificateManager, OPCUAServer, SecurityPolicy, StatusCodes, VariantArrayType,
-    Variant, coerceLocalizedText, nodesets, standardUnits
+    DataType, IssuedIdentityToken, MessageSecurityMode, OPCUACertificateManager, OPCUAServer, SecurityPolicy, StatusCodes, UserNameIdentityToken,
+    UserTokenPolicy, UserTokenType, VariantArrayType, Variant, coerceLocalizedText, nodesets, standardUnits
 } from "node-opcua";
 
 const options = JSON.parse(process.argv[2]);
@@ -66,6 +66,19 @@ const server = new OPCUAServer({
 });
 
 await server.initialize();
+
+// The library offers no issued tokens. Here one is let in that is the password of the user "token", decrypted as passwords are.
+if (options.users.token !== undefined) {
+    const policy = new UserTokenPolicy({ policyId: "jwt", tokenType: UserTokenType.IssuedToken, issuedTokenType: "http://opcfoundation.org/UA/UserToken#JWT" });
+    for (const e of server.endpoints) for (const d of e.endpointDescriptions()) d.userIdentityTokens.push(policy);
+    const authorized = server.isUserAuthorized.bind(server);
+    server.isUserAuthorized = (channel, session, token, done) => {
+        if (!(token instanceof IssuedIdentityToken)) return authorized(channel, session, token, done);
+        const shown = new UserNameIdentityToken({ policyId: token.policyId, userName: "token", password: token.tokenData, encryptionAlgorithm: token.encryptionAlgorithm });
+        Object.defineProperty(session, "userIdentityToken", { get: () => shown, set() {} }); // its rights are those of a named user
+        server.userNameIdentityTokenAuthenticateUser(channel, session, policy, shown, done);
+    };
+}
 const space = server.engine.addressSpace;
 const own = space.getNamespace("urn:plant:machines");
 const plant = own.addObject({ organizedBy: space.rootFolder.objects, browseName: "Plant", nodeId: "s=Plant" });

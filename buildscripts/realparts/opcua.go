@@ -35,7 +35,7 @@ type PlantOptions struct {
 	Counters int
 	// TrustList makes the plant refuse client certificates that are not in pki/trusted/certs.
 	TrustList bool
-	// Users are names and passwords.
+	// Users are names and passwords; the password of "token" is the issued token that lets a client in.
 	Users map[string]string
 	// Anonymous lets clients in without a user.
 	Anonymous bool

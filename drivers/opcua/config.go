@@ -69,13 +69,16 @@ type Config struct {
 	explores bool // it is never run
 }
 
-// User is an identity at the server: Name with PasswordFile, or Certificate with Key. File names are relative to the
+// User is an identity at the server: Name with PasswordFile, Certificate with Key, or TokenFile. File names are relative to the
 // configuration's folder.
 type User struct {
 	Name         string `yaml:"name"`
 	PasswordFile string `yaml:"password_file"`
 	Certificate  string `yaml:"certificate"`
 	Key          string `yaml:"key"`
+	// TokenFile holds a JSON Web Token that an authorization server issued (OPC 10000-6, 6.5); who has it renewed writes the
+	// file anew. It is read at every login.
+	TokenFile string `yaml:"token_file"`
 }
 
 // Node is one monitored value.
@@ -128,7 +131,7 @@ func makeDriver(env signal.Env, decode func(into any) error, explores bool) (sig
 	}
 	files := []*string{&c.Certificate, &c.Key}
 	if c.User != nil {
-		files = append(files, &c.User.PasswordFile, &c.User.Certificate, &c.User.Key)
+		files = append(files, &c.User.PasswordFile, &c.User.Certificate, &c.User.Key, &c.User.TokenFile)
 	}
 	for _, f := range files {
 		if *f != "" && !filepath.IsAbs(*f) {
@@ -259,21 +262,26 @@ func (c *Config) validateUser() error {
 		return nil
 	}
 	u := c.User
-	byName, byCertificate := u.Name != "" || u.PasswordFile != "", u.Certificate != "" || u.Key != ""
+	byName, byCertificate, byToken := u.Name != "" || u.PasswordFile != "", u.Certificate != "" || u.Key != "", u.TokenFile != ""
 	switch {
 	case c.Anonymous:
 		return errors.New("user and anonymous exclude each other: remove one of them")
 	case byName && byCertificate:
 		return errors.New("user has a name and a certificate: remove one of them")
+	case byToken && (byName || byCertificate):
+		return errors.New("user has token_file and a name or certificate: remove one of them")
 	case byName && (u.Name == "" || u.PasswordFile == ""):
 		return errors.New("user needs both name and password_file")
 	case byCertificate && (u.Certificate == "" || u.Key == ""):
 		return errors.New("user needs both certificate and key")
-	case !byName && !byCertificate:
-		return errors.New("user is empty: set name and password_file, or certificate and key")
+	case !byName && !byCertificate && !byToken:
+		return errors.New("user is empty: set name and password_file, certificate and key, or token_file")
 	case c.SecurityPolicy == "None" && byName && !c.AllowInsecurePassword:
 		return fmt.Errorf("user %q would send its password without encryption to a server that nobody checked: choose another "+
 			"security_policy, or write `allow_insecure_password: true`", u.Name)
+	case c.SecurityPolicy == "None" && byToken && !c.AllowInsecurePassword:
+		return errors.New("the token of token_file would go without encryption to a server that nobody checked: choose another " +
+			"security_policy, or write `allow_insecure_password: true`")
 	}
 	return nil
 }
@@ -363,6 +371,23 @@ func (c *Config) tolerates(fault string) bool {
 		}
 	}
 	return false
+}
+
+// secret reads what the user is let in with: the password, the first line of its file, as an editor or echo leaves it, or the
+// token, all of its file without blanks around it.
+func (u *User) secret() (string, error) {
+	if u.TokenFile == "" {
+		return u.password()
+	}
+	b, err := os.ReadFile(u.TokenFile)
+	token := strings.TrimSpace(string(b))
+	switch {
+	case err != nil:
+		return "", fmt.Errorf("read the user's token: %w", err)
+	case token == "" || strings.ContainsAny(token, " \t\r\n"):
+		return "", fmt.Errorf("token file %q does not hold one token: write the token alone, as it was issued", u.TokenFile)
+	}
+	return token, nil
 }
 
 // password reads the user's password: the first line of its file, as an editor or echo leaves it.

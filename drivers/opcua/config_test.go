@@ -38,7 +38,7 @@ func TestTheSampleIsAWorkingConfiguration(t *testing.T) {
 	for _, line := range strings.Split(Kind.Sample, "\n") {
 		text := strings.TrimLeft(line, " ")
 		key, _, found := strings.Cut(strings.TrimPrefix(text, "# "), ":")
-		if strings.HasPrefix(text, "# ") && found && !strings.Contains(key, " ") && key != "anonymous" && key != "certificate" && key != "key" && key != "deadband_percent" {
+		if strings.HasPrefix(text, "# ") && found && !strings.Contains(key, " ") && key != "anonymous" && key != "certificate" && key != "key" && key != "token_file" && key != "deadband_percent" {
 			line = strings.Replace(line, "# ", "", 1)
 		}
 		all = append(all, line)
@@ -75,6 +75,8 @@ nodes: [{tag: a, node: "ns=2;s=A"}]
 		{"neither node nor path", "node: \"ns=2;s=A\"", "queue: 7", "browse path"},
 		{"bad path", "node: \"ns=2;s=A\"", "path: \"<urn:a\"", "namespace"},
 		{"unknown mode", "user:", "security_mode: Encrypt\nuser:", "SignAndEncrypt"},
+		{"token and name", "password_file: p}", "password_file: p, token_file: t}", "remove one"},
+		{"token without encryption", "user: {name: u, password_file: p}", "user: {token_file: t}\nsecurity_policy: None", "allow_insecure_password"},
 		{"password without encryption", "user:", "security_policy: None\nuser:", "allow_insecure_password"},
 		{"mode without policy", "user: {name: u, password_file: p}", "anonymous: true\nsecurity_policy: None\nsecurity_mode: Sign", "leave it out"},
 		{"tag twice", "nodes: [", "nodes: [{tag: a, node: \"ns=2;s=B\"}, ", "used twice"},

@@ -45,7 +45,7 @@ type login struct {
 	endpoint *ua.EndpointDescription
 	token    *ua.UserTokenPolicy
 	user     identity
-	password string
+	secret   string // password or token
 }
 
 // connect opens a secure channel to the trusted server and re-activates the session there, or creates one.
@@ -96,10 +96,10 @@ func (r *reader) readSecrets(in *login) (err error) {
 	switch {
 	case u == nil:
 		return nil
-	case u.Name != "":
-		in.password, err = u.password()
-	default:
+	case u.Certificate != "":
 		in.user, err = loadIdentity(u.Certificate, u.Key)
+	default:
+		in.secret, err = u.secret()
 	}
 	if err != nil {
 		return &trouble{code: "login_files", reason: "the user's secrets cannot be read", cause: err,
@@ -259,16 +259,18 @@ func (r *reader) checkServer(e *ua.EndpointDescription) error {
 func (r *reader) chooseToken(e *ua.EndpointDescription) (*ua.UserTokenPolicy, error) {
 	want := ua.UserTokenTypeAnonymous
 	if u := r.config.User; u != nil {
-		want = ua.UserTokenTypeUserName
-		if u.Certificate != "" {
+		switch want = ua.UserTokenTypeUserName; {
+		case u.Certificate != "":
 			want = ua.UserTokenTypeCertificate
+		case u.TokenFile != "":
+			want = ua.UserTokenTypeIssuedToken
 		}
 	}
 	var best *ua.UserTokenPolicy
 	var offered []string
 	for _, t := range e.UserIdentityTokens {
 		offered = append(offered, strings.TrimPrefix(t.TokenType.String(), "UserTokenType"))
-		if t.TokenType != want || !r.config.supported(tokenPolicy(t, e)) {
+		if t.TokenType != want || !takesJWT(t) || !r.config.supported(tokenPolicy(t, e)) {
 			continue
 		}
 		if best == nil || tokenPolicy(best, e) == ua.SecurityPolicyURINone {
@@ -282,13 +284,20 @@ func (r *reader) chooseToken(e *ua.EndpointDescription) (*ua.UserTokenPolicy, er
 			nextStep: "change the source's user section, or enable this kind of login in the server"}
 	}
 	readable := tokenPolicy(best, e) == ua.SecurityPolicyURINone && e.SecurityMode != ua.MessageSecurityModeSignAndEncrypt
-	if want == ua.UserTokenTypeUserName && readable && !r.config.AllowInsecurePassword {
+	if (want == ua.UserTokenTypeUserName || want == ua.UserTokenTypeIssuedToken) && readable && !r.config.AllowInsecurePassword {
 		return nil, &trouble{code: "password_unprotected", pause: true,
-			reason:   "the server wants the password without encryption",
+			reason:   "the server wants the password or token without encryption",
 			nextStep: "set security_mode to SignAndEncrypt, or write `allow_insecure_password: true`"}
 	}
 	return best, nil
 }
+
+// takesJWT is false for issued tokens that are no JSON Web Tokens, the only ones that the agent can show.
+func takesJWT(t *ua.UserTokenPolicy) bool {
+	return t.TokenType != ua.UserTokenTypeIssuedToken || t.IssuedTokenType == "" || t.IssuedTokenType == jwtType
+}
+
+const jwtType = "http://opcfoundation.org/UA/UserToken#JWT"
 
 func tokenPolicy(t *ua.UserTokenPolicy, e *ua.EndpointDescription) string {
 	if t.SecurityPolicyURI == "" {

@@ -141,7 +141,7 @@ func (s foundServer) offers(env signal.Env) []ranked {
 		if e.SecurityMode == ua.MessageSecurityModeSign {
 			rank += 10
 		}
-		for _, kind := range []ua.UserTokenType{ua.UserTokenTypeUserName, ua.UserTokenTypeCertificate, ua.UserTokenTypeAnonymous} {
+		for _, kind := range []ua.UserTokenType{ua.UserTokenTypeUserName, ua.UserTokenTypeCertificate, ua.UserTokenTypeIssuedToken, ua.UserTokenTypeAnonymous} {
 			if o, ok := s.offer(env, e, policy, kind); ok {
 				list = append(list, ranked{o, rank*10 + tokenRank(kind)})
 			}
@@ -160,8 +160,10 @@ func tokenRank(k ua.UserTokenType) int {
 		return 0
 	case ua.UserTokenTypeCertificate:
 		return 1
+	case ua.UserTokenTypeIssuedToken:
+		return 2
 	}
-	return 2
+	return 3
 }
 
 // offered is the section of an offer, in the order in which a person reads it.
@@ -180,16 +182,17 @@ type offeredUser struct {
 	PasswordFile string `yaml:"password_file,omitempty"`
 	Certificate  string `yaml:"certificate,omitempty"`
 	Key          string `yaml:"key,omitempty"`
+	TokenFile    string `yaml:"token_file,omitempty"`
 }
 
 // offer is one endpoint with one kind of login; false when the endpoint does not have it.
 func (s foundServer) offer(env signal.Env, e *ua.EndpointDescription, policy string, kind ua.UserTokenType) (o signal.Offer, ok bool) {
 	c := Config{AllowDeprecated: true}
-	readable := false
+	secret, readable := kind == ua.UserTokenTypeUserName || kind == ua.UserTokenTypeIssuedToken, false
 	for _, t := range e.UserIdentityTokens {
-		if t.TokenType == kind && c.supported(tokenPolicy(t, e)) {
+		if t.TokenType == kind && takesJWT(t) && c.supported(tokenPolicy(t, e)) {
 			ok = true
-			readable = kind == ua.UserTokenTypeUserName && e.SecurityMode != ua.MessageSecurityModeSignAndEncrypt &&
+			readable = secret && e.SecurityMode != ua.MessageSecurityModeSignAndEncrypt &&
 				tokenPolicy(t, e) == ua.SecurityPolicyURINone
 		}
 	}
@@ -204,7 +207,7 @@ func (s foundServer) offer(env signal.Env, e *ua.EndpointDescription, policy str
 		}
 	}
 	section := offered{Endpoint: at.String(), SecurityPolicy: policy, AllowDeprecated: deprecated(policy),
-		AllowInsecurePassword: readable || kind == ua.UserTokenTypeUserName && policy == "None"}
+		AllowInsecurePassword: readable || secret && policy == "None"}
 	parts := []string{at.String(), policy}
 	if policy != "None" {
 		section.SecurityMode = shortMode(e.SecurityMode)
@@ -220,6 +223,10 @@ func (s foundServer) offer(env signal.Env, e *ua.EndpointDescription, policy str
 		section.User = &offeredUser{Certificate: name + "-user.pem", Key: name + "-user.key"}
 		parts = append(parts, "user certificate")
 		o.Notes = append(o.Notes, "the user's certificate has to be trusted in the server's list of users")
+	case ua.UserTokenTypeIssuedToken:
+		section.User = &offeredUser{TokenFile: name + "-token.txt"}
+		parts = append(parts, "issued token")
+		o.Notes = append(o.Notes, fmt.Sprintf("the server takes JSON Web Tokens: whoever has them issued writes each into the file %s-token.txt beside the configuration", name))
 	default:
 		section.Anonymous = true
 		parts = append(parts, "anonymous")
@@ -228,7 +235,7 @@ func (s foundServer) offer(env signal.Env, e *ua.EndpointDescription, policy str
 	o.Secure = policy != "None" && !section.AllowDeprecated && !section.AllowInsecurePassword
 	o.Notes = append(o.Notes, trustNotes(env, e, policy)...)
 	if section.AllowInsecurePassword {
-		o.Notes = append(o.Notes, "the password would go over the network readable")
+		o.Notes = append(o.Notes, "the password or token would go over the network readable")
 	}
 	text, err := yaml.Dump(section)
 	if err != nil {

@@ -242,9 +242,9 @@ func (p *prober) loginKind(context.Context) bool {
 	if err := p.readSecrets(p.in); err != nil {
 		return p.fail(name, err)
 	}
-	if tokenPolicy(token, p.in.endpoint) == ua.SecurityPolicyURINone && p.in.password != "" && p.in.endpoint.SecurityMode != ua.MessageSecurityModeSignAndEncrypt {
+	if tokenPolicy(token, p.in.endpoint) == ua.SecurityPolicyURINone && p.in.secret != "" && p.in.endpoint.SecurityMode != ua.MessageSecurityModeSignAndEncrypt {
 		p.warn(name, &signal.Problem{Code: "password_unprotected", Item: p.config.Endpoint,
-			Reason: "the password goes over the network readable", NextStep: "set security_mode to SignAndEncrypt"})
+			Reason: "the password or token goes over the network readable", NextStep: "set security_mode to SignAndEncrypt"})
 		return true
 	}
 	return p.ok(name, "")
@@ -256,6 +256,8 @@ func (p *prober) kindName() string {
 		return "anonymous users"
 	case u.Name != "":
 		return "users with a name and a password"
+	case u.TokenFile != "":
+		return "users with an issued token"
 	default:
 		return "users with a certificate"
 	}

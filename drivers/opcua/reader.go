@@ -294,7 +294,7 @@ func (r *reader) rest(ctx context.Context, err error) {
 		r.refusals++
 		var files []string
 		if u := r.config.User; u != nil {
-			files = []string{u.PasswordFile, u.Certificate, u.Key}
+			files = []string{u.PasswordFile, u.Certificate, u.Key, u.TokenFile}
 		}
 		r.await(ctx, wait, files...)
 	default:

@@ -175,6 +175,8 @@ func (r *reader) loginStep() string {
 		return "enable anonymous users in the server, or name a user in the source's section" + rarely
 	case u.Name != "":
 		return "correct the password file or the user in the server" + rarely
+	case u.TokenFile != "":
+		return fmt.Sprintf("have a new token written into %s, or look in the server which issuer and audience it expects%s", filepath.Base(u.TokenFile), rarely)
 	default:
 		return fmt.Sprintf("trust the user's certificate %s in the server: it has a list of its own for users%s", filepath.Base(u.Certificate), rarely)
 	}
@@ -186,6 +188,8 @@ func (r *reader) userName() string {
 		return "an anonymous user"
 	case u.Name != "":
 		return fmt.Sprintf("user %q", u.Name)
+	case u.TokenFile != "":
+		return fmt.Sprintf("the user of token file %q", u.TokenFile)
 	default:
 		return fmt.Sprintf("the user of certificate %q", u.Certificate)
 	}

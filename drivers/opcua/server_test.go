@@ -26,7 +26,8 @@ const (
 // TestAgainstNodeOPCUA holds what is tried on one plant, which counts all the while. Each part has an agent of its own.
 func TestAgainstNodeOPCUA(t *testing.T) {
 	t.Parallel()
-	plant := realparts.NodeOPCUA(t, realparts.PlantOptions{Counters: counters, Machines: 1})
+	plant := realparts.NodeOPCUA(t, realparts.PlantOptions{Counters: counters, Machines: 1,
+		Users: map[string]string{"operator": "secret", "token": issuedToken}})
 	plant.Post(t, "/tick", map[string]any{"period": period})
 	for _, part := range []struct {
 		name string
@@ -37,6 +38,7 @@ func TestAgainstNodeOPCUA(t *testing.T) {
 		{"structures are explained by their server", testStructures},
 		{"a wrong password is said once and tried rarely", testWrongPassword},
 		{"an X509 user is let in", testCertificateUser},
+		{"an issued token lets in, and a new one is taken up by itself", testIssuedToken},
 		{"thirty resets lose nothing", testResets},
 		{"held and swallowed bytes lose nothing", testStall},
 		{"sessions closed by the server lose nothing", testSessionsClosed},
@@ -123,6 +125,40 @@ func testCertificateUser(t *testing.T, plant *realparts.Plant) {
 	b.start(b.driver(config, func(p *pace) { p.login = time.Second }))
 	b.awaitState(signal.StateOK)
 	b.catchUp(plant, tags)
+}
+
+// issuedToken is longer than what one block of the server's key encrypts.
+var issuedToken = "issued." + strings.Repeat("0123456789abcdef", 40)
+
+func testIssuedToken(t *testing.T, plant *realparts.Plant) {
+	for _, policy := range []string{"Basic256Sha256", "Aes128_Sha256_RsaOaep", "Aes256_Sha256_RsaPss"} {
+		t.Run(policy, func(t *testing.T) {
+			b := newBench(t)
+			b.prepare(plant)
+			token := func(text string) {
+				t.Helper()
+				if err := os.WriteFile(filepath.Join(b.dir, "token.jwt"), []byte(text), 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			token("issued.yesterday\n")
+			config, tags := counterConfig(plant.Endpoint(), 1)
+			config = strings.Replace(config, "{name: operator, password_file: password.txt}", "{token_file: token.jwt}\nsecurity_policy: "+policy, 1)
+			b.start(b.driver(config, func(p *pace) { p.login = 24 * time.Hour }))
+			realparts.Eventually(t, 20*time.Second, "the old token refused", func() error {
+				if p := b.problem("connection"); p == nil || p.Code != "login_refused" || !strings.Contains(p.NextStep, "token.jwt") {
+					return fmt.Errorf("problem is %+v", p)
+				}
+				return nil
+			})
+			token("  " + issuedToken + "\r\n")
+			b.awaitState(signal.StateOK)
+			b.catchUp(plant, tags)
+			if b.tells("issued.") {
+				t.Error("a token was shown")
+			}
+		})
+	}
 }
 
 type plantSessions struct {

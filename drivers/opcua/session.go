@@ -113,7 +113,7 @@ func (r *reader) activate(ctx context.Context, c *client, s *userSession, in *lo
 	policy := tokenPolicy(in.token, in.endpoint)
 	switch in.token.TokenType {
 	case ua.UserTokenTypeUserName:
-		secret, algorithm, err := channel.EncryptUserPassword(policy, in.password, server, s.nonce)
+		secret, algorithm, err := channel.EncryptUserPassword(policy, in.secret, server, s.nonce)
 		if err != nil {
 			return fmt.Errorf("encrypt the password: %w", err)
 		}
@@ -126,6 +126,12 @@ func (r *reader) activate(ctx context.Context, c *client, s *userSession, in *lo
 		}
 		req.UserTokenSignature = &ua.SignatureData{Algorithm: algorithm, Signature: signature}
 		req.UserIdentityToken = ua.NewExtensionObject(&ua.X509IdentityToken{PolicyID: in.token.PolicyID, CertificateData: in.user.der})
+	case ua.UserTokenTypeIssuedToken:
+		secret, algorithm, err := channel.EncryptUserPassword(policy, in.secret, server, s.nonce)
+		if err != nil {
+			return fmt.Errorf("encrypt the token: %w", err)
+		}
+		req.UserIdentityToken = ua.NewExtensionObject(&ua.IssuedIdentityToken{PolicyID: in.token.PolicyID, TokenData: secret, EncryptionAlgorithm: algorithm})
 	default:
 		req.UserIdentityToken = ua.NewExtensionObject(&ua.AnonymousIdentityToken{PolicyID: in.token.PolicyID})
 	}
