@@ -72,6 +72,7 @@ type ledger struct {
 	open       int    // deliveries before this one are acknowledged on the present connection
 	came       int    // messages of QoS 1 on the present connection
 	next       int    // where the next repetition is looked for
+	keep       int    // so many of the latest are in the cursor; minDurable when less
 	cut        bool   // older deliveries were forgotten: repetitions that nobody knows may come first
 }
 
@@ -79,11 +80,13 @@ const (
 	// maxDeliveries is more than acknowledgements have room for in the network: mosquitto reads them more slowly than it sends
 	// messages, and then sends more than there are numbers.
 	maxDeliveries = 500_000
-	maxDurable    = 500 // so many of the latest are in the cursor
+	minDurable    = 500 // so many of the latest are in the cursor, at least
 )
 
-func newLedger(m memory) ledger {
-	l := ledger{cycles: m.Cycles, cut: m.Cut}
+// newLedger goes on where the memory says. window is how many messages the broker may send without an acknowledgement: one
+// that heeds it never has more unread acknowledgements, so that the cursor holds every message that can come again.
+func newLedger(m memory, window int) ledger {
+	l := ledger{cycles: m.Cycles, cut: m.Cut, keep: window}
 	if !m.Cycles {
 		return l // nobody knows any more which of them were acknowledged
 	}
@@ -94,7 +97,7 @@ func newLedger(m memory) ledger {
 }
 
 // durable is the first delivery that goes into the cursor: all that is not acknowledged, at least.
-func (l *ledger) durable() int { return max(0, min(l.open, len(l.deliveries)-maxDurable)) }
+func (l *ledger) durable() int { return max(0, min(l.open, len(l.deliveries)-max(l.keep, minDurable))) }
 
 func (l *ledger) bytes() []byte {
 	latest := l.deliveries[l.durable():]

@@ -68,7 +68,7 @@ func (d *driver) Run(ctx context.Context, cursor []byte, emit signal.Emit) error
 				left.Seen.In(zoneOf(d.env.Zone)).Format(time.RFC3339), left.Client, left.Broker),
 			NextStep: "to fetch it, run a second source with the old broker and client_id until it is empty; then delete the old session at the broker"})
 	}
-	r.ledger = newLedger(r.memory)
+	r.ledger = newLedger(r.memory, r.config.Window)
 	defer d.env.Reporter.State(signal.StateStopped, "")
 	d.env.Reporter.State(signal.StateConnecting, "")
 	r.rememberTopics(ctx)

@@ -146,7 +146,7 @@ func TestRepetitionsAreToldFromNews(t *testing.T) {
 	l = ledger{cycles: true} // so many that the cursor has not room for all: the oldest are news, the others are not
 	l.connected(true)
 	var many []mqttlink.Message
-	for i := range maxDurable + 2 {
+	for i := range minDurable + 2 {
 		many = append(many, msg(uint16(i+1), false, fmt.Sprint(i)))
 	}
 	take(&l, many...)
@@ -158,16 +158,16 @@ func TestRepetitionsAreToldFromNews(t *testing.T) {
 	for i := range many {
 		many[i].Dup = true
 	}
-	after := newLedger(memory{Cycles: true, Unconfirmed: l.bytes(), Cut: l.durable() > 0})
+	after := newLedger(memory{Cycles: true, Unconfirmed: l.bytes(), Cut: l.durable() > 0}, 0)
 	after.connected(true)
-	expect(take(&after, append(many, msg(maxDurable+3, true, "lost on the way"), msg(9, true, "8"))...), "0 1 lost on the way 8")
+	expect(take(&after, append(many, msg(minDurable+3, true, "lost on the way"), msg(9, true, "8"))...), "0 1 lost on the way 8")
 
 	l = ledger{cycles: true} // acknowledged, the broker counts upward: the acknowledgement was lost with the connection
 	l.connected(true)
 	expect(take(&l, msg(7, false, "x"), msg(8, false, "x"), msg(9, false, "x")), "x x x")
 	l.acknowledged([]uint16{7, 8}, 0)
 	l.forget(1)
-	restarted := newLedger(memory{Cycles: true, Unconfirmed: l.bytes()})
+	restarted := newLedger(memory{Cycles: true, Unconfirmed: l.bytes()}, 0)
 	for _, l := range []*ledger{&l, &restarted} {
 		l.connected(true)
 		expect(take(l, msg(8, true, "x"), msg(9, true, "x"), msg(10, false, "x"), msg(8, true, "x")), "x x")
@@ -177,6 +177,40 @@ func TestRepetitionsAreToldFromNews(t *testing.T) {
 }
 
 // A broker that reads acknowledgements more slowly than it sends has more messages under way than there are numbers.
+// TestAKilledAgentKnowsAllThatABrokerWhichHeedsTheWindowCanRepeat ends the agent when the broker has read none of the acknowledgements
+// that the window allows.
+func TestAKilledAgentKnowsAllThatABrokerWhichHeedsTheWindowCanRepeat(t *testing.T) {
+	const window, batch = 5000, 1500
+	l := newLedger(memory{Cycles: true}, window)
+	l.connected(true)
+	message := func(i int, dup bool) (*mqttlink.Message, uint64) {
+		m := &mqttlink.Message{Topic: "x", Payload: []byte("the same"), ID: uint16(i + 1), QoS: 1, Dup: dup}
+		return m, hash(m)
+	}
+	var stored []byte
+	for from := 0; from < window; from += batch {
+		var added []delivery
+		var ids []uint16
+		for i := from; i < min(from+batch, window); i++ {
+			m, h := message(i, false)
+			if l.repeats(m, h) {
+				t.Fatalf("message %d is taken for a repetition", i)
+			}
+			added, ids = append(added, delivery{id: m.ID, hash: h}), append(ids, m.ID)
+		}
+		l.add(added)
+		stored = l.bytes()
+		l.acknowledged(ids, uint64(from))
+	}
+	restarted := newLedger(memory{Cycles: true, Unconfirmed: stored}, window)
+	restarted.connected(true)
+	for i := range window {
+		if m, h := message(i, true); !restarted.repeats(m, h) {
+			t.Fatalf("message %d counts twice", i)
+		}
+	}
+}
+
 func TestMoreRepetitionsThanThereAreNumbersAreRecognised(t *testing.T) {
 	l := ledger{cycles: true}
 	l.connected(true)
