@@ -21,6 +21,9 @@ type Effect struct {
 	Kind                 Kind
 	OrderNo, Operation   string
 	State                EffectState
+	// Interim: it confirms an operation before the order's last one. What it yields neither comes into stock nor counts as what
+	// the order made.
+	Interim bool
 	// Quantities are the document's own, below zero where it takes something back.
 	Quantities []EffectQuantity
 	// Movements are the goods movements that belong to it, the failed ones among them.
@@ -47,6 +50,8 @@ type EffectMovement struct {
 	Quantity
 	// Backflush: the system made it by itself, from the parts list.
 	Backflush bool
+	// Document is the number by which this movement alone can be taken back; empty where that takes back all of the effect.
+	Document string
 	// Failed: it is not in the books; Code and Reason say why.
 	Failed       bool
 	Code, Reason string

@@ -258,7 +258,8 @@ func (c *orderCheck) movements() {
 	}
 }
 
-// failed lists the movements of a document that failed or are not there: the receipt that its yield asks for.
+// failed lists the movements of a document that failed or are not there: the receipt that the yield of one of our facts asks
+// for. Who confirms by hand may receive by hand.
 func failed(e object.Effect) (out []object.EffectMovement) {
 	got := decimal.Zero
 	for _, m := range e.Movements {
@@ -270,7 +271,7 @@ func failed(e object.Effect) (out []object.EffectMovement) {
 		}
 	}
 	for _, q := range e.Quantities {
-		if q.Kind == object.Yield && q.Value.IsPositive() && got.LessThan(q.Value) && len(out) == 0 {
+		if e.Key != "" && !e.Interim && q.Kind == object.Yield && q.Value.IsPositive() && got.LessThan(q.Value) && len(out) == 0 {
 			out = append(out, object.EffectMovement{Kind: object.Yield, Item: q.Item, Quantity: object.Quantity{Value: q.Value.Sub(got), Unit: q.Unit}, Failed: true})
 		}
 	}

@@ -85,6 +85,7 @@ type used struct {
 	byERP, byMES decimal.Decimal // backflushed by the system, posted for facts
 	unit         string
 	backflush    []object.Effect
+	alone        string // the number of one backflush that can be taken back without anything else
 }
 
 func (c *orderCheck) material() map[string]*used {
@@ -105,8 +106,9 @@ func (c *orderCheck) material() map[string]*used {
 			}
 			if m.Backflush {
 				u.byERP = u.byERP.Add(v)
-				if e.ReversedBy == "" && e.Reverses == "" {
+				if e.ReversedBy == "" && e.Reverses == "" && m.Value.IsPositive() {
 					u.backflush = append(u.backflush, e)
+					u.alone = cmp.Or(alone(e, m), u.alone)
 				}
 			} else {
 				u.byMES = u.byMES.Add(v)
@@ -114,6 +116,17 @@ func (c *orderCheck) material() map[string]*used {
 		}
 	}
 	return all
+}
+
+// alone is the number under which a movement can be taken back and nothing else; empty where there is none.
+func alone(e object.Effect, m object.EffectMovement) string {
+	if m.Document != "" {
+		return m.Document
+	}
+	if e.Kind != object.KindConsumption || len(e.Movements) != 1 {
+		return "" // to take it back would take back what was confirmed with it
+	}
+	return e.Number
 }
 
 // made is what the system holds of the order's item: yield, and all that was started.
@@ -125,6 +138,9 @@ func (c *orderCheck) made() (yield, all decimal.Decimal, unit string) {
 			}
 			switch q.Kind {
 			case object.Yield:
+				if e.Interim {
+					continue
+				}
 				yield, unit = yield.Add(q.Value), q.Unit
 				all = all.Add(q.Value)
 			case object.Scrap:
@@ -158,9 +174,12 @@ func (c *orderCheck) twiceUsed(item string, u *used) {
 		Proposed: Action{Kind: ReverseDocument, Item: item, Quantity: u.byERP, Unit: u.unit, Text: fmt.Sprintf("take back the backflush of %s %s of %q", u.byERP, u.unit, item)}}
 	for _, e := range u.backflush {
 		x.Evidence = append(x.Evidence, effectEvidence(e))
-		x.Proposed.Document = e.Number
 	}
-	x.decide(c.p.BackflushOwner != "mes", "the plant's policy does not say that the MES owns the component's consumption", "the plant's policy says that the MES posts the consumption")
+	x.Proposed.Document = u.alone
+	x.decide(c.p.BackflushOwner != "mes" || u.alone == "", "the plant's policy does not say that the MES owns the component's consumption", "the plant's policy says that the MES posts the consumption")
+	if c.p.BackflushOwner == "mes" && u.alone == "" {
+		x.Why = "the backflush is a part of a confirmation and cannot be taken back alone"
+	}
 	c.add(x)
 }
 

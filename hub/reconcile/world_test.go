@@ -159,6 +159,10 @@ func seeds() []seed {
 		{"movement failed for two hours", reconcile.MovementFailed, false, order(func(o O, _ P) { o.Effects[0].Movements = nil })},
 		{"backflush and MES", reconcile.DoubleUse, true, order(func(o O, p P) {
 			p.BackflushOwner = "mes"
+			o.Effects[0].Movements = append(o.Effects[0].Movements, object.EffectMovement{Kind: object.Consumed, Item: "STEEL", Quantity: object.Quantity{Value: d("20"), Unit: "KGM"}, Backflush: true, Document: "4900000009/2026/2"})
+		})},
+		{"backflush inside of a confirmation", reconcile.DoubleUse, false, order(func(o O, p P) {
+			p.BackflushOwner = "mes"
 			o.Effects[0].Movements = append(o.Effects[0].Movements, object.EffectMovement{Kind: object.Consumed, Item: "STEEL", Quantity: object.Quantity{Value: d("20"), Unit: "KGM"}, Backflush: true})
 		})},
 		{"backflush and MES, no policy", reconcile.DoubleUse, false, order(func(o O, _ P) {
@@ -291,6 +295,32 @@ func TestSeededDiscrepanciesAreFoundAndClassified(t *testing.T) {
 		if table[want][want] == 0 {
 			t.Errorf("type %s was never seeded", want)
 		}
+	}
+}
+
+// What an operation before the last yields is received nowhere and is not what the order made; a person who confirms may also
+// receive.
+func TestOperationsBeforeTheLastAndConfirmationsByHandRaiseNoFalseAlarm(t *testing.T) {
+	o := clean(1, rand.New(rand.NewPCG(1, 7)))
+	o.MES, o.Edge = nil, nil
+	for i := range o.Facts {
+		f := o.Facts[i]
+		if f.Confirmation == nil {
+			continue
+		}
+		f.Key = factkey.Of("before|" + f.Key.String())
+		c := *f.Confirmation
+		c.Operation, c.Yield, c.Scrap = "5", d("450"), d("0")
+		f.Confirmation = &c
+		e := document(&o, f)
+		e.Interim, e.Operation, e.Movements = true, "5", nil
+		o.Facts, o.Effects = append(o.Facts, f), append(o.Effects, e)
+	}
+	byHand := document(&o, o.Facts[0])
+	byHand.Key, byHand.Movements, byHand.BookedAt = "", nil, now.Add(-24*time.Hour)
+	o.Effects = append(o.Effects, byHand)
+	for _, f := range reconcile.CheckOrder(o, reconcile.DefaultPolicy()) {
+		t.Errorf("%s of %s: %s", f.Type, f.Subject, f.Why)
 	}
 }
 
