@@ -119,7 +119,7 @@ func (s *suite) faults(t *testing.T, posts bool) {
 		}
 		s.row(t, "Trouble/"+Fault(x.trouble).name(), string(x.trouble), x.expects, why, func(t *testing.T) { x.run(t, sw) })
 	}
-	t.Log(s.table())
+	t.Log(s.table("faults"))
 }
 
 // lineReason says why a fault of the line cannot be shown, empty when it can.
@@ -146,11 +146,11 @@ func (s *suite) row(t *testing.T, name, fault, expects, why string, run func(*te
 	s.rows = append(s.rows, r)
 }
 
-func (s *suite) table() string {
+func (s *suite) table(what string) string {
 	var b strings.Builder
 	shown := 0
 	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
-	fmt.Fprintf(w, "fault\tthe hub must see\t%s\n", s.can.System)
+	fmt.Fprintf(w, "%s\tthe hub must see\t%s\n", strings.TrimSuffix(what, "s"), s.can.System)
 	for _, r := range s.rows {
 		fmt.Fprintf(w, "%s\t%s\t%s\n", r.fault, r.expects, r.result)
 		if r.result == "shown" {
@@ -158,7 +158,7 @@ func (s *suite) table() string {
 		}
 	}
 	w.Flush()
-	return fmt.Sprintf("%d of %d faults shown to %s\n%s", shown, len(s.rows), s.can.System, b.String())
+	return fmt.Sprintf("%d of %d %s shown to %s\n%s", shown, len(s.rows), what, s.can.System, b.String())
 }
 
 // once asks for a posting once and returns the answer, of Prepare or of Post.

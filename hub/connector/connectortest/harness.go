@@ -45,6 +45,9 @@ type Harness struct {
 	Troubles   map[Trouble]Switch
 	CannotShow map[Trouble]string
 
+	// Listing is needed where the connector is a connector.EffectReader.
+	Listing Listing
+
 	// Sparse tries the faults that look like another one to the system at a third of the exchanges only, for systems that take
 	// long for each.
 	Sparse bool

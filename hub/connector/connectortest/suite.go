@@ -53,6 +53,7 @@ func Run(t *testing.T, h Harness) {
 	s.optional(t, "CancelledAfterPostingIsRefused", confirms && s.states(object.FloorCancelled), s.cancelledTooLate)
 	s.faults(t, confirms && consumes)
 	s.reversals(t, confirms && consumes)
+	s.listings(t, confirms && consumes)
 	_, reads := s.c.(connector.StockReader)
 	s.optional(t, "InventoryFollowsConsumption", reads && consumes, s.inventory)
 	s.optional(t, "NothingMissingNothingDoubledUnderLostReplies", confirms && consumes && h.Faults != nil, s.lossy)

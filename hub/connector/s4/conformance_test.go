@@ -40,6 +40,9 @@ type bench struct {
 func newBench(t testing.TB, traps s4double.Traps) *bench {
 	t.Helper()
 	traps.SharedSessionsBreak = true // a connector has to live with it everywhere
+	if traps.PageSize == 0 {
+		traps.PageSize = 3
+	}
 	b := &bench{System: s4double.New(s4double.Options{}), mayTake: mayTake, traps: traps}
 	b.SetTraps(traps)
 	b.PutMaterial(s4double.Material{Number: maker, Unit: "PC", UnitISO: "PCE"})
@@ -208,7 +211,25 @@ func (b *bench) harness(change ...func(*s4.Config)) connectortest.Harness {
 				}
 			}
 		},
-		Troubles: b.troubles(), CannotShow: cannotShow, LossyPostings: 150,
+		Troubles: b.troubles(), CannotShow: cannotShow, LossyPostings: 150, Listing: b.listing(),
+	}
+}
+
+// listing is what is done to the system past the connector: a person in its own screens, another program, a gateway.
+func (b *bench) listing() connectortest.Listing {
+	must := func(t testing.TB, err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	return connectortest.Listing{
+		Pages:  3,
+		ByHand: func(t testing.TB, order, yield string) { must(t, b.ConfirmByHand(order, "0010", yield)) },
+		Double: func(t testing.TB, p connector.Posting) {
+			must(t, b.Again(p.Fact.Key.UUID(), p.Fact.Key.String()))
+		},
+		Without: map[string]string{"Pending": "a confirmation is in the books or refused; what waits is its goods movement, which is shown as failed"},
 	}
 }
 

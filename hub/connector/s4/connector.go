@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -133,7 +134,7 @@ const maxPages = 10_000
 
 // pages reads a set whole, page after page as the server cuts it.
 func pages[T any](ctx context.Context, c *client, service, set string, query url.Values, each func(T)) error {
-	last := ""
+	last, want, got := "", 0, 0
 	for range maxPages {
 		var page list[T]
 		if err := c.get(ctx, service, set, query, &page); err != nil {
@@ -141,6 +142,12 @@ func pages[T any](ctx context.Context, c *client, service, set string, query url
 		}
 		for _, v := range page.Results {
 			each(v)
+		}
+		if got += len(page.Results); last == "" {
+			want, _ = strconv.Atoi(fmt.Sprint(page.Count))
+		}
+		if page.Next == "" && got < want {
+			return fmt.Errorf("%s has %d entries, and only %d came", set, want, got)
 		}
 		if page.Next == "" {
 			return nil

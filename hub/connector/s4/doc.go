@@ -26,6 +26,12 @@
 // movement later. Both look alike: the movement is not there. Within Settle the connector says "not yet", after it "different",
 // with item and quantity. Since nobody knows when within the time of a request SAP began, that time is waited for as well.
 //
+// The documents of an order are listed for reconciliation: confirmations with their goods movements, and the material documents
+// that no confirmation made. A list that is shorter than SAP counts, a cancelled confirmation without what cancelled it, or a
+// document of which only an item was seen is an error. The GUID of a confirmation carries too few bits of the fact's key, so its
+// text has to say the key too; one whose text was changed is listed without a key, and found by the look-up all the same. A single
+// document is taken back by SAP's own functions, each of which does so only once.
+//
 // Not proved: who cancelled a document by hand, what Cancel of a material document belonged to (it takes no key; so a
 // consumption is taken back by the opposite movement under a key of its own), that an operation's change lifts its order's time
 // stamp (operations and components are asked for beside the orders), and when within a second something changed (orders are
@@ -36,7 +42,8 @@
 // Services, sets, functions, fields, lengths, scales, the form of dates and errors, the headers of repeatable requests,
 // movement types and their codes were read in SAP's own metadata and texts. That explicit goods movements replace the automatic
 // ones was read of the function modules behind the service. Assumed, and to be checked in each system: the numbers of most
-// messages (see messages), the zone of LastChangeDateTime (see time_zone), that a refused request is not kept as repeatable,
+// messages (see messages), that cancelled and cancelling confirmations are both listed with their flags, that the function Cancel
+// copies the reference, the zone of LastChangeDateTime (see time_zone), that a refused request is not kept as repeatable,
 // and that the opposite movement opens a reservation again by code 06 with posting type 1.
 //
 // # What S/4HANA must be like

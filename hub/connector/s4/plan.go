@@ -31,6 +31,9 @@ const (
 	doDocument = "document"
 	doCancel   = "cancel"
 	doFinish   = "finish"
+	// What nobody asks for by a fact: SAP's own cancellation of a material document, or of one of its items.
+	doCancelDocument = "cancel document"
+	doCancelItem     = "cancel item"
 )
 
 // step is one request with an effect, and how its effect is found again.

@@ -184,6 +184,10 @@ func (c *Connector) do(ctx context.Context, s step, first time.Time) connector.O
 		service, path = docService, "A_MaterialDocumentHeader"
 	case doCancel:
 		path = "CancelProdnOrdConf"
+	case doCancelDocument:
+		service, path = docService, "Cancel"
+	case doCancelItem:
+		service, path = docService, "CancelItem"
 	case doFinish:
 		service, path = orderService, finishFunction
 	}
@@ -221,7 +225,7 @@ func (c *Connector) read(s step, a answer) connector.Outcome {
 	var d struct {
 		D struct {
 			ConfirmationGroup, ConfirmationCount, MaterialDocument, MaterialDocumentYear string
-			TechlyCmpltOrder, CancelProdnOrdConf                                         json.RawMessage
+			TechlyCmpltOrder, CancelProdnOrdConf, Cancel, CancelItem                     json.RawMessage
 			message
 		} `json:"d"`
 	}
@@ -232,14 +236,17 @@ func (c *Connector) read(s step, a answer) connector.Outcome {
 	if s.Do == doFinish {
 		return c.finishAnswer(s, x.message, x.TechlyCmpltOrder)
 	}
-	if s.Do == doCancel && len(x.CancelProdnOrdConf) > 0 {
-		_ = json.Unmarshal(x.CancelProdnOrdConf, x) // some releases wrap the result of a function in its name
+	// some releases wrap the result of a function in its name
+	wrapped := map[string]json.RawMessage{doCancel: x.CancelProdnOrdConf, doCancelDocument: x.Cancel, doCancelItem: x.CancelItem}[s.Do]
+	if len(wrapped) > 0 {
+		_ = json.Unmarshal(wrapped, x)
 	}
+	moves := s.Do == doDocument || s.Do == doCancelDocument || s.Do == doCancelItem
 	switch {
-	case s.Do == doDocument && strings.Trim(x.MaterialDocument, "0") != "":
+	case moves && strings.Trim(x.MaterialDocument, "0") != "":
 		doc := sapDocument{MaterialDocument: x.MaterialDocument, MaterialDocumentYear: x.MaterialDocumentYear}
 		return connector.Outcome{Result: connector.Posted, Document: connector.Document{Number: doc.number()}}
-	case s.Do != doDocument && strings.Trim(x.ConfirmationGroup, "0") != "" && strings.Trim(x.ConfirmationCount, "0") != "":
+	case !moves && strings.Trim(x.ConfirmationGroup, "0") != "" && strings.Trim(x.ConfirmationCount, "0") != "":
 		conf := sapConfirmation{ConfirmationGroup: x.ConfirmationGroup, ConfirmationCount: x.ConfirmationCount}
 		return connector.Outcome{Result: connector.Posted, Document: connector.Document{Number: conf.number()}}
 	}

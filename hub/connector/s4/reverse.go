@@ -7,10 +7,21 @@ import (
 	"time"
 
 	"github.com/linekeeper/linekeeper/hub/connector"
+	"github.com/linekeeper/linekeeper/proto/factkey"
+)
+
+// backWord stands before the key of the fact that an item takes back, cancelWord between the own key of a cancelled confirmation
+// and what it cancels.
+const (
+	backWord   = "REVERSES "
+	cancelWord = " REV "
 )
 
 // backText marks an item that takes back the item of another fact, in the 50 characters that an item has for text.
-func backText(p connector.Posting) string { return "REVERSES " + p.Fact.Reverses.String() }
+func backText(p connector.Posting) string { return backWord + p.Fact.Reverses.String() }
+
+// cancelText is the text of the confirmation that cancels another, in the 40 characters that it has for that.
+func cancelText(key factkey.Key, what string) string { return clip(key.String()+cancelWord+what, 40) }
 
 // planReversal makes the steps that take back the effect of p.Fact.Reverses. A confirmation is cancelled by SAP's function,
 // which takes a key; material documents are taken back by the opposite movement under the fact's own key, because the function
@@ -78,7 +89,7 @@ func (c *Connector) reverseConfirmation(ctx context.Context, p connector.Posting
 		return step{}, alreadyReversed(p, confs[0].number()), nil
 	}
 	q := url.Values{"ConfirmationGroup": {quote(confs[0].ConfirmationGroup)}, "ConfirmationCount": {quote(confs[0].ConfirmationCount)},
-		"ConfirmationText": {quote(backText(p))}, "ExternalSystemConfirmation": {"guid'" + p.Fact.Key.UUID() + "'"}}
+		"ConfirmationText": {quote(cancelText(p.Fact.Key, p.Fact.Reverses.String()))}, "ExternalSystemConfirmation": {"guid'" + p.Fact.Key.UUID() + "'"}}
 	if !p.PostingDate.IsZero() {
 		q.Set("PostingDate", "datetime'"+p.PostingDate.Format(time.DateOnly)+"T00:00:00'")
 	}

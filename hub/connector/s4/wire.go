@@ -13,6 +13,8 @@ import (
 type list[T any] struct {
 	Results []T    `json:"results"`
 	Next    string `json:"__next"`
+	// Count is how many there are on all pages, where $inlinecount asked for it: a text, or a number.
+	Count any `json:"__count"`
 }
 
 type sapOrder struct {
@@ -50,7 +52,8 @@ type sapComponent struct {
 
 type sapConfirmation struct {
 	ConfirmationGroup, ConfirmationCount, OrderID, OrderOperation, Sequence, ExternalSystemConfirmation, PostingDate string
-	ConfirmationUnit, ConfirmationUnitISOCode                                                                        string
+	ConfirmationUnit, ConfirmationUnitISOCode, OrderSuboperation, ConfirmationText, EnteredByUser                    string
+	ConfirmationEntryDate, ConfirmationEntryTime                                                                     string
 	ConfirmationYieldQuantity, ConfirmationScrapQuantity, ConfirmationReworkQuantity                                 quantity
 	IsReversed, IsReversal                                                                                           bool
 	Moves                                                                                                            list[sapMove] `json:"to_ProdnOrdConfMatlDocItm"`
@@ -60,12 +63,17 @@ type sapConfirmation struct {
 func (c *sapConfirmation) number() string { return c.ConfirmationGroup + "/" + c.ConfirmationCount }
 
 type sapMove struct {
-	MaterialDocument, MaterialDocumentYear, Material, GoodsMovementType, EntryUnit, Batch string
-	QuantityInEntryUnit                                                                   quantity
+	MaterialDocument, MaterialDocumentYear, MaterialDocumentItem, MaterialDocumentItemText string
+	Material, GoodsMovementType, EntryUnit, Batch                                          string
+	QuantityInEntryUnit                                                                    quantity
 }
+
+func (m *sapMove) document() string { return m.MaterialDocument + "/" + m.MaterialDocumentYear }
+func (m *sapMove) number() string   { return m.document() + "/" + m.MaterialDocumentItem }
 
 type sapDocument struct {
 	MaterialDocument, MaterialDocumentYear, ReferenceDocument, PostingDate string
+	CreationDate, CreationTime, CreatedByUser                              string
 	Items                                                                  list[sapDocItem] `json:"to_MaterialDocumentItem"`
 }
 
@@ -74,14 +82,28 @@ func (d *sapDocument) number() string { return d.MaterialDocument + "/" + d.Mate
 
 // cancels reports a document that the function Cancel made.
 func (d *sapDocument) cancels() bool {
-	return len(d.Items.Results) > 0 && strings.Trim(d.Items.Results[0].ReversedMaterialDocument, "0") != ""
+	if len(d.Items.Results) == 0 {
+		return false
+	}
+	_, cancels := d.Items.Results[0].cancels()
+	return cancels
 }
 
 type sapDocItem struct {
 	MaterialDocument, MaterialDocumentYear, Material, Batch, GoodsMovementType, ManufacturingOrder, EntryUnit, EntryUnitISOCode       string
 	MaterialDocumentItemText, ReversedMaterialDocument, Plant, StorageLocation, Reservation, ReservationItem, GoodsMovementRefDocType string
+	MaterialDocumentItem, ReversedMaterialDocumentYear, ReversedMaterialDocumentItem, DebitCreditCode                                 string
 	QuantityInEntryUnit                                                                                                               quantity
 	GoodsMovementIsCancelled                                                                                                          bool
+}
+
+func (i *sapDocItem) document() string { return i.MaterialDocument + "/" + i.MaterialDocumentYear }
+func (i *sapDocItem) number() string   { return i.document() + "/" + i.MaterialDocumentItem }
+
+// cancels says which item the function Cancel or CancelItem took back with this one.
+func (i *sapDocItem) cancels() (old sapDocItem, ok bool) {
+	old = sapDocItem{MaterialDocument: i.ReversedMaterialDocument, MaterialDocumentYear: i.ReversedMaterialDocumentYear, MaterialDocumentItem: i.ReversedMaterialDocumentItem}
+	return old, strings.Trim(i.ReversedMaterialDocument, "0") != ""
 }
 
 type sapStock struct {

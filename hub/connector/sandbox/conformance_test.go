@@ -78,6 +78,14 @@ func (b *bench) effects(t testing.TB, order string) connectortest.Effects {
 			erp.Closed: object.OrderClosed, erp.Cancelled: object.OrderCancelled}[o.State]}
 }
 
+// confirm books without the connector.
+func (b *bench) confirm(t testing.TB, order, yield, key string) {
+	t.Helper()
+	if _, err := b.Post(t.Context(), erp.Request{Kind: erp.KindConfirmation, OrderNo: order, Item: "BRACKET-10", Unit: "C62", Yield: d(yield), ExternalKey: key}); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // troubles is every trouble there is: the sandbox can be made to do all of them.
 func (b *bench) troubles() map[connectortest.Trouble]connectortest.Switch {
 	faults := func(f erp.Faults) connectortest.Switch {
@@ -180,5 +188,12 @@ func TestConformance(t *testing.T) {
 		},
 		Troubles:      b.troubles(),
 		LossyPostings: 300,
+		Listing: connectortest.Listing{
+			ByHand: func(t testing.TB, order, yield string) { b.confirm(t, order, yield, "") },
+			Double: func(t testing.TB, p connector.Posting) {
+				b.confirm(t, p.Fact.OrderNo(), p.Fact.Confirmation.Yield.String(), p.Fact.Key.String())
+			},
+			Without: map[string]string{"Pages": "one answer holds all documents of an order in one snapshot", "Pending": "what waits is in no list of the sandbox; a look-up says that it may still appear"},
+		},
 	})
 }

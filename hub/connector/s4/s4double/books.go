@@ -212,7 +212,7 @@ func (s *System) docMove(d *document, in map[string]any) (*movement, *failure) {
 	return m, nil
 }
 
-// cancelDoc is the function Cancel of a material document. It takes no key of the caller's.
+// cancelDoc is the function Cancel of a material document, or CancelItem of one of its items. Neither takes a key of the caller's.
 func (s *System) cancelDoc(q url.Values) (any, *failure) {
 	old := s.docByNo[literal(q, "MaterialDocument")]
 	if old == nil || old.year != literal(q, "MaterialDocumentYear") {
@@ -223,10 +223,16 @@ func (s *System) cancelDoc(q url.Values) (any, *failure) {
 		d.posting = text[:10]
 	}
 	d.documents = d.posting
+	item := literal(q, "MaterialDocumentItem")
+	var from []*movement
 	for i, m := range old.items {
+		if item != "" && item != fmt.Sprint(i+1) {
+			continue
+		}
 		if m.cancelled {
 			return nil, fail("M7/061", "Document %s has already been cancelled", old.number)
 		}
+		from = append(from, m)
 		back := *m
 		back.kind, back.reopens = opposite[m.kind], true
 		back.reversedDoc, back.reversedYear, back.reversedItem = old.number, old.year, fmt.Sprint(i+1)
@@ -235,8 +241,11 @@ func (s *System) cancelDoc(q url.Values) (any, *failure) {
 		}
 		d.items = append(d.items, &back)
 	}
+	if len(from) == 0 {
+		return nil, fail("M7/060", "Document %s has no item %s", old.number, item)
+	}
 	for i, m := range d.items {
-		old.items[i].cancelled = true
+		from[i].cancelled = true
 		s.apply(m)
 	}
 	s.file(d)

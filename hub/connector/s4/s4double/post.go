@@ -23,7 +23,7 @@ func (s *System) post(service, resource string, q url.Values, ifMatch string, bo
 		return http.StatusOK, r, err
 	case docService + "/A_MaterialDocumentHeader":
 		return created(s.createDoc(body))
-	case docService + "/Cancel":
+	case docService + "/Cancel", docService + "/CancelItem":
 		r, err := s.cancelDoc(q)
 		return http.StatusOK, r, err
 	}
