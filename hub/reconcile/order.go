@@ -86,6 +86,11 @@ func live(all []object.Effect) []object.Effect {
 	return slices.DeleteFunc(slices.Clone(all), func(e object.Effect) bool { return e.ReversedBy != "" })
 }
 
+// booked are the documents that are in the books.
+func booked(all []object.Effect) []object.Effect {
+	return slices.DeleteFunc(slices.Clone(all), func(e object.Effect) bool { return e.State == object.EffectPending })
+}
+
 // fact compares one fact with its documents, and classifies what its posting says.
 func (c *orderCheck) fact(f *Fact) {
 	c.clock(f)
@@ -102,6 +107,9 @@ func (c *orderCheck) fact(f *Fact) {
 	docs = slices.DeleteFunc(docs, func(e object.Effect) bool {
 		return (e.Reverses != "") == f.Reverses.IsZero() && e.Kind != object.KindOrderState
 	})
+	if in := booked(docs); len(in) > 0 {
+		docs = in // what waits beside it has no effect yet, and may be refused
+	}
 	switch {
 	case len(docs) > 1:
 		c.twice(f, docs)
@@ -209,7 +217,7 @@ func (f *Fact) lines() []object.FactLine {
 
 // keyless looks for the same posting twice where a document carries no key.
 func (c *orderCheck) keyless() {
-	docs := live(c.o.Effects)
+	docs := booked(live(c.o.Effects))
 	docs = slices.DeleteFunc(docs, func(e object.Effect) bool { return e.Reverses != "" || e.Kind != object.KindConfirmation })
 	for i, e := range docs {
 		if e.Key != "" || e.BookedAt.IsZero() || e.BookedAt.After(c.o.Now.Add(-c.p.Settle)) {

@@ -102,6 +102,10 @@ func (s *statement) fact(f *Fact) {
 		}
 		var numbers []string
 		for _, e := range s.effects[key] {
+			if e.State == object.EffectPending {
+				numbers = append(numbers, e.Number+" (pending)")
+				continue
+			}
 			numbers = append(numbers, e.Number)
 			x.PostingDate = e.PostingDate
 			x.Held = x.Held.Add(held(e, l))
@@ -149,7 +153,7 @@ func (s *statement) lines() (out []Line) {
 // foreign lists documents that no fact of ours explains.
 func (s *statement) foreign() (out []Line) {
 	for _, e := range s.o.Effects {
-		if s.ours[e.Key] && e.Key != "" {
+		if s.ours[e.Key] && e.Key != "" || e.State == object.EffectPending {
 			continue
 		}
 		for _, q := range e.Quantities {

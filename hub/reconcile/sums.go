@@ -90,7 +90,7 @@ type used struct {
 
 func (c *orderCheck) material() map[string]*used {
 	all := map[string]*used{}
-	for _, e := range c.o.Effects {
+	for _, e := range booked(c.o.Effects) {
 		for _, m := range e.Movements {
 			if m.Failed || m.Kind != object.Consumed && m.Kind != object.Returned {
 				continue
@@ -131,7 +131,7 @@ func alone(e object.Effect, m object.EffectMovement) string {
 
 // made is what the system holds of the order's item: yield, and all that was started.
 func (c *orderCheck) made() (yield, all decimal.Decimal, unit string) {
-	for _, e := range c.o.Effects {
+	for _, e := range booked(c.o.Effects) {
 		for _, q := range e.Quantities {
 			if e.Kind != object.KindConfirmation {
 				continue

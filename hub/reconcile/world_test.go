@@ -324,6 +324,33 @@ func TestOperationsBeforeTheLastAndConfirmationsByHandRaiseNoFalseAlarm(t *testi
 	}
 }
 
+// What the system has accepted and not booked is neither missing nor in any sum, and not a second document either.
+func TestPendingDocumentsAreNeitherMissingNorHeld(t *testing.T) {
+	o := clean(2, rand.New(rand.NewPCG(2, 7)))
+	o.MES, o.Edge = nil, nil
+	o.Effects[0].State, o.Effects[0].BookedAt = object.EffectPending, time.Time{}
+	first, second := o.Facts[0].Key.String(), document(&o, o.Facts[1])
+	second.State = object.EffectPending
+	o.Effects = append(o.Effects, second)
+	for _, f := range reconcile.CheckOrder(o, reconcile.DefaultPolicy()) {
+		t.Errorf("%s of %s: %s", f.Type, f.Subject, f.Why)
+	}
+	for _, l := range reconcile.Statement(o, nil) {
+		pending := l.Fact == first
+		if pending != strings.Contains(l.Documents, "(pending)") && l.Fact != second.Key || pending && (!l.Held.IsZero() || l.Agrees && !l.Intended.IsZero()) {
+			t.Errorf("%+v", l)
+		}
+	}
+	o.Work.Quantity.Value, o.Work.Components = d("1"), nil
+	o.Effects = []object.Effect{o.Effects[0]}
+	o.Effects[0].Quantities[0].Value = d("999")
+	for _, f := range reconcile.CheckOrder(o, reconcile.DefaultPolicy()) {
+		if f.Type == reconcile.OverDelivery {
+			t.Errorf("what waits was called delivered: %+v", f)
+		}
+	}
+}
+
 func TestCleanOrdersRaiseNoFalseAlarm(t *testing.T) {
 	facts, documents := 0, 0
 	for n := range 1000 {

@@ -23,8 +23,9 @@ type listed struct {
 
 var listedFields = append(slices.Clone(verifiedFields), "effective_date", "write_date")
 
-// Effects implements connector.EffectReader. A document is the done moves of one note, or a single move without one: Tryton
-// itself has no documents on a production order.
+// Effects implements connector.EffectReader. A document is the moves of one note, or a single done move without one: Tryton
+// itself has no documents on a production order. Moves of a note that are not done are pending; those without a note are only
+// planned, and none.
 func (c *Connector) Effects(ctx context.Context, orderNo string) (connector.Effects, error) {
 	fail := func(err error) (connector.Effects, error) {
 		return connector.Effects{}, fmt.Errorf("list moves of order %q: %w", orderNo, err)
@@ -38,7 +39,7 @@ func (c *Connector) Effects(ctx context.Context, orderNo string) (connector.Effe
 		return fail(err)
 	}
 	var moves []listed
-	err = c.client.call(ctx, &moves, nil, "stock.move.search_read", []any{idsIn(slices.Concat(o.Inputs, o.Outputs)), []any{"state", "=", "done"}}, 0, nil, [][]string{{"id", "ASC"}}, listedFields)
+	err = c.client.call(ctx, &moves, nil, "stock.move.search_read", []any{idsIn(slices.Concat(o.Inputs, o.Outputs)), notCancelled}, 0, nil, [][]string{{"id", "ASC"}}, listedFields)
 	if err != nil {
 		return fail(err)
 	}
@@ -50,6 +51,7 @@ func (c *Connector) Effects(ctx context.Context, orderNo string) (connector.Effe
 	if err != nil {
 		return fail(err)
 	}
+	moves = slices.DeleteFunc(moves, func(m listed) bool { return m.State != "done" && notes[m.ID] == "" })
 	if out.Documents, err = c.group(ctx, o, moves, notes); err != nil {
 		return fail(err)
 	}
@@ -110,6 +112,9 @@ func (c *Connector) effect(ctx context.Context, o order, moves []listed, note st
 		e.Key = own
 	}
 	for _, m := range moves {
+		if m.State != "done" {
+			m.State, e.State = "done", object.EffectPending // as what it will be
+		}
 		role, why := effectOf(m.verified, o.Number, c.config.ReworkLocation)
 		if why != "" {
 			return e, fmt.Errorf("move %d %s", m.ID, why)

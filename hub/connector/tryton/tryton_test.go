@@ -1,7 +1,9 @@
 package tryton_test
 
 import (
+	"bytes"
 	"database/sql"
+	"encoding/json"
 	"testing"
 
 	"github.com/linekeeper/linekeeper/buildscripts/realparts"
@@ -94,6 +96,18 @@ func (p *plant) harness(t *testing.T) connectortest.Harness {
 			}
 		},
 		ExpireSessions: func(t testing.TB) { p.exec(t, `DELETE FROM ir_session`); p.erp.Forget() },
+		Listing: connectortest.Listing{
+			ByHand: p.byHand,
+			Pending: func(testing.TB, string) func() { // the moves are added and noted, and never done
+				p.proxy.Watch(func(body []byte) {
+					if bytes.Contains(body, []byte(`"method":"model.stock.move.do"`)) {
+						p.proxy.Arm(connectortest.LoseRequest, 1)
+					}
+				})
+				return func() { p.proxy.Watch(nil) }
+			},
+			Without: map[string]string{"Pages": "a search without a limit gives all moves of an order"},
+		},
 		Troubles: map[connectortest.Trouble]connectortest.Switch{
 			connectortest.OrderNotReleased: func(t testing.TB, order string) func() {
 				id := []int{p.erp.OrderID(t, order)}
@@ -120,6 +134,22 @@ func (p *plant) harness(t *testing.T) connectortest.Harness {
 			connectortest.NoSearch:        "the moves of an order can always be searched",
 		},
 	}
+}
+
+// byHand does so much of an order's planned output, as a person does in Tryton's own screens.
+func (p *plant) byHand(t testing.TB, order, yield string) {
+	t.Helper()
+	db, err := sql.Open("pgx", p.erp.DSN)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	var id int
+	if err := db.QueryRow(`SELECT m.id FROM stock_move m JOIN production o ON o.id = m.production_output WHERE o.number = $1 AND m.state = 'draft'`, order).Scan(&id); err != nil {
+		t.Fatal(err)
+	}
+	p.erp.Call(t, "stock.move", "write", []int{id}, map[string]any{"quantity": json.Number(yield)})
+	p.erp.Call(t, "stock.move", "do", []int{id})
 }
 
 func (p *plant) exec(t testing.TB, statement string, args ...any) {
