@@ -1,9 +1,7 @@
 package e2e
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -25,19 +23,14 @@ import (
 	"github.com/linekeeper/linekeeper/hub/connector/sandbox/erp"
 	"github.com/linekeeper/linekeeper/hub/object"
 	"github.com/linekeeper/linekeeper/hub/store"
-	"github.com/linekeeper/linekeeper/hub/wire"
 	"github.com/linekeeper/linekeeper/proto/factkey"
 	pb "github.com/linekeeper/linekeeper/proto/linekeeper/v1"
 )
 
-// ledgerHub is a real hub process before an ERP sandbox, without any plant: facts are put into its store while it is down.
+// ledgerHub is a hub before an ERP sandbox.
 type ledgerHub struct {
-	*line
-	t       *testing.T
+	*soleHub
 	erp     *erp.ERP
-	program string
-	hub     *hubProcess // the one that is asked
-	seq     uint64
 	facts   []object.Fact
 	intents map[string]*intent
 
@@ -59,7 +52,7 @@ const (
 )
 
 func newLedgerHub(t *testing.T, program string) *ledgerHub {
-	h := &ledgerHub{t: t, program: program, intents: map[string]*intent{}}
+	h := &ledgerHub{intents: map[string]*intent{}}
 	var err error
 	if h.erp, err = erp.Open(t.TempDir(), erp.Options{}); err != nil {
 		t.Fatal(err)
@@ -70,7 +63,7 @@ func newLedgerHub(t *testing.T, program string) *ledgerHub {
 	}
 	server := httptest.NewServer(http.HandlerFunc(h.serve))
 	t.Cleanup(server.Close)
-	h.line = newLine(t, func(dir string) (string, string) {
+	h.soleHub = newSoleHub(t, program, func(dir string) string {
 		realparts.WriteFile(t, filepath.Join(dir, "erp-password.txt"), "sandbox\n")
 		return fmt.Sprintf(`
 erps:
@@ -80,17 +73,8 @@ routes:
 dispatch: {every: 200ms}
 posting: {quiet: 1ms, close_after: 1ms}
 log: {level: warn}
-`, server.URL), "sources: []\nrules: []\n"
+`, server.URL)
 	})
-	// Ports of its own choice: hubs come and go here, and the second runs beside the first.
-	text, err := os.ReadFile(h.hubCfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	lines := strings.Split(string(text), "\n")
-	i := slices.IndexFunc(lines, func(l string) bool { return strings.HasPrefix(l, "listen:") })
-	lines[i] = `listen: {grpc: "127.0.0.1:0", http: "127.0.0.1:0"}`
-	realparts.WriteFile(t, h.hubCfg, strings.Join(lines, "\n"))
 	return h
 }
 
@@ -117,19 +101,6 @@ func (h *ledgerHub) trouble(f erp.Faults, down bool, before, after func(*http.Re
 	defer h.mu.Unlock()
 	h.erp.SetFaults(f)
 	h.down, h.before, h.after = down, before, after
-}
-
-func (h *ledgerHub) db() string { return filepath.Join(h.dir, "hub-data", "hub.db") }
-
-// withStore opens the store of the hub that is down.
-func (h *ledgerHub) withStore(f func(s *store.Store)) {
-	h.t.Helper()
-	s, err := store.Open(context.Background(), h.db(), store.Options{})
-	if err != nil {
-		h.t.Fatal(err)
-	}
-	defer s.Close()
-	f(s)
 }
 
 // release makes an order in the ERP, unless it shall only be named.
@@ -171,132 +142,8 @@ func (h *ledgerHub) feed(order string) {
 	facts := []object.Fact{state(object.FloorStarted), made(5), wrong, used, undo, made(3), state(object.FloorFinished)}
 	h.intents[order] = &intent{yield: decimal.NewFromInt(8), issued: decimal.RequireFromString("2.5"), documents: 5}
 
-	h.withStore(func(s *store.Store) {
-		var agent store.Agent
-		err := s.Update(context.Background(), func(tx *store.Tx) (err error) { agent, err = tx.AgentByName("ulm", "line1"); return err })
-		if err != nil {
-			h.t.Fatal(err)
-		}
-		b := store.Batch{AgentID: agent.ID, Agent: agent.Name(), Generation: "g", FirstSeq: h.seq + 1}
-		for _, f := range facts {
-			body, err := wire.EncodeFact(f)
-			if err != nil {
-				h.t.Fatal(err)
-			}
-			b.Records = append(b.Records, store.Record{Key: f.Key, Body: body})
-		}
-		if _, err := s.AppendFacts(context.Background(), []store.Batch{b}); err != nil {
-			h.t.Fatal(err)
-		}
-	})
-	h.seq += uint64(len(facts))
+	h.put(facts)
 	h.facts = append(h.facts, facts...)
-}
-
-// hubProcess is one start of a hub.
-type hubProcess struct {
-	*exec.Cmd
-	ended chan struct{}
-	mu    sync.Mutex
-	out   bytes.Buffer
-}
-
-func (p *hubProcess) Write(b []byte) (int, error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.out.Write(b)
-}
-
-func (p *hubProcess) output() string {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.out.String()
-}
-
-// url is where its API answers, empty before it has said so.
-func (p *hubProcess) url() string {
-	_, after, _ := strings.Cut(p.output(), "console and API: ")
-	url, _, whole := strings.Cut(after, "\n")
-	if !whole {
-		return ""
-	}
-	return url
-}
-
-func (h *ledgerHub) start(env ...string) *hubProcess {
-	h.t.Helper()
-	p := &hubProcess{Cmd: exec.Command(filepath.Join(bin, h.program), "serve", "-c", h.hubCfg), ended: make(chan struct{})}
-	p.Env, p.Stdout, p.Stderr = append(os.Environ(), env...), p, p
-	if err := p.Start(); err != nil {
-		h.t.Fatal(err)
-	}
-	h.hub = p
-	go func() { p.Wait(); close(p.ended) }()
-	h.t.Cleanup(func() {
-		p.kill()
-		if h.t.Failed() {
-			h.t.Logf("output of process %d:\n%.2000s", p.Process.Pid, p.output())
-		}
-	})
-	return p
-}
-
-func (p *hubProcess) kill() {
-	p.Process.Signal(syscall.SIGCONT)
-	p.Process.Kill()
-	<-p.ended
-}
-
-// await waits for something that happens while the hub runs.
-func (p *hubProcess) await(t *testing.T, what <-chan struct{}) {
-	t.Helper()
-	patience := time.NewTimer(90 * time.Second)
-	defer patience.Stop()
-	select {
-	case <-what:
-	case <-p.ended:
-		t.Fatal("the hub ended before")
-	case <-patience.C:
-		t.Fatal("it has not come to that")
-	}
-}
-
-// waitEnd returns how the process ended.
-func (p *hubProcess) waitEnd(t *testing.T, what string) syscall.WaitStatus {
-	t.Helper()
-	patience := time.NewTimer(90 * time.Second)
-	defer patience.Stop()
-	select {
-	case <-p.ended:
-	case <-patience.C:
-		t.Fatalf("the hub did not end: %s", what)
-	}
-	return p.ProcessState.Sys().(syscall.WaitStatus)
-}
-
-// call asks the hub's API.
-func (h *ledgerHub) call(method, path string, body, into any) error {
-	raw, err := json.Marshal(body)
-	if err != nil {
-		return err
-	}
-	req, err := http.NewRequest(method, h.hub.url()+path, bytes.NewReader(raw))
-	if err != nil {
-		return err
-	}
-	req.Header.Set("Content-Type", "application/json")
-	res, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return err
-	}
-	defer res.Body.Close()
-	if res.StatusCode >= 300 {
-		return fmt.Errorf("%s %s answered %s", method, path, res.Status)
-	}
-	if into == nil {
-		return nil
-	}
-	return json.NewDecoder(res.Body).Decode(into)
 }
 
 type postingRow struct {
@@ -565,18 +412,22 @@ func (h *ledgerHub) checkSteps(log string) {
 	}
 }
 
-var crashHub sync.Once
+var built sync.Map // program: *sync.Once
 
-// buildCrashHub builds the hub that kills itself at a named step.
-func buildCrashHub(t *testing.T) {
-	crashHub.Do(func() {
-		cmd := exec.Command("go", "build", "-tags", "crashpoints", "-o", filepath.Join(bin, "crashhub"), "./cmd/synchub")
+// buildHub builds a hub with a build tag, under a name of its own.
+func buildHub(t *testing.T, program, tag string) {
+	once, _ := built.LoadOrStore(program, &sync.Once{})
+	once.(*sync.Once).Do(func() {
+		cmd := exec.Command("go", "build", "-tags", tag, "-o", filepath.Join(bin, program), "./cmd/synchub")
 		cmd.Dir = realparts.Root()
 		if out, err := cmd.CombinedOutput(); err != nil {
-			t.Fatalf("build the hub that dies: %v\n%s", err, out)
+			t.Fatalf("build %s: %v\n%s", program, err, out)
 		}
 	})
 }
+
+// buildCrashHub builds the hub that kills itself at a named step.
+func buildCrashHub(t *testing.T) { buildHub(t, "crashhub", "crashpoints") }
 
 const exitLocked = 75
 

@@ -437,3 +437,24 @@ func (s *System) Totals(number string) Totals {
 	}
 	return t
 }
+
+// Keys counts how many confirmations carry each external key (a GUID in lower case), and how many material documents that no
+// confirmation made carry each reference. Without a trap there is one of each; what is cancelled counts.
+func (s *System) Keys() map[string]int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n := map[string]int{}
+	for key, all := range s.confByKey {
+		if key != noGUID {
+			n[key] = len(all)
+		}
+	}
+	for ref, all := range s.docByRef {
+		for _, d := range all {
+			if !d.conf && ref != "" {
+				n[ref]++
+			}
+		}
+	}
+	return n
+}
