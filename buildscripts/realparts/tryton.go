@@ -16,8 +16,9 @@ import (
 )
 
 // TrytonServer is a real ERP, Tryton 6.0 on a PostgreSQL of its own, with a small company in it: items RM-STEEL (kg), RM-SCREW
-// (u) and FG-GEAR (u, with a bill of material), warehouse WH, a scrap location SCRAP, ample stock, and User, the account of
-// an integration that has the rights it needs and no others. The embedded Process is trytond: Kill and Run it.
+// (u) and FG-GEAR (u, with a bill of material and a routing), RM-ALLOY (kg) and FG-SHAFT (u) of which every piece has a lot,
+// warehouse WH, a scrap location SCRAP, ample stock (of RM-ALLOY in lot HEAT-1), supplier SUP-1, customer CUST-1, a chart of
+// accounts, and User, the account of an integration that has the rights it needs and no others. The embedded Process is trytond: Kill and Run it.
 //
 // The first start on a machine takes a minute or two, because Tryton builds its database then; the result is kept as a
 // dump in the user's cache folder (or $LINEKEEPER_CACHE), and later starts take seconds.
@@ -268,6 +269,8 @@ type TrytonOrder struct {
 	Reference string
 	// Draft leaves the order in the state draft; otherwise it is released (state waiting).
 	Draft bool
+	// Routed gives the order the routing of FG-GEAR, so that it has works.
+	Routed bool
 }
 
 // CreateProductionOrder makes an order with the inputs and outputs of the item's bill of material, on work centre Line 1,
@@ -281,6 +284,9 @@ func (e *TrytonServer) CreateProductionOrder(t testing.TB, o TrytonOrder) string
 		"warehouse": e.IDs["warehouse"], "location": e.IDs["production"], "company": e.IDs["company"],
 		"reference": o.Reference, "work_center": e.IDs["line"],
 		"planned_start_date": trytonDate(today), "planned_date": trytonDate(today.AddDate(0, 0, 1)),
+	}
+	if o.Routed {
+		values["routing"] = e.IDs["routing"]
 	}
 	e.explode(t, values)
 	var made []int

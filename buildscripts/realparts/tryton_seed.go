@@ -17,7 +17,7 @@ import (
 	"time"
 )
 
-const trytonModules = "company currency production production_routing production_work stock_lot"
+const trytonModules = "company currency production production_routing production_work stock_lot purchase sale account_invoice_stock"
 
 // trytonClient is the few lines of JSON-RPC that a seed needs. It is not the product's client, so that it can judge it.
 type trytonClient struct {
@@ -156,9 +156,12 @@ func (e *TrytonServer) seed(t testing.TB) {
 	t.Helper()
 	e.IDs = map[string]int{}
 	e.seedCompany(t)
+	e.seedAccounts(t)
 	e.seedItems(t)
 	e.seedPlaces(t)
+	e.seedRouting(t)
 	e.seedStock(t)
+	e.seedPartners(t)
 	e.seedUser(t)
 	e.admin = nil
 }
@@ -176,26 +179,80 @@ func (e *TrytonServer) seedCompany(t testing.TB) {
 	e.IDs["company"] = company
 }
 
+// wizard runs a wizard with one form and one button.
+func (e *TrytonServer) wizard(t testing.TB, name, form, button string, values fields) {
+	t.Helper()
+	run := func(method string, params ...any) json.RawMessage {
+		t.Helper()
+		result, err := e.admin.rpc("wizard."+name+"."+method, append(params, e.admin.context)...)
+		if err != nil {
+			t.Fatalf("run Tryton's wizard %s: %v", name, err)
+		}
+		return result
+	}
+	var session []any
+	decodeTryton(t, run("create"), &session)
+	run("execute", session[0], fields{}, session[1])
+	run("execute", session[0], fields{form: values}, button)
+	run("delete", session[0])
+}
+
+// seedAccounts makes the chart of accounts and this fiscal year, which invoices need.
+func (e *TrytonServer) seedAccounts(t testing.TB) {
+	t.Helper()
+	e.Call(t, "res.user", "read", []int{1}, []string{"login"}) // opens the session that the wizard uses
+	e.wizard(t, "account.create_chart", "account", "create_account", fields{"company": e.IDs["company"],
+		"account_template": e.id(t, "account.account.template", []any{"parent", "=", nil})})
+	account := func(kind string) int {
+		return e.id(t, "account.account", []any{"type." + kind, "=", true}, []any{"company", "=", e.IDs["company"]})
+	}
+	e.make(t, "account.configuration", fields{"default_account_receivable": account("receivable"), "default_account_payable": account("payable")})
+	e.IDs["expense"], e.IDs["revenue"] = account("expense"), account("revenue")
+	kind := func(name string) int { return e.id(t, "ir.sequence.type", []any{"name", "=", name}) }
+	year := time.Now().UTC().Year()
+	for _, y := range []int{year, year + 1} { // a run over New Year's Eve
+		moves := e.make(t, "ir.sequence", fields{"name": fmt.Sprint("Moves ", y), "sequence_type": kind("Account Move"), "company": e.IDs["company"]})
+		invoices := e.make(t, "ir.sequence.strict", fields{"name": fmt.Sprint("Invoices ", y), "sequence_type": kind("Invoice"), "company": e.IDs["company"]})
+		made := e.make(t, "account.fiscalyear", fields{"name": fmt.Sprint(y), "company": e.IDs["company"], "post_move_sequence": moves,
+			"start_date": trytonDate(time.Date(y, 1, 1, 0, 0, 0, 0, time.UTC)), "end_date": trytonDate(time.Date(y, 12, 31, 0, 0, 0, 0, time.UTC)),
+			"invoice_sequences": create(fields{"company": e.IDs["company"], "in_invoice_sequence": invoices, "in_credit_note_sequence": invoices,
+				"out_invoice_sequence": invoices, "out_credit_note_sequence": invoices})})
+		e.Call(t, "account.fiscalyear", "create_period", []int{made})
+	}
+}
+
 func (e *TrytonServer) seedItems(t testing.TB) {
 	t.Helper()
 	unit := e.id(t, "product.uom", []any{"symbol", "=", "u"})
 	kg := e.id(t, "product.uom", []any{"symbol", "=", "kg"})
 	e.IDs["unit"], e.IDs["kg"] = unit, kg
-	item := func(code, name string, uom int, cost string, producible bool) int {
+	category := e.make(t, "product.category", fields{"name": "Stock goods", "accounting": true,
+		"account_expense": e.IDs["expense"], "account_revenue": e.IDs["revenue"]})
+	item := func(code, name string, uom int, cost string, producible bool, lots ...string) int {
 		template := e.make(t, "product.template", fields{"name": name, "code": code, "default_uom": uom, "type": "goods",
-			"list_price": trytonDecimal("20"), "cost_price_method": "fixed", "producible": producible,
+			"list_price": trytonDecimal("20"), "cost_price_method": "fixed", "producible": producible, "account_category": category,
+			"purchasable": !producible, "purchase_uom": uom, "salable": true, "sale_uom": uom, "lot_required": lots,
 			"products": create(fields{"cost_price": trytonDecimal(cost)})})
 		return e.id(t, "product.product", []any{"template", "=", template})
 	}
-	steel := item("RM-STEEL", "Steel bar", kg, "2", false)
-	screw := item("RM-SCREW", "Screw M6", unit, "0.1", false)
-	gear := item("FG-GEAR", "Gearbox", unit, "60", true)
-	bom := e.make(t, "production.bom", fields{"name": "Gearbox",
-		"inputs": create(fields{"product": steel, "quantity": json.Number("2.5"), "uom": kg},
-			fields{"product": screw, "quantity": json.Number("8"), "uom": unit}),
-		"outputs": create(fields{"product": gear, "quantity": json.Number("1"), "uom": unit})})
-	e.Call(t, "product.product", "write", []int{gear}, fields{"boms": create(fields{"bom": bom})})
-	e.IDs["steel"], e.IDs["screw"], e.IDs["gear"], e.IDs["bom_FG-GEAR"] = steel, screw, gear, bom
+	bom := func(name string, product int, inputs ...any) int {
+		made := e.make(t, "production.bom", fields{"name": name, "inputs": create(inputs...),
+			"outputs": create(fields{"product": product, "quantity": json.Number("1"), "uom": unit})})
+		e.Call(t, "product.product", "write", []int{product}, fields{"boms": create(fields{"bom": made})})
+		return made
+	}
+	line := func(product, uom int, quantity string) fields {
+		return fields{"product": product, "quantity": json.Number(quantity), "uom": uom}
+	}
+	e.IDs["steel"] = item("RM-STEEL", "Steel bar", kg, "2", false)
+	e.IDs["screw"] = item("RM-SCREW", "Screw M6", unit, "0.1", false)
+	e.IDs["gear"] = item("FG-GEAR", "Gearbox", unit, "60", true)
+	e.IDs["bom_FG-GEAR"] = bom("Gearbox", e.IDs["gear"], line(e.IDs["steel"], kg, "2.5"), line(e.IDs["screw"], unit, "8"))
+	// Of these every piece must name its lot, wherever it goes.
+	traced := []string{"supplier", "customer", "storage", "production"}
+	e.IDs["alloy"] = item("RM-ALLOY", "Alloy billet", kg, "9", false, traced...)
+	e.IDs["shaft"] = item("FG-SHAFT", "Shaft", unit, "80", true, traced...)
+	e.IDs["bom_FG-SHAFT"] = bom("Shaft", e.IDs["shaft"], line(e.IDs["alloy"], kg, "1.5"))
 }
 
 func (e *TrytonServer) seedPlaces(t testing.TB) {
@@ -212,22 +269,51 @@ func (e *TrytonServer) seedPlaces(t testing.TB) {
 		"warehouse": warehouse, "category": category, "cost_method": "cycle", "cost_price": trytonDecimal("3")})
 }
 
+// seedRouting makes a routing of two operations for the gearbox; orders have it where they ask for it.
+func (e *TrytonServer) seedRouting(t testing.TB) {
+	t.Helper()
+	var steps []any
+	for i, name := range []string{"Mill", "Assemble"} {
+		category := e.make(t, "production.work.center.category", fields{"name": name})
+		e.make(t, "production.work.center", fields{"name": name + " 1", "company": e.IDs["company"], "parent": e.IDs["line"],
+			"warehouse": e.IDs["warehouse"], "category": category, "cost_method": "hour", "cost_price": trytonDecimal("60")})
+		steps = append(steps, fields{"sequence": 10 * (i + 1),
+			"operation": e.make(t, "production.routing.operation", fields{"name": name, "work_center_category": category})})
+	}
+	e.IDs["routing"] = e.make(t, "production.routing", fields{"name": "Gearbox", "boms": add(e.IDs["bom_FG-GEAR"]), "steps": create(steps...)})
+}
+
+// seedPartners makes a supplier and a customer.
+func (e *TrytonServer) seedPartners(t testing.TB) {
+	t.Helper()
+	for name, values := range map[string]fields{
+		"supplier": {"name": "Steel Supplier AG", "code": "SUP-1"},
+		"customer": {"name": "Pump Customer SE", "code": "CUST-1"},
+	} {
+		values["addresses"] = create(fields{"street": "Werkstrasse 1", "city": "Ulm", "postal_code": "89073"})
+		e.IDs[name] = e.make(t, "party.party", values)
+	}
+}
+
 func (e *TrytonServer) seedStock(t testing.TB) {
 	t.Helper()
+	heat := e.make(t, "stock.lot", fields{"number": "HEAT-1", "product": e.IDs["alloy"]})
 	count := e.make(t, "stock.inventory", fields{"location": e.IDs["storage"], "date": trytonDate(time.Now().UTC()),
 		"company": e.IDs["company"], "lines": create(
 			fields{"product": e.IDs["steel"], "quantity": json.Number("100000")},
+			fields{"product": e.IDs["alloy"], "lot": heat, "quantity": json.Number("10000")},
 			fields{"product": e.IDs["screw"], "quantity": json.Number("500000")})})
 	e.Call(t, "stock.inventory", "confirm", []int{count})
 }
 
-// seedUser makes the account that an integration is given: stock and production, nothing else.
+// seedUser makes the account that an integration is given: what it posts to, and nothing of administration.
 func (e *TrytonServer) seedUser(t testing.TB) {
 	t.Helper()
+	names := []string{"Stock", "Production", "Purchase", "Sales", "Account"}
 	var groups []int
-	decodeTryton(t, e.Call(t, "res.group", "search", []any{[]any{"name", "in", []string{"Stock", "Production"}}}, 0, 9, nil), &groups)
-	if len(groups) != 2 {
-		t.Fatalf("Tryton has %d of the groups Stock and Production", len(groups))
+	decodeTryton(t, e.Call(t, "res.group", "search", []any{[]any{"name", "in", names}}, 0, 9, nil), &groups)
+	if len(groups) != len(names) {
+		t.Fatalf("Tryton has %d of the groups %v", len(groups), names)
 	}
 	e.IDs["user"] = e.make(t, "res.user", fields{"name": "Linekeeper", "login": e.User, "password": e.Password,
 		"groups": add(groups...), "companies": add(e.IDs["company"]), "company": e.IDs["company"]})
