@@ -66,7 +66,22 @@ type Capabilities struct {
 	QuantityScale int32
 	// Settle is how long an effect may take to appear after the system answered.
 	Settle time.Duration
+	// Backflush says which components the system takes by itself with a confirmation, as the connector is configured.
+	Backflush Backflush
+	// ReversesPart lists the kinds of facts of whose effects the connector can take back a part: Posting.Fact then has less than
+	// Posting.Original, and Original.Part is set.
+	ReversesPart []object.Kind
 }
+
+// Backflush says which components a system takes by itself.
+type Backflush string
+
+// What a system backflushes.
+const (
+	BackflushUnknown Backflush = ""       // nobody has said: the order's mark counts
+	BackflushNever   Backflush = "never"  // nothing: the connector tells it so with each confirmation
+	BackflushMarked  Backflush = "marked" // the components that the order marks (object.Component.Backflush)
+)
 
 // Changes is one page of changed work orders.
 type Changes struct {
@@ -88,8 +103,9 @@ type Posting struct {
 	Fact object.Fact
 	// Order is the work order as the hub knows it.
 	Order object.WorkOrder
-	// PostingDate is the calendar date (midnight UTC) for the books.
-	PostingDate time.Time
+	// PostingDate is the calendar date (midnight UTC) for the books. EventDate is the fact's own where that is another, zero
+	// otherwise: a connector whose document has a text puts it there.
+	PostingDate, EventDate time.Time
 	// Attempt counts from 1.
 	Attempt int
 	// Original is the fact that Fact takes back, nil unless Fact.Reverses is set. Fact's quantities are then the ones to take
@@ -105,6 +121,8 @@ type Posting struct {
 type Original struct {
 	Fact     object.Fact
 	Document Document
+	// Part: the document has more than is taken back. Fact is then the whole of it, with the key that the document carries.
+	Part bool
 }
 
 // Result is what Post knows of the effect.

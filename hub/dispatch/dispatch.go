@@ -319,7 +319,7 @@ func (d *Dispatcher) route(o *store.Order, old store.Order) {
 // fingerprint is the hash of what concerns the plant, the state aside.
 func fingerprint(o object.WorkOrder) []byte {
 	o.Revision, o.ERPKey, o.Plant, o.RevisedAt, o.State = 0, "", "", time.Time{}, ""
-	o.PlannedStart, o.PlannedEnd = o.PlannedStart.UTC(), o.PlannedEnd.UTC()
+	o.PlannedStart, o.PlannedEnd, o.OverPercent = o.PlannedStart.UTC(), o.PlannedEnd.UTC(), nil
 	return hash(o)
 }
 

@@ -52,6 +52,8 @@ type WorkOrder struct {
 	Operations      []Operation
 	Components      []Component
 	RevisedAt       time.Time
+	// OverPercent is by how much the system lets the order be exceeded, in percent; nil where it does not say.
+	OverPercent *decimal.Decimal `json:",omitempty"`
 }
 
 // Operation is one step of a work order.

@@ -2,6 +2,7 @@ package posting
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -155,6 +156,8 @@ type call struct {
 	posting connector.Posting
 	// original is the posting of the fact that a reversal takes back.
 	original *store.Posting
+	// date is what was decided about the date for the books; zero when the fact's own counts.
+	date store.PostingDate
 }
 
 // action makes one call of the outside system and stores what came of it. failure is a reason to believe that the system
@@ -211,13 +214,25 @@ func (e *Engine) prepareCall(ctx context.Context, l store.Lane, p store.Posting)
 	if !f.Fact.Reverses.IsZero() {
 		err = e.undo(ctx, c)
 	}
-	return c, err
+	if err != nil {
+		return nil, err
+	}
+	date, err := e.o.Store.PostingDate(ctx, c.p.FactID)
+	switch {
+	case err == nil:
+		c.take(date)
+	case !errors.Is(err, store.ErrNotFound):
+		return nil, err
+	}
+	return c, nil
 }
 
 // post asks for the intent, stores it, and only then makes the effect.
 func (e *Engine) post(ctx context.Context, c *call) (failure string, err error) {
-	if early, err := e.tooEarly(ctx, c); early || err != nil {
-		return "", err
+	for _, before := range []func(context.Context, *call) (bool, error){e.tooEarly, e.dated, e.overDelivered} {
+		if stop, err := before(ctx, c); stop || err != nil {
+			return "", err
+		}
 	}
 	c.posting.Attempt = c.p.Attempt + 1
 	if err := e.crash("asking"); err != nil {
@@ -255,6 +270,9 @@ func (e *Engine) save(ctx context.Context, c *call, step string, outcome pb.Rece
 			err := tx.AddOrderStep(store.OrderStep{
 				OrderNo: c.p.OrderNo, Step: "posted " + string(o.State), Origin: "erp " + c.p.ERP, FactID: c.p.FactID, Reason: c.p.Document,
 			})
+			if err == nil && c.p.Closing {
+				err = e.noteResidues(tx, c.p.ERP, c.p.OrderNo, c.p.FactID)
+			}
 			if err != nil {
 				return err
 			}
@@ -298,6 +316,9 @@ func (e *Engine) answered(ctx context.Context, c *call, out connector.Outcome) (
 	case out.Result == connector.Rejected && out.Class == connector.Retryable:
 		return "", e.retry(ctx, c, out)
 	case out.Result == connector.Rejected:
+		if again, err := e.periodClosed(ctx, c, out); again || err != nil {
+			return "", err
+		}
 		park(&c.p, string(out.Class), out.Code, out.Reason, out.NextStep)
 		c.p.Since, c.p.Tries, c.p.Intent = now, 0, nil
 		return "", e.save(ctx, c, "rejected", pb.Receipt_OUTCOME_REJECTED)

@@ -29,6 +29,10 @@ type Options struct {
 	// all the same after so long; 1 h.
 	MayClose   func(ctx context.Context, f store.Fact) (reason string, err error)
 	CloseAfter time.Duration
+	// Policies are what was decided about dates, owners of consumption, quantities and completed orders; none: see Policy. Zones
+	// are the zones of the plants' calendars; a plant without one has that of its facts.
+	Policies []Policy
+	Zones    map[string]*time.Location
 	// Workers is how many orders of one system are posted side by side; 4.
 	Workers int
 	// RetryFor is how long a retryable rejection is tried again before a person is asked, DoubtFor how long an effect that may

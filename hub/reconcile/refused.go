@@ -19,7 +19,12 @@ var trouble = map[string]Type{
 	"M3/305": MasterMissing, "ITEM": MasterMissing, "unknown_item": MasterMissing, "UNIT": MasterMissing, "unknown_unit": MasterMissing, "unknown_lot": MasterMissing,
 	"RU/002": MasterMissing, "OPERATION": MasterMissing, "unknown_order": MasterMissing, "UNKNOWN_ORDER": MasterMissing, "CO/017": MasterMissing,
 	"BM/302": UnitMismatch, "unit_mismatch": UnitMismatch,
+	// The hub's own, of what its policies hold.
+	"late_fact": PeriodClosed, "over_delivery": OverDelivery, "order_closed_for_good": OrderClosed,
 }
+
+// TypeOf says what kind of disagreement the code of a refused posting means; empty for none that is compared.
+func TypeOf(code string) Type { return trouble[code] }
 
 // refused classifies what keeps a posting from the books.
 func (c *orderCheck) refused(f *Fact) {

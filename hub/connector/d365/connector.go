@@ -49,7 +49,8 @@ func (c *Connector) Close() error {
 
 // Capabilities implements connector.Connector.
 func (c *Connector) Capabilities() connector.Capabilities {
-	return connector.Capabilities{System: c.cfg.Name, Posts: []object.Kind{object.KindConfirmation, object.KindConsumption}, ExternalKey: c.cfg.KeyField != "", QuantityScale: -1, Settle: c.cfg.Settle}
+	return connector.Capabilities{System: c.cfg.Name, Posts: []object.Kind{object.KindConfirmation, object.KindConsumption}, ExternalKey: c.cfg.KeyField != "", QuantityScale: -1, Settle: c.cfg.Settle,
+		Backflush: connector.BackflushNever}
 }
 
 // order is a production order with the lines of its bill of materials.

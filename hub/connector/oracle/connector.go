@@ -46,7 +46,7 @@ func (c *Connector) Close() error {
 
 // Capabilities implements connector.Connector.
 func (c *Connector) Capabilities() connector.Capabilities {
-	can := connector.Capabilities{System: c.cfg.Name, Posts: []object.Kind{object.KindConfirmation, object.KindConsumption}, QuantityScale: -1, Settle: c.cfg.Settle}
+	can := connector.Capabilities{System: c.cfg.Name, Posts: []object.Kind{object.KindConfirmation, object.KindConsumption}, QuantityScale: -1, Settle: c.cfg.Settle, Backflush: connector.BackflushMarked}
 	if c.cfg.Lookup == byReference {
 		can.Reverses = can.Posts
 	}

@@ -57,6 +57,10 @@ func (c *Connector) Capabilities() connector.Capabilities {
 		CompareAndSet: c.repeatable(),
 		QuantityScale: scale,
 		Settle:        c.cfg.Settle,
+		Backflush:     connector.BackflushNever,
+	}
+	if c.cfg.Movements == movementsSAP {
+		can.Backflush = connector.BackflushMarked
 	}
 	if c.cfg.Finish == finishComplete {
 		can.Posts = append(can.Posts, object.KindOrderState)

@@ -190,7 +190,7 @@ func (c *Connector) planConfirmation(p connector.Posting, o *sapOrder) ([]step, 
 	s := step{Do: doConfirm, Unit: o.ProductionUnit, ISO: o.ProductionUnitISOCode, Operation: op.ManufacturingOrderOperation}
 	body := map[string]any{"OrderID": o.ManufacturingOrder, "OrderOperation": op.ManufacturingOrderOperation, "ExternalSystemConfirmation": p.Fact.Key.UUID(),
 		"ConfirmationYieldQuantity": f.Yield.String(), "ConfirmationScrapQuantity": f.Scrap.String(), "ConfirmationReworkQuantity": f.Rework.String(),
-		"ConfirmationText": clip(strings.TrimSpace(p.Fact.Key.String()+" "+f.ScrapReason), 40)}
+		"ConfirmationText": clip(strings.TrimSpace(p.Fact.Key.String()+happened(p)+" "+f.ScrapReason), 40)}
 	if reason != "" {
 		body["VarianceReasonCode"] = reason
 	}
@@ -310,9 +310,17 @@ func encode(v any) json.RawMessage {
 	return text
 }
 
+// happened is the fact's own date for a text (12 of its characters), where the books have another.
+func happened(p connector.Posting) string {
+	if p.EventDate.IsZero() {
+		return ""
+	}
+	return " " + p.EventDate.Format(time.DateOnly)
+}
+
 // document makes the step of a material document with one item, found again by key.
 func document(p connector.Posting, code string, key factkey.Key, item map[string]any, m move) step {
-	body := map[string]any{"GoodsMovementCode": code, "ReferenceDocument": key.String(), "MaterialDocumentHeaderText": "Linekeeper",
+	body := map[string]any{"GoodsMovementCode": code, "ReferenceDocument": key.String(), "MaterialDocumentHeaderText": "Linekeeper" + happened(p),
 		"to_MaterialDocumentItem": map[string]any{"results": []any{item}}}
 	if !p.PostingDate.IsZero() {
 		body["PostingDate"], body["DocumentDate"] = sapDate(p.PostingDate), sapDate(p.PostingDate)

@@ -105,6 +105,7 @@ func (c *Connector) Capabilities() connector.Capabilities {
 		ExternalKey:   true,
 		QuantityScale: 3,
 		Settle:        c.cfg.Settle,
+		Backflush:     connector.BackflushMarked,
 	}
 }
 
