@@ -91,6 +91,8 @@ type PostingConfig struct {
 	Quiet time.Duration `yaml:"quiet"`
 	// CloseAfter closes it all the same when the plant cannot say that nothing is left. Default 1h.
 	CloseAfter time.Duration `yaml:"close_after"`
+	// Policies say what is posted with which date, by whom, and how much of it.
+	Policies []PolicyConfig `yaml:"policies"`
 }
 
 // ReconcileConfig tunes the comparison with what the ERPs hold, and what may be healed without a person.
@@ -172,7 +174,8 @@ func (c *Config) Check(kinds []ConnectorKind) []Fault {
 	faults = append(faults, c.checkTLS()...)
 	faults = append(faults, c.checkTuning()...)
 	faults = append(faults, c.checkPlants()...)
-	return append(faults, c.checkERPs(kinds)...)
+	faults = append(faults, c.checkERPs(kinds)...)
+	return append(faults, c.checkPolicies(kinds)...)
 }
 
 func (c *Config) checkListen() []Fault {

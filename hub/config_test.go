@@ -47,6 +47,19 @@ func TestEveryFaultOfAConfigurationIsNamed(t *testing.T) {
 		"pause":                    {func(c *Config) { c.Dispatch.Every = -time.Second }, []string{"dispatch.every", "-1s"}},
 		"quiet time":               {func(c *Config) { c.Posting.Quiet = -time.Second }, []string{"posting.quiet"}},
 		"latest closing":           {func(c *Config) { c.Posting.CloseAfter = -time.Second }, []string{"posting.close_after"}},
+		"policy for no ERP":        {policy(PolicyConfig{ERP: "sap"}), []string{"posting.policies[1].erp", `"sap"`, "name one of erps"}},
+		"policy for no plant":      {policy(PolicyConfig{Plant: "bern"}), []string{"posting.policies[1].plant", `"bern"`}},
+		"owner of backflush":       {policy(PolicyConfig{Backflush: "sap"}), []string{"backflush", `"sap"`, "erp, mes"}},
+		"late facts":               {policy(PolicyConfig{LateFacts: "tomorrow"}), []string{"late_facts", `"tomorrow"`, "first_open_day"}},
+		"doubtful clock":           {policy(PolicyConfig{DoubtfulClock: "x"}), []string{"doubtful_clock", "received_date"}},
+		"over-delivery":            {policy(PolicyConfig{OverDelivery: "ask"}), []string{"over_delivery", "allow, stop"}},
+		"closed orders":            {policy(PolicyConfig{ClosedOrders: "open"}), []string{"closed_orders", "hold, reopen"}},
+		"items without an owner":   {policy(PolicyConfig{Items: []string{"OIL"}}), []string{"items", "backflush: mes"}},
+		"closing without a time":   {policy(PolicyConfig{MonthCloses: "3"}), []string{"month_closes", `"3"`, "3 18:00"}},
+		"closing on no day":        {policy(PolicyConfig{MonthCloses: "32 18:00"}), []string{"month_closes", `"32 18:00"`}},
+		"tolerance":                {policy(PolicyConfig{TolerancePercent: "-1"}), []string{"tolerance_percent", `"-1"`}},
+		"quantity to collect":      {policy(PolicyConfig{Collect: CollectConfig{Quantity: "0"}}), []string{"collect.quantity", `"0"`}},
+		"time to collect":          {policy(PolicyConfig{Collect: CollectConfig{Every: 25 * time.Hour}}), []string{"collect.every", "24h"}},
 		"workers":                  {func(c *Config) { c.Posting.Workers = -1 }, []string{"posting.workers"}},
 		"log level":                {func(c *Config) { c.Log.Level = "loud" }, []string{"log.level", `"loud"`}},
 		"log format":               {func(c *Config) { c.Log.Format = "xml" }, []string{"log.format", `"xml"`}},
@@ -75,6 +88,10 @@ func TestEveryFaultOfAConfigurationIsNamed(t *testing.T) {
 			}
 		})
 	}
+}
+
+func policy(p PolicyConfig) func(*Config) {
+	return func(c *Config) { c.Posting.Policies = []PolicyConfig{p} }
 }
 
 func TestGoodConfigurationHasNoFaultHoweverOftenItIsChecked(t *testing.T) {

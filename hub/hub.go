@@ -118,13 +118,17 @@ func (h *Hub) open(ctx context.Context, o Options) error {
 	h.dispatch = dispatch.New(dispatch.Options{
 		Store: h.store, Connectors: connectors, Routes: routes, Poll: h.cfg.Dispatch.Every, Logger: o.Logger.With("part", "dispatch"),
 	})
+	policies, _ := h.cfg.policies()
 	h.posting = posting.New(posting.Options{
 		Store: h.store, Connectors: connectors, FetchOrder: h.dispatch.Fetch, Workers: h.cfg.Posting.Workers,
 		MayClose: h.mayClose, CloseAfter: h.cfg.Posting.CloseAfter, Now: h.now,
+		Policies: policies, Zones: h.cfg.zones(),
 		Logger: o.Logger.With("part", "posting"),
 	})
+	compare := h.cfg.Reconcile.policy()
+	compare.Of = rules(policies, connectors, compare)
 	h.check = checking.New(checking.Options{
-		Store: h.store, Connectors: connectors, Books: h.posting, Policy: h.cfg.Reconcile.policy(), Every: h.cfg.Reconcile.Every,
+		Store: h.store, Connectors: connectors, Books: h.posting, Policy: compare, Every: h.cfg.Reconcile.Every,
 		Nightly: cmp.Or(h.cfg.Reconcile.Nightly, 2*time.Hour), Now: h.now, Logger: o.Logger.With("part", "reconciliation"),
 	})
 	h.ingest = ingest.New(ingest.Options{Store: h.store, Directory: &h.cfg, Version: o.Version, Now: h.now, Logger: o.Logger.With("part", "ingest")})

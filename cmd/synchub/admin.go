@@ -352,6 +352,17 @@ routes:
 #   workers: 4              # orders of one ERP that are posted side by side
 #   quiet: 10s              # an order is closed in the ERP when it brought no new fact for so long
 #   close_after: 1h         # at the latest, when the plant cannot say that nothing is left
+#   policies:               # of those that fit, the first that says something about a matter counts
+#     - erp: erp1           # empty: all; so is plant
+#       plant: ulm
+#       late_facts: first_open_day    # or hold (a person approves), or event_date (the default: the ERP refuses it)
+#       month_closes: "3 18:00"       # day of the next month and time of the plant; else it is learned from refusals
+#       doubtful_clock: hold          # or received_date (the default), or event_date
+#       over_delivery: stop           # or allow (the default)
+#       tolerance_percent: "2.5"      # of the order's quantity
+#       closed_orders: hold           # the default; or reopen, post and restore, where the ERP can
+#       collect: {every: 10m, quantity: "500", order_end: true}   # one document of several facts
+#     - {items: [OIL], backflush: mes}  # who posts the consumption: erp or mes; without it, the order's mark decides
 
 # Compare with what the ERPs hold. Without "every" nothing is compared by itself.
 # reconcile:

@@ -121,7 +121,7 @@ func (e *Engine) dated(ctx context.Context, c *call) (held bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	d := cal.date(c.posting.Fact, c.f.ReceivedAt, LateBy(e.o.Policies, c.p.ERP, c.p.Plant), doubtfulBy(e.o.Policies, c.p.ERP, c.p.Plant))
+	d := cal.date(c.posting.Fact, c.f.ReceivedAt, LateBy(e.o.Policies, c.p.ERP, c.p.Plant, LateEventDate), doubtfulBy(e.o.Policies, c.p.ERP, c.p.Plant))
 	if d.hold != "" {
 		return true, e.hold(ctx, c, d.hold, d.reason, "approve it with a date of an open period, or settle it by hand")
 	}
@@ -170,7 +170,7 @@ func (c *call) take(d store.PostingDate) {
 // periodClosed learns from a refusal that a period is closed, and makes the posting due again for the first day that may be
 // open: the one after the month, then the first of the present month. It reports whether it did.
 func (e *Engine) periodClosed(ctx context.Context, c *call, out connector.Outcome) (again bool, err error) {
-	if reconcile.TypeOf(out.Code) != reconcile.PeriodClosed || c.date.ApprovedBy != "" || LateBy(e.o.Policies, c.p.ERP, c.p.Plant) != LateFirstOpenDay {
+	if reconcile.TypeOf(out.Code) != reconcile.PeriodClosed || c.date.ApprovedBy != "" || LateBy(e.o.Policies, c.p.ERP, c.p.Plant, LateEventDate) != LateFirstOpenDay {
 		return false, nil
 	}
 	cal, err := e.calendar(ctx, c.p, c.posting.Fact)

@@ -106,10 +106,11 @@ func decided[T comparable](all []Policy, erp, plant string, of func(Policy) T, o
 	return otherwise
 }
 
-// BackflushOwner is who posts the consumption of an item: OwnerERP or OwnerMES. marked is the order's mark of the component, takes
-// what the connector says of its system.
+// BackflushOwner is who posts the consumption of an item: OwnerERP or OwnerMES where a policy says so, else OwnerERP where the
+// system takes it by itself, else OwnerByOrder, and then the plant does. marked is the order's mark of the component, takes what
+// the connector says of its system.
 func BackflushOwner(all []Policy, erp, plant, item string, marked bool, takes connector.Backflush) Owner {
-	byOrder := OwnerMES
+	byOrder := OwnerByOrder
 	if marked && takes != connector.BackflushNever {
 		byOrder = OwnerERP
 	}
@@ -130,9 +131,9 @@ func Tolerance(all []Policy, erp, plant string) (decimal.Decimal, Delivery) {
 	return percent, decided(all, erp, plant, func(p Policy) Delivery { return p.Delivery }, DeliveryAllow)
 }
 
-// LateBy is what happens to late facts of a plant.
-func LateBy(all []Policy, erp, plant string) Late {
-	return decided(all, erp, plant, func(p Policy) Late { return p.Late }, LateEventDate)
+// LateBy is what happens to late facts of a plant, otherwise where no policy says it.
+func LateBy(all []Policy, erp, plant string, otherwise Late) Late {
+	return decided(all, erp, plant, func(p Policy) Late { return p.Late }, otherwise)
 }
 
 // ClosedBy is what happens to facts of completed orders of a plant.

@@ -31,17 +31,17 @@ func TestConsumptionIsPostedByOneOwnerOnly(t *testing.T) {
 		takes    connector.Backflush
 		want     Owner
 	}{
-		{nil, "OIL", false, marks, OwnerMES},
+		{nil, "OIL", false, marks, OwnerByOrder},
 		{nil, "OIL", true, marks, OwnerERP},
 		{nil, "OIL", true, "", OwnerERP},
-		{nil, "OIL", true, never, OwnerMES},
+		{nil, "OIL", true, never, OwnerByOrder},
 		{mes, "OIL", true, marks, OwnerMES},
 		{mes, "STEEL", true, marks, OwnerERP},
 		{erp, "OIL", false, marks, OwnerERP},
-		{erp, "STEEL", false, marks, OwnerMES},
+		{erp, "STEEL", false, marks, OwnerByOrder},
 	} {
 		if got := BackflushOwner(x.policies, "erp", "ulm", x.item, x.marked, x.takes); got != x.want {
-			t.Errorf("%+v: %s", x, got)
+			t.Errorf("%+v: %q", x, got)
 		}
 	}
 }

@@ -122,8 +122,27 @@ type Policy struct {
 	Limits                  Limits
 	// Prices are per unit of the item; an item without one is worth nothing.
 	Prices map[string]decimal.Decimal
+	// Of are the rules of one plant and system, nil where those above hold for all.
+	Of func(plant, erp string) Rules
 	// SLA is how long a discrepancy of a severity may be open before it goes to the next tier.
 	SLA map[Severity]time.Duration
+}
+
+// Rules are what a plant has decided for one system.
+type Rules struct {
+	// Owner is who posts an item's consumption: "erp", "mes", or empty where nobody has decided. m is the order's component, nil
+	// where it plans none.
+	Owner                   func(item string, m *object.Component) string
+	YieldTolerance          decimal.Decimal // a share: 0.05 is five in a hundred
+	FirstOpenDay, MayReopen bool
+}
+
+// of are the rules for an order.
+func (p Policy) of(o *Order) Rules {
+	if p.Of != nil {
+		return p.Of(o.Plant, o.ERP)
+	}
+	return Rules{Owner: func(string, *object.Component) string { return p.BackflushOwner }, YieldTolerance: p.YieldTolerance, FirstOpenDay: p.FirstOpenDay, MayReopen: p.MayReopen}
 }
 
 // Limits bound what is healed without a person. Zero means none at all.

@@ -13,7 +13,7 @@ import (
 
 // CheckOrder compares everything of one order.
 func CheckOrder(o Order, p Policy) []Finding {
-	c := &orderCheck{o: o, p: p, effects: map[string][]object.Effect{}}
+	c := &orderCheck{o: o, p: p, r: p.of(&o), effects: map[string][]object.Effect{}}
 	slices.SortFunc(c.o.Facts, func(a, b Fact) int { return strings.Compare(a.Key.String(), b.Key.String()) })
 	slices.SortFunc(c.o.Effects, func(a, b object.Effect) int { return strings.Compare(a.Number, b.Number) })
 	for _, e := range c.o.Effects {
@@ -38,6 +38,7 @@ func CheckOrder(o Order, p Policy) []Finding {
 type orderCheck struct {
 	o       Order
 	p       Policy
+	r       Rules
 	effects map[string][]object.Effect // by key
 	found   []Finding
 	units   map[string]bool // facts and lines explained by a wrong unit
@@ -256,9 +257,14 @@ func (c *orderCheck) movements() {
 			if e.Key != "" {
 				x.Facts = []string{e.Key}
 			}
-			if c.age(e.BookedAt) > c.p.MovementFor {
+			switch {
+			case m.Backflush && c.owner(m.Item) == "mes":
+				x.Proposed = Action{Kind: Ask, Document: e.Number, Fact: e.Key, Item: m.Item, Quantity: m.Value, Unit: m.Unit,
+					Text: fmt.Sprintf("delete the failed backflush of %s %s of %q: the plant posts what it takes", m.Value, m.Unit, m.Item)}
+				x.Escalate, x.Why = true, "the plant owns the item's consumption: to post the movement would take it twice"
+			case c.age(e.BookedAt) > c.p.MovementFor:
 				x.Escalate, x.Why = true, fmt.Sprintf("it has waited for longer than %s", c.p.MovementFor)
-			} else {
+			default:
 				x.Heal, x.Why = true, "the stock may be there by now"
 			}
 			c.add(x)

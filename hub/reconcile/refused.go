@@ -52,14 +52,14 @@ func (c *orderCheck) refused(f *Fact) {
 	switch t {
 	case PeriodClosed:
 		act(MoveDate, Controlling, "post on the first day of an open period, with the original date in the text")
-		x.decide(!c.p.FirstOpenDay, "the plant's policy asks a person about a closed period", "the plant's policy posts on the first open day")
+		x.decide(!c.r.FirstOpenDay || f.Code == "late_fact", "the plant's policy asks a person about a closed period", "the plant's policy posts on the first open day")
 	case OrderLocked:
 		act(Retry, Planning, "try again: a lock goes when its user leaves the order")
 		x.decide(old > c.p.LockFor, fmt.Sprintf("the lock has lasted %s, held by %s", old.Round(time.Minute), orUnknown(c.o.LockHolder)), "locks go by themselves")
 	case OrderClosed:
 		act(Reopen, Planning, "reopen the order, post, and restore its state")
 		x.Severity = High
-		x.decide(!c.p.MayReopen || c.beyond(), "the order is closed or may not be reopened without a person", "the plant's policy lets it be reopened")
+		x.decide(!c.r.MayReopen || c.beyond(), "the order is closed or may not be reopened without a person", "the plant's policy lets it be reopened")
 	case Deficit:
 		act(WaitReceipt, Warehouse, "wait for the receipt of %q, then post again in causal order", x.Item)
 		x.decide(!c.o.Receipts[x.Item] && old > c.p.ReceiptFor, fmt.Sprintf("no receipt of %q is under way", x.Item), "a receipt may come")
@@ -69,6 +69,9 @@ func (c *orderCheck) refused(f *Fact) {
 	case UnitMismatch:
 		act(Ask, Masterdata, "correct the unit of item %q in the mapping or at the source", x.Item)
 		x.decide(true, "no factor between the units is known for the item", "")
+	case OverDelivery:
+		act(Ask, Planning, "raise the order's quantity and replay the fact, approve it, or reject what is too much")
+		x.decide(true, "the plant's policy stops what is more than ordered", "")
 	case MovementFailed:
 		act(PostMovement, Warehouse, "process the order's failed movements, then post again")
 		x.decide(old > c.p.MovementFor, fmt.Sprintf("it has waited for longer than %s", c.p.MovementFor), "the movements may be processed by now")

@@ -176,11 +176,31 @@ func (c *orderCheck) twiceUsed(item string, u *used) {
 		x.Evidence = append(x.Evidence, effectEvidence(e))
 	}
 	x.Proposed.Document = u.alone
-	x.decide(c.p.BackflushOwner != "mes" || u.alone == "", "the plant's policy does not say that the MES owns the component's consumption", "the plant's policy says that the MES posts the consumption")
-	if c.p.BackflushOwner == "mes" && u.alone == "" {
+	owner := c.owner(item)
+	if owner == "erp" {
+		x.Proposed = Action{Kind: Ask, Item: item, Quantity: u.byMES, Unit: u.unit, Text: fmt.Sprintf("take back what was posted for the plant, %s %s of %q: the system backflushes it", u.byMES, u.unit, item)}
+	}
+	x.decide(owner != "mes" || u.alone == "", "the plant's policy does not say that the MES owns the component's consumption", "the plant's policy says that the MES posts the consumption")
+	if owner == "mes" && u.alone == "" {
 		x.Why = "the backflush is a part of a confirmation and cannot be taken back alone"
 	}
 	c.add(x)
+}
+
+func (c *orderCheck) components() []object.Component {
+	if c.o.Work == nil {
+		return nil
+	}
+	return c.o.Work.Components
+}
+
+// owner is who posts the consumption of an item of the order.
+func (c *orderCheck) owner(item string) string {
+	all := c.components()
+	if i := slices.IndexFunc(all, func(m object.Component) bool { return m.Item == item }); i >= 0 {
+		return c.r.Owner(item, &all[i])
+	}
+	return c.r.Owner(item, nil)
 }
 
 func (c *orderCheck) useOff(item string, u *used, made decimal.Decimal) {
@@ -219,7 +239,7 @@ func (c *orderCheck) delivery() {
 		return
 	}
 	yield, _, unit := c.made()
-	limit := c.o.Work.Quantity.Value.Mul(decimal.NewFromInt(1).Add(c.p.YieldTolerance))
+	limit := c.o.Work.Quantity.Value.Mul(decimal.NewFromInt(1).Add(c.r.YieldTolerance))
 	if unit != c.o.Work.Quantity.Unit || !yield.GreaterThan(limit) || c.units[c.o.Work.Item] || slices.ContainsFunc(c.found, func(f Finding) bool { return f.Type == Duplicate }) {
 		return // a duplicate or a wrong unit explains it
 	}
