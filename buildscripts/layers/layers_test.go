@@ -68,6 +68,7 @@ var table = []place{
 	{"hub/connector", hubs, 2, "the contract toward outside systems"},
 	{"hub/tally", hubs, 2, "pure sums"},
 	{"hub/reconcile", hubs, 2, "pure comparison"},
+	{"hub/mapping", hubs, 2, "pure: the words of plant and system, exact factors"},
 	{"hub/checking", hubs, 5, "compares by the clock; sees store, connectors and the posting engine's doors"},
 	{"hub/store", hubs, 3, ""},
 	{"hub/store/faultvfs", hubs, 1, "a disk for tests knows nobody"},
@@ -118,6 +119,7 @@ var narrow = []struct {
 	{"agent/translate", []string{"agent/signal", "proto/*", "proto/linekeeper/v1"}, "translate is pure: no buffer, no network"},
 	{"hub/tally", []string{"hub/object", "proto/factkey"}, "tally is pure"},
 	{"hub/reconcile", []string{"hub/object", "proto/factkey"}, "reconcile is pure"},
+	{"hub/mapping", []string{"hub/object", "proto/factkey"}, "mapping is pure"},
 }
 
 // pure lists packages that must not touch clock, net or files, and what gives them away.
@@ -126,6 +128,7 @@ var pure = map[string][]string{
 	"hub/object":      {"net", "os", "net/http", "database/sql"},
 	"hub/tally":       {"net", "os", "net/http", "database/sql"},
 	"hub/reconcile":   {"net", "os", "net/http", "database/sql"},
+	"hub/mapping":     {"net", "os", "net/http", "database/sql"},
 }
 
 type listed struct {
