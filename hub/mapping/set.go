@@ -131,6 +131,7 @@ type Version struct {
 	Content Content
 	// From is when it comes into force; zero while it is not approved.
 	From time.Time
+	Life
 }
 
 // StateAt says what a version is at a time, beside all versions of its set.

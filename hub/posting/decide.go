@@ -100,6 +100,7 @@ func due(p *store.Posting, tx *store.Tx) {
 // beforePosting are the codes of postings that never came to an outside system.
 var beforePosting = []string{
 	CodeUnknownOrder, CodeOrderWithoutPlant, CodeNoConnector, CodeWrongPlant, CodeNoOrder, CodeReversal, CodeWaitsForOriginal, CodeNegative, CodeRangeOverlap,
+	CodeMappingMissing,
 }
 
 func (e *Engine) replay(by string) func(*store.Tx, *store.Posting, store.Fact) error {
@@ -117,6 +118,9 @@ func (e *Engine) replay(by string) func(*store.Tx, *store.Posting, store.Fact) e
 			p.Since, p.Tries, p.NextAt = tx.Now(), 0, tx.Now()
 		default:
 			due(p, tx)
+			if _, err := e.sayAgain(tx, p, f); err != nil {
+				return err
+			}
 		}
 		return e.changed(tx, *p, f, "replayed", by, pb.Receipt_OUTCOME_UNSPECIFIED)
 	}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/linekeeper/linekeeper/hub/connector"
+	"github.com/linekeeper/linekeeper/hub/mapping"
 	"github.com/linekeeper/linekeeper/hub/store"
 	pb "github.com/linekeeper/linekeeper/proto/linekeeper/v1"
 	"github.com/linekeeper/linekeeper/proto/sabotage"
@@ -158,6 +159,8 @@ type call struct {
 	original *store.Posting
 	// date is what was decided about the date for the books; zero when the fact's own counts.
 	date store.PostingDate
+	// applied is what the posting is said with; nil without mappings.
+	applied *mapping.Applied
 }
 
 // action makes one call of the outside system and stores what came of it. failure is a reason to believe that the system
@@ -214,6 +217,9 @@ func (e *Engine) prepareCall(ctx context.Context, l store.Lane, p store.Posting)
 	if !f.Fact.Reverses.IsZero() {
 		err = e.undo(ctx, c)
 	}
+	if err == nil {
+		err = e.wordCall(ctx, c)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -229,7 +235,7 @@ func (e *Engine) prepareCall(ctx context.Context, l store.Lane, p store.Posting)
 
 // post asks for the intent, stores it, and only then makes the effect.
 func (e *Engine) post(ctx context.Context, c *call) (failure string, err error) {
-	for _, before := range []func(context.Context, *call) (bool, error){e.tooEarly, e.dated, e.overDelivered} {
+	for _, before := range []func(context.Context, *call) (bool, error){e.tooEarly, e.reworded, e.dated, e.overDelivered} {
 		if stop, err := before(ctx, c); stop || err != nil {
 			return "", err
 		}

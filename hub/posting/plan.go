@@ -317,7 +317,7 @@ func (e *Engine) route(tx *store.Tx, p *store.Posting, f store.Fact) error {
 		return e.admitReversal(tx, p, f, c.Capabilities())
 	case e.owned(p, f.Fact, w, c.Capabilities().Backflush):
 	default:
-		return e.round(tx, p, f, c.Capabilities().QuantityScale)
+		return e.say(tx, p, f, w, c.Capabilities().QuantityScale)
 	}
 	return nil
 }

@@ -167,7 +167,14 @@ func (e *Engine) runOnce(ctx context.Context) error {
 	r := newRunner(e)
 	defer r.stop()
 	defer cancel()
-	return r.run(ctx)
+	followed := make(chan error, 1)
+	go func() {
+		defer cancel() // what fails there starts all over
+		followed <- e.followMappings(ctx)
+	}()
+	err := r.run(ctx)
+	cancel()
+	return errors.Join(err, <-followed)
 }
 
 // errDies is how a test's crash ends Run.

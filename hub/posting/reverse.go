@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/linekeeper/linekeeper/hub/connector"
+	"github.com/linekeeper/linekeeper/hub/mapping"
 	"github.com/linekeeper/linekeeper/hub/object"
 	"github.com/linekeeper/linekeeper/hub/store"
 	"github.com/shopspring/decimal"
@@ -119,7 +120,11 @@ func (e *Engine) admitReversal(tx *store.Tx, p *store.Posting, f store.Fact, c c
 		return nil
 	}
 	e.reversals.done(key, p.FactID)
-	if why := misfit(f.Fact, original.Fact, *op, c.QuantityScale); why != "" {
+	said, err := tx.Applied(op.FactID)
+	if err != nil {
+		return err
+	}
+	if why := misfit(f.Fact, original.Fact, *op, room(c.QuantityScale, said)); why != "" {
 		return byHand(why)
 	}
 	other, err := tx.LastStep(op.FactID, stepReversed)
@@ -137,7 +142,7 @@ func (e *Engine) admitReversal(tx *store.Tx, p *store.Posting, f store.Fact, c c
 		due(p, tx) // was admitted before: what is below is done
 		return nil
 	}
-	return e.takeBack(tx, p, f, *op)
+	return e.takeBack(tx, p, f, *op, said)
 }
 
 func reversedBy(f object.Fact) string { return "taken back by fact " + f.Key.String() }
@@ -157,8 +162,8 @@ func (e *Engine) original(tx *store.Tx, f store.Fact) (store.Fact, *store.Postin
 	return original, nil, err
 }
 
-// misfit says why a reversal cannot take back exactly what was posted of a fact, empty when it can.
-func misfit(f, original object.Fact, op store.Posting, scale int32) string {
+// misfit says why a reversal cannot take back exactly what was posted of a fact, empty when it can. room is what rounding explains.
+func misfit(f, original object.Fact, op store.Posting, room decimal.Decimal) string {
 	lines, of := f.FactQuantities(), original.FactQuantities()
 	switch {
 	case !original.Reverses.IsZero():
@@ -177,7 +182,7 @@ func misfit(f, original object.Fact, op store.Posting, scale int32) string {
 			continue
 		}
 		posted := *amount(op.Amounts, l.Kind)
-		if rest := posted.Sub(of[i].Received).Abs(); scale < 0 && !rest.IsZero() || scale >= 0 && rest.GreaterThan(decimal.New(1, -scale)) {
+		if posted.Sub(of[i].Received).Abs().GreaterThan(room) {
 			return fmt.Sprintf("of its %s %s only %s counted", of[i].Received, of[i].Unit, posted)
 		}
 	}
@@ -185,8 +190,12 @@ func misfit(f, original object.Fact, op store.Posting, scale int32) string {
 }
 
 // takeBack makes the reversal due. What rounding carried on from the original is taken back too.
-func (e *Engine) takeBack(tx *store.Tx, p *store.Posting, f store.Fact, op store.Posting) error {
+func (e *Engine) takeBack(tx *store.Tx, p *store.Posting, f store.Fact, op store.Posting, said *mapping.Applied) error {
 	due(p, tx)
+	carriedBack, err := takeBackWords(tx, p, f, op, said)
+	if err != nil {
+		return err
+	}
 	p.Amounts = &store.Amounts{}
 	any := op.Amounts == nil
 	for _, l := range f.Fact.FactQuantities() {
@@ -197,7 +206,7 @@ func (e *Engine) takeBack(tx *store.Tx, p *store.Posting, f store.Fact, op store
 		*amount(p.Amounts, l.Kind) = posted.Neg()
 		any = any || !posted.IsZero()
 		rest := posted.Add(l.Received) // l is below zero
-		if rest.IsZero() {
+		if rest.IsZero() || carriedBack {
 			continue
 		}
 		carried, err := tx.Residue(p.ERP, l.LedgerKey)
@@ -224,7 +233,11 @@ func (e *Engine) undo(ctx context.Context, c *call) error {
 	}
 	o := &connector.Original{Fact: original.Fact}
 	if p := original.Posting; p != nil {
-		o.Fact, o.Document = adjusted(original.Fact, p.Amounts), connector.Document{Number: p.Document, ID: p.DocumentID}
+		said, err := e.o.Store.Applied(ctx, p.FactID)
+		if err != nil {
+			return err
+		}
+		o.Fact, o.Document = said.Apply(adjusted(original.Fact, p.Amounts)), connector.Document{Number: p.Document, ID: p.DocumentID}
 	}
 	c.original, c.posting.Original = original.Posting, o
 	c.posting.Fact = adjusted(c.f.Fact, negated(c.p.Amounts))

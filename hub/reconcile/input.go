@@ -20,6 +20,14 @@ type Fact struct {
 	Amounts map[object.QuantityKind]decimal.Decimal
 	// CannotTell: the outside system cannot say whether it has the effect.
 	CannotTell bool
+	// Books is how the posting is said in the outside system's words; nil: as the fact says.
+	Books *Words
+}
+
+// Words are an item, a unit and the amounts in it, above zero. What is empty is as the fact says.
+type Words struct {
+	Item, Unit string
+	Amounts    map[object.QuantityKind]decimal.Decimal
 }
 
 // MESSum is what the MES says was made or used of an order, as of an instant.

@@ -199,8 +199,27 @@ func zero(f *Fact) bool {
 	return !slices.ContainsFunc(f.lines(), func(l object.FactLine) bool { return !l.Received.IsZero() })
 }
 
-// lines are the quantities that were to be posted.
+// lines are the quantities that were to be posted, in the words of the books.
 func (f *Fact) lines() []object.FactLine {
+	all := f.ownLines()
+	if f.Books == nil {
+		return all
+	}
+	for i := range all {
+		l := &all[i]
+		l.Item, l.Unit = cmp.Or(f.Books.Item, l.Item), cmp.Or(f.Books.Unit, l.Unit)
+		if v, ok := f.Books.Amounts[l.Kind]; ok {
+			if !f.Reverses.IsZero() {
+				v = v.Neg()
+			}
+			l.Received = v
+		}
+	}
+	return all
+}
+
+// ownLines are the quantities that were to be posted, in the fact's own unit.
+func (f *Fact) ownLines() []object.FactLine {
 	all := f.FactQuantities()
 	for i, l := range all {
 		kind := l.Kind

@@ -108,7 +108,7 @@ func (s *statement) fact(f *Fact) {
 			}
 			numbers = append(numbers, e.Number)
 			x.PostingDate = e.PostingDate
-			x.Held = x.Held.Add(held(e, l))
+			x.Held = x.Held.Add(held(e, intended[i]))
 		}
 		if len(numbers) == 0 && f.Document != "" && !s.o.Asked {
 			numbers = append(numbers, f.Document+" (not asked)")
@@ -116,10 +116,20 @@ func (s *statement) fact(f *Fact) {
 		}
 		x.Documents = strings.Join(numbers, " ")
 		x.Agrees = x.Intended.Equal(x.Held)
-		sum := s.sum(l.LedgerKey)
-		sum.Received, sum.Intended, sum.Held = sum.Received.Add(x.Received), sum.Intended.Add(x.Intended), sum.Held.Add(x.Held)
-		s.facts[l.LedgerKey] = append(s.facts[l.LedgerKey], x)
+		if k := intended[i].LedgerKey; k != l.LedgerKey {
+			y := x // what is in the books has other words, and so its own sum
+			y.Item, y.Unit, y.Received = k.Item, k.Unit, decimal.Zero
+			x.Intended, x.Held, x.Agrees = decimal.Zero, decimal.Zero, true
+			s.take(k, y)
+		}
+		s.take(l.LedgerKey, x)
 	}
+}
+
+func (s *statement) take(k object.LedgerKey, x Line) {
+	sum := s.sum(k)
+	sum.Received, sum.Intended, sum.Held = sum.Received.Add(x.Received), sum.Intended.Add(x.Intended), sum.Held.Add(x.Held)
+	s.facts[k] = append(s.facts[k], x)
 }
 
 // held is how much of a fact's line a document holds.

@@ -11,9 +11,12 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/pressly/goose/v3"
+
+	"github.com/linekeeper/linekeeper/hub/mapping"
 )
 
 //go:embed migrations/*.sql
@@ -46,6 +49,7 @@ type Store struct {
 	fresh  fresh
 
 	ledgers ledgers
+	rules   atomic.Pointer[mapping.Rules] // as they were read last
 
 	mu       sync.Mutex
 	queue    []*update // wait to be written

@@ -91,8 +91,8 @@ type OrderFact struct {
 
 const orderFactColumns = `SELECT f.body, f.key, f.received_at, x.yield, x.scrap, x.rework, x.consumed, x.returned, COALESCE(p.erp, ''), COALESCE(p.state, ''),
 	COALESCE(p.class, ''), COALESCE(p.code, ''), COALESCE(p.reason, ''), COALESCE(p.document, ''), COALESCE(p.since, 0), COALESCE(p.tries, 0),
-	COALESCE(p.yield, ''), COALESCE(p.scrap, ''), COALESCE(p.rework, ''), COALESCE(p.quantity, '')
-	FROM fact_index x JOIN facts f ON f.id = x.fact_id LEFT JOIN postings p ON p.fact_id = x.fact_id`
+	COALESCE(p.yield, ''), COALESCE(p.scrap, ''), COALESCE(p.rework, ''), COALESCE(p.quantity, ''), COALESCE(m.body, '')
+	FROM fact_index x JOIN facts f ON f.id = x.fact_id LEFT JOIN postings p ON p.fact_id = x.fact_id LEFT JOIN posting_maps m ON m.fact_id = x.fact_id`
 
 // OrderFacts returns all planned facts of one order, with the quantities that counted, oldest first.
 func (s *Store) OrderFacts(ctx context.Context, plant, orderNo string) ([]OrderFact, error) {
@@ -109,12 +109,15 @@ func (s *Store) OrderFacts(ctx context.Context, plant, orderNo string) ([]OrderF
 func scanOrderFact(r *sql.Rows) (f OrderFact, err error) {
 	var body, key []byte
 	var received, since int64
-	var class string
+	var class, said string
 	var counted [5]string
 	var posted [4]string
 	err = r.Scan(&body, &key, &received, &counted[0], &counted[1], &counted[2], &counted[3], &counted[4], &f.ERP, &f.State, &class, &f.Code, &f.Reason, &f.Document, &since, &f.Tries,
-		&posted[0], &posted[1], &posted[2], &posted[3])
+		&posted[0], &posted[1], &posted[2], &posted[3], &said)
 	if err != nil {
+		return f, err
+	}
+	if f.Books, err = inBooks(said); err != nil {
 		return f, err
 	}
 	if f.Fact.Fact, err = wire.DecodeFact(body); err != nil {

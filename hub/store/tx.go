@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/shopspring/decimal"
+
+	"github.com/linekeeper/linekeeper/hub/mapping"
 )
 
 // Tx is a write transaction. It is valid inside the function that Update was given and in no other goroutine.
@@ -23,6 +25,7 @@ type Tx struct {
 	// What was read and is asked for again and again by a transaction that plans many facts.
 	orders   map[orderOf]foundOrder
 	residues map[residueOf]decimal.Decimal
+	rules    *mapping.Rules
 }
 
 // update is a function that waits for its turn in a write transaction.
@@ -190,7 +193,7 @@ func (tx *Tx) openingPart(group []*update, now time.Time) (rest []*update, err e
 			}
 			u.tx.now = now
 			clear(u.tx.touched)
-			u.tx.orders, u.tx.residues = nil, nil
+			u.tx.orders, u.tx.residues, u.tx.rules = nil, nil, nil
 			if u.alone(); u.failed {
 				break
 			}

@@ -15,6 +15,7 @@ const (
 	TopicDeliveries Topic = "deliveries" // something waits for an agent, or was stored by one
 	TopicPostings   Topic = "postings"   // a posting changed its state
 	TopicAgents     Topic = "agents"     // agents, their status, alarms
+	TopicMappings   Topic = "mappings"   // definitions of mappings
 )
 
 // DeliveriesTo is the topic of what waits for one agent.
