@@ -70,25 +70,30 @@ func (e *Engine) PostAgain(ctx context.Context, key, note, by string) error {
 }
 
 func (e *Engine) decide(ctx context.Context, what, key string, change func(*store.Tx, *store.Posting, store.Fact) error) error {
+	var taken store.Posting
+	err := e.onFact(ctx, what, key, func(tx *store.Tx, p *store.Posting, f store.Fact) error {
+		if p.State != store.PostingParked {
+			return fmt.Errorf("%w: it is %q", ErrNotParked, p.State)
+		}
+		err := change(tx, p, f)
+		taken = *p
+		return err
+	})
+	if err == nil {
+		e.replayed(taken)
+	}
+	return err
+}
+
+// onFact changes the posting of one fact in one transaction.
+func (e *Engine) onFact(ctx context.Context, what, key string, change func(*store.Tx, *store.Posting, store.Fact) error) error {
 	f, err := e.o.Store.FactByKey(ctx, key)
 	if err != nil {
 		return err
 	}
-	var taken store.Posting
-	err = e.o.Store.Update(ctx, func(tx *store.Tx) error {
-		return e.one(tx, f.ID, func(tx *store.Tx, p *store.Posting, f store.Fact) error {
-			if p.State != store.PostingParked {
-				return fmt.Errorf("%w: it is %q", ErrNotParked, p.State)
-			}
-			err := change(tx, p, f)
-			taken = *p
-			return err
-		})
-	})
-	if err != nil {
+	if err := e.o.Store.Update(ctx, func(tx *store.Tx) error { return e.one(tx, f.ID, change) }); err != nil {
 		return fmt.Errorf("%s fact %q: %w", what, key, err)
 	}
-	e.replayed(taken)
 	return nil
 }
 
@@ -130,7 +135,11 @@ func (e *Engine) replay(by string) func(*store.Tx, *store.Posting, store.Fact) e
 func (e *Engine) readmit(by string) func(*store.Tx, *store.Posting, store.Fact) error {
 	return func(tx *store.Tx, p *store.Posting, f store.Fact) error {
 		before := *p
-		if err := e.admit(tx, p, f); err != nil {
+		posted, err := asPosted(tx, f)
+		if err != nil {
+			return err
+		}
+		if err := e.admit(tx, p, posted); err != nil {
 			return err
 		}
 		if p.State == before.State && p.Code == before.Code && p.Reason == before.Reason {

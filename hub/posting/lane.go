@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/linekeeper/linekeeper/hub/connector"
+	"github.com/linekeeper/linekeeper/hub/connector/exchange"
 	"github.com/linekeeper/linekeeper/hub/mapping"
 	"github.com/linekeeper/linekeeper/hub/store"
 	pb "github.com/linekeeper/linekeeper/proto/linekeeper/v1"
@@ -161,6 +162,10 @@ type call struct {
 	date store.PostingDate
 	// applied is what the posting is said with; nil without mappings.
 	applied *mapping.Applied
+	// correction is what was changed of the posting, said is what was said with the outside system.
+	correction *store.Correction
+	said       *exchange.Recorder
+	looksUp    bool
 }
 
 // action makes one call of the outside system and stores what came of it. failure is a reason to believe that the system
@@ -179,6 +184,7 @@ func (e *Engine) permitted(ctx context.Context, l store.Lane, p store.Posting, d
 	}
 	ctx, cancel := e.callContext(ctx)
 	defer cancel()
+	ctx, c.said = exchange.Recording(ctx)
 	failure, err := do(ctx, c)
 	e.gates[l.ERP].leave(time.Now(), failure)
 	if failure != "" {
@@ -211,8 +217,13 @@ func (e *Engine) prepareCall(ctx context.Context, l store.Lane, p store.Posting)
 	if err != nil {
 		return nil, err
 	}
-	c := &call{erp: guarded{e.o.Connectors[l.ERP], l.ERP, e.o.Logger}, p: p, f: f, posting: connector.Posting{
-		Fact: adjusted(f.Fact, p.Amounts), Order: order.Order, PostingDate: postingDate(f.Fact), Attempt: max(p.Attempt, 1),
+	correction, err := e.o.Store.Correction(ctx, p.FactID)
+	if err != nil {
+		return nil, err
+	}
+	fact := correction.Apply(f.Fact)
+	c := &call{erp: guarded{e.o.Connectors[l.ERP], l.ERP, e.o.Logger}, p: p, f: f, correction: correction, posting: connector.Posting{
+		Fact: adjusted(fact, p.Amounts), Order: order.Order, PostingDate: postingDate(fact), Attempt: max(p.Attempt, 1),
 	}}
 	if !f.Fact.Reverses.IsZero() {
 		err = e.undo(ctx, c)
@@ -257,6 +268,9 @@ func (e *Engine) post(ctx context.Context, c *call) (failure string, err error) 
 	}
 	c.p.State, c.p.Intent, c.p.Code, c.p.Reason, c.p.NextStep = store.PostingSending, intent, "", "", ""
 	if err := e.save(ctx, c, "sending", pb.Receipt_OUTCOME_UNSPECIFIED); err != nil {
+		if errors.Is(err, errCorrected) {
+			err = nil // it is prepared again, as it is to be now
+		}
 		return "", err
 	}
 	if err := e.crash("sending"); err != nil {
@@ -282,6 +296,13 @@ func (e *Engine) save(ctx context.Context, c *call, step string, outcome pb.Rece
 			if err != nil {
 				return err
 			}
+		}
+		if step == "sending" {
+			if err := sameCorrection(tx, c); err != nil {
+				return err
+			}
+		} else if err := keepSaid(tx, c, step); err != nil {
+			return err
 		}
 		if err := e.changed(tx, c.p, c.f, step, "", outcome); err != nil {
 			return err
@@ -368,6 +389,7 @@ func (e *Engine) retry(ctx context.Context, c *call, out connector.Outcome) erro
 
 // lookUp finds out what became of a posting in doubt.
 func (e *Engine) lookUp(ctx context.Context, c *call) (failure string, err error) {
+	c.looksUp = true
 	if err := e.crash("looking up"); err != nil {
 		return "", err
 	}

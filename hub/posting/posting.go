@@ -245,6 +245,11 @@ func (e *Engine) one(tx *store.Tx, id int64, change func(*store.Tx, *store.Posti
 
 // changed stores a posting that changed, the step in its life, and the receipt for the plant (none when unspecified).
 func (e *Engine) changed(tx *store.Tx, p store.Posting, f store.Fact, step, by string, outcome pb.Receipt_Outcome) error {
+	return e.changedFor(tx, p, f, store.PostingStep{Step: step, Code: p.Code, Reason: p.Reason, Document: p.Document, By: by}, outcome)
+}
+
+// changedFor is changed with a step that says more than the posting does.
+func (e *Engine) changedFor(tx *store.Tx, p store.Posting, f store.Fact, step store.PostingStep, outcome pb.Receipt_Outcome) error {
 	if err := tx.PutPosting(p); err != nil {
 		return err
 	}
@@ -253,9 +258,8 @@ func (e *Engine) changed(tx *store.Tx, p store.Posting, f store.Fact, step, by s
 			return err
 		}
 	}
-	err := tx.AddPostingStep(store.PostingStep{
-		FactID: p.FactID, Step: step, Attempt: p.Attempt, Code: p.Code, Reason: p.Reason, Document: p.Document, By: by,
-	})
+	step.FactID, step.Attempt = p.FactID, p.Attempt
+	err := tx.AddPostingStep(step)
 	if err != nil || outcome == pb.Receipt_OUTCOME_UNSPECIFIED {
 		return err
 	}

@@ -120,6 +120,9 @@ func (e *Engine) admitReversal(tx *store.Tx, p *store.Posting, f store.Fact, c c
 		return nil
 	}
 	e.reversals.done(key, p.FactID)
+	if err := inherit(tx, p, &f, *op); err != nil {
+		return err
+	}
 	said, err := tx.Applied(op.FactID)
 	if err != nil {
 		return err
@@ -153,7 +156,8 @@ func (e *Engine) original(tx *store.Tx, f store.Fact) (store.Fact, *store.Postin
 	if err == nil {
 		var p store.Posting
 		if p, err = tx.Posting(original.ID); err == nil {
-			return original, &p, nil
+			original, err = asPosted(tx, original)
+			return original, &p, err
 		}
 	}
 	if errors.Is(err, store.ErrNotFound) {
@@ -231,16 +235,21 @@ func (e *Engine) undo(ctx context.Context, c *call) error {
 	if err != nil {
 		return err
 	}
-	o := &connector.Original{Fact: original.Fact}
+	correction, err := e.o.Store.Correction(ctx, original.ID)
+	if err != nil {
+		return err
+	}
+	o := &connector.Original{Fact: correction.Apply(original.Fact)}
 	if p := original.Posting; p != nil {
 		said, err := e.o.Store.Applied(ctx, p.FactID)
 		if err != nil {
 			return err
 		}
-		o.Fact, o.Document = said.Apply(adjusted(original.Fact, p.Amounts)), connector.Document{Number: p.Document, ID: p.DocumentID}
+		o.Fact, o.Document = said.Apply(adjusted(o.Fact, p.Amounts)), connector.Document{Number: p.Document, ID: p.DocumentID}
 	}
 	c.original, c.posting.Original = original.Posting, o
-	c.posting.Fact = adjusted(c.f.Fact, negated(c.p.Amounts))
+	c.posting.Fact = adjusted(c.correction.Apply(c.f.Fact), negated(c.p.Amounts))
+	c.posting.Fact.Reverses = o.Fact.Key // the one that it was posted under
 	return nil
 }
 

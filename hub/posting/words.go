@@ -136,19 +136,38 @@ func (e *Engine) sayAgain(tx *store.Tx, p *store.Posting, f store.Fact) (bool, e
 	if err != nil || rules.Generation == generation(a) {
 		return false, err
 	}
-	counted, err := tx.Counted(p.FactID)
-	if err != nil {
+	if f, err = asPosted(tx, f); err != nil {
 		return false, err
 	}
-	for _, l := range f.Fact.FactQuantities() {
-		if err := giveBack(tx, p.ERP, l.LedgerKey, a, *amount(counted, l.Kind), *amount(p.Amounts, l.Kind)); err != nil {
-			return false, err
-		}
-	}
-	if f.Fact.Quality == nil {
-		p.Amounts = counted
+	if err := unsay(tx, p, f.Fact); err != nil {
+		return false, err
 	}
 	return true, e.admit(tx, p, f)
+}
+
+// unsay takes back what was decided about a posting's quantities, for a fact as it was posted until now: they are what counts of
+// it again, and what rounding carried on is as if it had not been.
+func unsay(tx *store.Tx, p *store.Posting, f object.Fact) error {
+	if !sayable(f) || p.Amounts == nil {
+		return nil
+	}
+	a, err := tx.Applied(p.FactID)
+	if err != nil {
+		return err
+	}
+	counted, err := tx.Counted(p.FactID)
+	if err != nil {
+		return err
+	}
+	for _, l := range f.FactQuantities() {
+		if err := giveBack(tx, p.ERP, l.LedgerKey, a, *amount(counted, l.Kind), *amount(p.Amounts, l.Kind)); err != nil {
+			return err
+		}
+	}
+	if f.Quality == nil {
+		p.Amounts = counted
+	}
+	return nil
 }
 
 // sayable reports that a fact has words of its own. A reversal has those of its original.

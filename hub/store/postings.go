@@ -128,7 +128,7 @@ func (tx *Tx) PutPosting(p Posting) error {
 	}
 	_, err := tx.exec("INSERT INTO "+postingFields+`
 		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22)
-		ON CONFLICT (fact_id) DO UPDATE SET erp = excluded.erp, closing = excluded.closing, state = excluded.state, class = excluded.class,
+		ON CONFLICT (fact_id) DO UPDATE SET erp = excluded.erp, order_no = excluded.order_no, closing = excluded.closing, state = excluded.state, class = excluded.class,
 		code = excluded.code, reason = excluded.reason, next_step = excluded.next_step, yield = excluded.yield, scrap = excluded.scrap,
 		rework = excluded.rework, quantity = excluded.quantity, attempt = excluded.attempt, tries = excluded.tries, intent = excluded.intent,
 		document = excluded.document, document_id = excluded.document_id, since = excluded.since, next_at = excluded.next_at,
@@ -207,7 +207,7 @@ func (f PostingFilter) where(w *where) {
 	w.andText("p.erp = ?", f.ERP)
 	if f.OrderNo != "" {
 		w.and("p.order_no || '' = ?", f.OrderNo)
-		w.and("p.fact_id IN (SELECT fact_id FROM fact_index WHERE order_no = ?)", f.OrderNo)
+		w.and("p.fact_id IN (SELECT fact_id FROM fact_index WHERE order_no = ? UNION ALL SELECT fact_id FROM corrections WHERE new_order_no = ?)", f.OrderNo, f.OrderNo)
 	}
 	w.andText("p.plant = ?", f.Plant)
 	w.andText("p.code = ?", f.Code)

@@ -157,6 +157,18 @@ func factsOf(ctx context.Context, db querier, t tallySum) ([]string, error) {
 	default:
 		return nil, fmt.Errorf("sum of order %q is of kind %q", t.OrderNo, t.Kind)
 	}
+	keys, err := factsIn(ctx, db, t, from, states)
+	if err != nil || int64(len(keys)) >= min(t.facts, factsNamed) || PostingState(t.state).Settled() {
+		return keys, err
+	}
+	// The others are posted to another order than the one that the fact names: somebody has corrected that.
+	moved, err := factsIn(ctx, db, t, "(SELECT DISTINCT fact_id FROM corrections WHERE old_order_no = $1) moved CROSS JOIN postings p ON p.fact_id = moved.fact_id",
+		"p.order_no <> $1 AND x.order_no = $1 AND p.state || '' = $2")
+	return append(keys, moved...), err
+}
+
+// factsIn reads the keys of at most factsNamed postings of a row of the tally.
+func factsIn(ctx context.Context, db querier, t tallySum, from, states string) ([]string, error) {
 	return collect(ctx, db, func(r *sql.Rows) (string, error) {
 		var key []byte
 		if err := r.Scan(&key); err != nil {

@@ -1,7 +1,8 @@
 // Package exchange makes one HTTP exchange with an outside system, for connectors that speak HTTP.
 //
 // It promises to tell the two failures apart on which posting exactly once rests: that nothing was sent, and that something may
-// have taken effect. It never tries again and never judges an answer.
+// have taken effect; and to record, where the context asks for it, what was sent and answered, without secrets. It never tries
+// again and never judges an answer.
 package exchange
 
 import (
@@ -26,10 +27,12 @@ func Do(client *http.Client, req *http.Request, lost func(cause error) error) (*
 		return nil, nil, err
 	}
 	if err != nil {
+		noteHTTP(req, nil, nil, err)
 		return nil, nil, lost(err)
 	}
 	defer resp.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
+	noteHTTP(req, resp, body, err)
 	if err != nil {
 		return nil, nil, lost(err)
 	}

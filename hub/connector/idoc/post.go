@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/linekeeper/linekeeper/hub/connector"
+	"github.com/linekeeper/linekeeper/hub/connector/exchange"
 	"github.com/linekeeper/linekeeper/hub/object"
 	"github.com/linekeeper/linekeeper/proto/factkey"
 )
@@ -190,10 +191,11 @@ func (c *Connector) Post(ctx context.Context, p connector.Posting, raw []byte) c
 	if err != nil {
 		return *reject(connector.Retryable, "NO_INTENT", "Replay the fact: it is prepared again.", "Posting %s was not prepared: %v.", p.Fact.Key, err)
 	}
-	number := docnum(p.Fact.Key, in.Try)
-	if out := c.put(p, number, c.build(p, in)); out != nil {
+	number, data := docnum(p.Fact.Key, in.Try), c.build(p, in)
+	if out := c.put(p, number, data); out != nil {
 		return *out
 	}
+	exchange.Note(ctx, "IDoc", c.place(c.cfg.Out, number), data, "handed over", nil)
 	deadline := time.Now().Add(c.cfg.Wait)
 	for pause := 10 * time.Millisecond; ; pause = min(2*pause, 500*time.Millisecond) {
 		a, err := c.say(number)

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/linekeeper/linekeeper/hub/connector"
+	"github.com/linekeeper/linekeeper/hub/connector/exchange"
 	"github.com/shopspring/decimal"
 )
 
@@ -192,13 +193,27 @@ func (c *Connector) write(ctx context.Context, p connector.Posting) *connector.O
 		}
 		return refused(err)
 	}
-	if err := tx.Commit(); err != nil {
+	err = tx.Commit()
+	noteRow(ctx, c.cfg.Postings.Table, statement, args, err)
+	if err != nil {
 		if starts(c.d.code(err), c.d.retryable[:1]) && c.d.dollars { // a serialization failure is an answer: it was rolled back
 			return refused(err)
 		}
 		return &connector.Outcome{Result: connector.InDoubt, Code: "COMMIT", Reason: fmt.Sprintf("The answer to the commit of order %s's posting is unknown: %v.", orderNo(p), err)}
 	}
 	return nil
+}
+
+// noteRow records the row as evidence.
+func noteRow(ctx context.Context, table, statement string, args []any, err error) {
+	text, answer := statement, "committed"
+	for i, a := range args {
+		text += fmt.Sprintf("\n%d: %v", i+1, a)
+	}
+	if err != nil {
+		answer = err.Error()
+	}
+	exchange.Note(ctx, "SQL", table, []byte(text), answer, nil)
 }
 
 // isThere looks after the transaction ended which could not make the row.

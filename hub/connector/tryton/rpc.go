@@ -15,6 +15,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/linekeeper/linekeeper/hub/connector/exchange"
 )
 
 // kind says what a failed call means for its effect.
@@ -227,14 +229,23 @@ func (c *client) exchange(ctx context.Context, key string, out any, method strin
 		if !sent.Load() {
 			return &callError{kind: notSent, method: method, text: "Tryton cannot be reached", cause: err}
 		}
+		note(ctx, key, method, body, "", []byte(err.Error()))
 		return &callError{kind: unknown, method: method, text: "the answer was lost", cause: err}
 	}
 	defer resp.Body.Close()
 	answer, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
+	note(ctx, key, method, body, resp.Status, answer)
 	if err != nil {
 		return &callError{kind: unknown, method: method, text: "the answer was cut off", cause: err}
 	}
 	return decode(method, resp, answer, out)
+}
+
+// note records a call as evidence, except a log-in: its answer is the session's key.
+func note(ctx context.Context, key, method string, request []byte, status string, answer []byte) {
+	if key != "" {
+		exchange.Note(ctx, method, "", request, status, answer)
+	}
 }
 
 const maxAnswer = 64 << 20
