@@ -184,7 +184,7 @@ func (h *Hub) erpHealth() map[string]api.ERPHealth {
 type poster struct{ *posting.Engine }
 
 func conflict(err error) error {
-	if errors.Is(err, posting.ErrNotParked) {
+	if errors.Is(err, posting.ErrNotParked) || errors.Is(err, posting.ErrNotNow) || errors.Is(err, posting.ErrNotInBooks) {
 		return fmt.Errorf("%w: %w", api.ErrConflict, err)
 	}
 	return err

@@ -33,6 +33,6 @@ func (r reconciler) Act(ctx context.Context, id int64, by, note string) error {
 	return cannot(r.Checker.Act(ctx, id, by, note))
 }
 
-func (r reconciler) Undo(ctx context.Context, id int64, by, note string) error {
-	return cannot(r.Checker.Undo(ctx, id, by, note))
+func (r reconciler) Undo(ctx context.Context, id int64, by, note string, byHand bool) error {
+	return cannot(r.Checker.Undo(ctx, id, by, note, byHand))
 }

@@ -20,9 +20,9 @@ type Reconciler interface {
 	Start(ctx context.Context, f store.Compared) (store.Reconciliation, error)
 	// Statement hands over the lines of each order; it changes nothing.
 	Statement(ctx context.Context, f store.Compared, give func([]reconcile.Line) error) error
-	// Act carries out what is proposed; Undo takes a heal back that was wrong.
+	// Act carries out what is proposed; Undo takes a heal back that was wrong, or only counts it when that was done by hand.
 	Act(ctx context.Context, id int64, by, note string) error
-	Undo(ctx context.Context, id int64, by, note string) error
+	Undo(ctx context.Context, id int64, by, note string, byHand bool) error
 }
 
 // Discrepancy is one disagreement between the plant and an outside system.
@@ -89,11 +89,12 @@ type DiscrepancyStep struct {
 	Note string    `json:"note,omitempty"`
 }
 
-// DiscrepancyHeal is what was done without a person.
+// DiscrepancyHeal is what was done, without a person or because one wanted it.
 type DiscrepancyHeal struct {
 	At       time.Time  `json:"at"`
 	Action   string     `json:"action"`
 	Made     string     `json:"made,omitempty" doc:"The document that it made"`
+	By       string     `json:"by,omitempty" doc:"Who wanted it; empty for the hub itself"`
 	Note     string     `json:"note,omitempty"`
 	UndoneAt *time.Time `json:"undone_at,omitempty" doc:"It was wrong and was taken back"`
 	UndoneBy string     `json:"undone_by,omitempty"`
@@ -169,7 +170,7 @@ func (s *server) getDiscrepancy(ctx context.Context, in *IDInput) (*struct{ Body
 		v.Steps = append(v.Steps, DiscrepancyStep{x.At, x.Step, x.By, x.Note})
 	}
 	for _, h := range d.Heals {
-		v.Heals = append(v.Heals, DiscrepancyHeal{h.At, h.Action.Text, h.Made, h.Note, when(h.UndoneAt), h.UndoneBy})
+		v.Heals = append(v.Heals, DiscrepancyHeal{h.At, h.Action.Text, h.Made, h.By, h.Note, when(h.UndoneAt), h.UndoneBy})
 	}
 	return one(v), nil
 }
@@ -219,11 +220,19 @@ func (s *server) actOnDiscrepancy(ctx context.Context, in *closeInput) (*struct{
 	return decided(s.o.Reconciler.Act(ctx, in.ID, caller(ctx), in.Body.Note), in.ID)
 }
 
-func (s *server) undoHeal(ctx context.Context, in *closeInput) (*struct{ Body Done }, error) {
+type undoInput struct {
+	IDInput
+	Body struct {
+		Note   string `json:"note" minLength:"3"`
+		ByHand bool   `json:"by_hand,omitempty" doc:"It was taken back in the outside system already: only count it"`
+	}
+}
+
+func (s *server) undoHeal(ctx context.Context, in *undoInput) (*struct{ Body Done }, error) {
 	if s.o.Reconciler == nil {
 		return nil, noReconciler()
 	}
-	return decided(s.o.Reconciler.Undo(ctx, in.ID, caller(ctx), in.Body.Note), in.ID)
+	return decided(s.o.Reconciler.Undo(ctx, in.ID, caller(ctx), in.Body.Note, in.Body.ByHand), in.ID)
 }
 
 func reconciliation(r store.Reconciliation) Reconciliation {

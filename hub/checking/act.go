@@ -1,14 +1,13 @@
 package checking
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 
-	"github.com/linekeeper/linekeeper/hub/connector"
 	"github.com/linekeeper/linekeeper/hub/reconcile"
 	"github.com/linekeeper/linekeeper/hub/store"
-	"github.com/linekeeper/linekeeper/proto/factkey"
 )
 
 // ErrNothingToUndo says that no heal of a discrepancy is left to be taken back.
@@ -41,25 +40,27 @@ func (c *Checker) Statement(ctx context.Context, f store.Compared, give func([]r
 	}
 }
 
-// Act carries out the proposed action of a discrepancy because a person wants it. No limit holds for that.
+// Act carries out the proposed action of a discrepancy because a person wants it. No limit holds for that, and it can be undone as
+// what was done without a person.
 func (c *Checker) Act(ctx context.Context, id int64, by, note string) error {
 	d, err := c.o.Store.Discrepancy(ctx, id)
 	if err != nil {
 		return err
 	}
-	if !d.State.Live() {
-		return fmt.Errorf("%w: it is %s", store.ErrNotLive, d.State)
+	if err := c.o.Store.BeginHeal(ctx, id, by, note); err != nil {
+		return err
 	}
-	if _, err := c.carryOut(ctx, reconcile.Change{Discrepancy: d.Discrepancy}); err != nil {
-		return fmt.Errorf("%s: %w", d.Proposed.Text, err)
+	made, err := c.carryOut(ctx, d.Discrepancy, by, note)
+	if err != nil {
+		err = fmt.Errorf("%s: %w", d.Proposed.Text, err)
+		return errors.Join(err, c.o.Store.DropHeal(context.WithoutCancel(ctx), id, err.Error()))
 	}
-	return c.o.Store.DecideDiscrepancy(ctx, id, "acted", by, note, func(d *reconcile.Discrepancy) {
-		d.State, d.Note = reconcile.Healing, note
-	})
+	return c.o.Store.SetHealMade(context.WithoutCancel(ctx), id, made, "done")
 }
 
-// Undo takes the last heal of a discrepancy back, which was wrong, and counts it as such. The person's name and note are kept.
-func (c *Checker) Undo(ctx context.Context, id int64, by, note string) error {
+// Undo takes the last heal of a discrepancy back, which was wrong, and counts it as such. The person's name and note are kept. byHand
+// says that the person has taken it back in the outside system already: then it is only counted.
+func (c *Checker) Undo(ctx context.Context, id int64, by, note string, byHand bool) error {
 	d, err := c.o.Store.Discrepancy(ctx, id)
 	if err != nil {
 		return err
@@ -69,7 +70,9 @@ func (c *Checker) Undo(ctx context.Context, id int64, by, note string) error {
 		if !h.UndoneAt.IsZero() {
 			continue
 		}
-		if err := c.undo(ctx, d, h); err != nil {
+		if byHand {
+			note += " (taken back by hand)"
+		} else if err := c.undo(ctx, d, h, by, note); err != nil {
 			return err
 		}
 		return c.o.Store.UndoHeal(ctx, h.ID, by, note)
@@ -77,28 +80,28 @@ func (c *Checker) Undo(ctx context.Context, id int64, by, note string) error {
 	return ErrNothingToUndo
 }
 
-func (c *Checker) undo(ctx context.Context, d store.Discrepancy, h store.Heal) error {
-	made := h.Made
-	if made == "" && h.Action.Fact != "" {
+// undo does the opposite of a heal. What a heal has brought into the books of a fact is taken back there, and the fact's posting says
+// so: a person can correct it and post it anew.
+func (c *Checker) undo(ctx context.Context, d store.Discrepancy, h store.Heal, by, note string) error {
+	var current string
+	if h.Action.Fact != "" {
 		f, err := c.o.Store.FactByKey(ctx, h.Action.Fact)
 		if err != nil {
 			return err
 		}
 		if f.Posting != nil {
-			made = f.Posting.Document
+			current = f.Posting.Document
 		}
 	}
-	a, books := reconcile.UndoOf(h.Action, made)
-	if !books {
+	a, books := reconcile.UndoOf(h.Action, cmp.Or(h.Made, current))
+	switch {
+	case !books:
 		return nil // nothing was changed outside
+	case a.Kind != reconcile.ReverseDocument || a.Document == "":
+		return fmt.Errorf("%w: %s; then say that it was taken back by hand", ErrByHand, a.Text)
+	case a.Document == current:
+		return c.o.Books.Reverse(ctx, h.Action.Fact, note, by)
 	}
-	r, ok := c.o.Connectors[d.ERP].(connector.DocumentReverser)
-	if a.Kind != reconcile.ReverseDocument || !ok || made == "" {
-		return fmt.Errorf("%s: %w", a.Text, ErrByHand)
-	}
-	out, err := r.ReverseDocument(ctx, made, factkey.Of(factkey.Position("reconciliation", fmt.Sprint(d.ID), "undo", fmt.Sprint(h.ID))).String())
-	if err == nil && out.Result != connector.Posted {
-		err = fmt.Errorf("%s: %s: %s", a.Text, out.Result, out.Reason)
-	}
+	_, err := c.reverse(ctx, d.Discrepancy, a.Document, "undo", fmt.Sprint(h.ID))
 	return err
 }

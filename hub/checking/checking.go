@@ -11,7 +11,6 @@ import (
 	"github.com/linekeeper/linekeeper/hub/connector"
 	"github.com/linekeeper/linekeeper/hub/reconcile"
 	"github.com/linekeeper/linekeeper/hub/store"
-	"github.com/linekeeper/linekeeper/proto/factkey"
 )
 
 // Books is what is needed of the posting engine.
@@ -20,6 +19,11 @@ type Books interface {
 	Renew(ctx context.Context, key, reason, by string) error
 	// ReplayFact takes up a parked posting again.
 	ReplayFact(ctx context.Context, key, by string) error
+	// RetryOn makes what is not in the books due again with another posting date.
+	RetryOn(ctx context.Context, key string, date time.Time, reason, by string) error
+	// Convert takes back what is in the books of a fact and posts it again as it is meant; Reverse only takes it back.
+	Convert(ctx context.Context, key, reason, by string) error
+	Reverse(ctx context.Context, key, note, by string) error
 }
 
 // Options of a Checker.
@@ -28,6 +32,9 @@ type Options struct {
 	Connectors map[string]connector.Connector
 	Books      Books
 	Policy     reconcile.Policy
+	// OpenDay says on which day a fact can be posted whose period is closed. Nil: the first of the month after the date that was
+	// refused.
+	OpenDay func(ctx context.Context, erp, plant string, refused time.Time) (time.Time, error)
 	// Every is how often settled postings are looked for; 30 s when 0.
 	Every time.Duration
 	// Nightly is the time of day, from midnight UTC, of the comparison of everything; negative: never.
@@ -236,6 +243,10 @@ func Read(ctx context.Context, s *store.Store, connectors map[string]connector.C
 			byside[k] = &reconcile.Order{Now: now(), Plant: k.plant, ERP: k.erp, OrderNo: no}
 			sides = append(sides, k)
 		}
+		if f.AsCame != nil && f.OrderNo() != no {
+			byside[k].Elsewhere = append(byside[k].Elsewhere, f.Fact)
+			continue
+		}
 		byside[k].Facts = append(byside[k].Facts, f.Fact)
 	}
 	var out []reconcile.Order
@@ -279,43 +290,4 @@ func ask(ctx context.Context, s *store.Store, erp connector.Connector, o *reconc
 	}
 	o.Work = &work
 	return nil
-}
-
-// heal carries out what was begun. What fails stays in healing and goes to a person in the end.
-func (c *Checker) heal(ctx context.Context, x reconcile.Change) {
-	made, err := c.carryOut(ctx, x)
-	note := "done"
-	if err != nil {
-		note = err.Error()
-		c.o.Logger.Warn("a discrepancy could not be healed", "type", x.Type, "subject", x.Subject, "error", err)
-	}
-	if err := c.o.Store.SetHealMade(ctx, x.ID, made, note); err != nil {
-		c.o.Logger.Warn("what was healed could not be written down", "error", err)
-	}
-}
-
-// ErrByHand says that an action has nobody who carries it out: it stays a proposal.
-var ErrByHand = errors.New("this action is not carried out by the hub yet: do it by hand")
-
-func (c *Checker) carryOut(ctx context.Context, x reconcile.Change) (made string, err error) {
-	a := x.Proposed
-	switch a.Kind {
-	case reconcile.LookUpAndSend:
-		return "", c.o.Books.Renew(ctx, a.Fact, "reconciliation: "+x.Why, By)
-	case reconcile.Retry, reconcile.WaitReceipt, reconcile.PullMaster:
-		return "", c.o.Books.ReplayFact(ctx, a.Fact, By)
-	case reconcile.ReverseDocument:
-		r, ok := c.o.Connectors[x.ERP].(connector.DocumentReverser)
-		if !ok || a.Document == "" {
-			return "", ErrByHand
-		}
-		out, err := r.ReverseDocument(ctx, a.Document, factkey.Of(factkey.Position("reconciliation", fmt.Sprint(x.ID), "reverse", a.Document)).String())
-		if err == nil && out.Result != connector.Posted {
-			err = fmt.Errorf("%s: %s", out.Result, out.Reason)
-		}
-		return out.Document.Number, err
-	case reconcile.ReadAgain, reconcile.Estimate:
-		return "", nil // the next comparison reads again
-	}
-	return "", ErrByHand
 }

@@ -41,6 +41,8 @@ type plant struct {
 	seq     uint64
 	made    map[string]decimal.Decimal // what was meant, by order
 	facts   []object.Fact
+
+	connectors map[string]connector.Connector
 }
 
 func newPlant(t *testing.T) *plant {
@@ -64,9 +66,8 @@ func newPlant(t *testing.T) *plant {
 	}
 	connectors := map[string]connector.Connector{"erp": c}
 	p.engine = posting.New(posting.Options{Store: p.s, Connectors: connectors})
-	policy := reconcile.DefaultPolicy()
-	policy.Settle = 0
-	p.check = checking.New(checking.Options{Store: p.s, Connectors: connectors, Books: p.engine, Policy: policy})
+	p.connectors = connectors
+	p.policy(func(*reconcile.Policy) {})
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- p.engine.Run(ctx) }()
@@ -81,6 +82,14 @@ func newPlant(t *testing.T) *plant {
 		p.release(c)
 	}
 	return p
+}
+
+// policy makes a checker with other rules.
+func (p *plant) policy(change func(*reconcile.Policy)) {
+	policy := reconcile.DefaultPolicy()
+	policy.Settle = 0
+	change(&policy)
+	p.check = checking.New(checking.Options{Store: p.s, Connectors: p.connectors, Books: p.engine, Policy: policy})
 }
 
 func (p *plant) open(file string) {

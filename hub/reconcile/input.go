@@ -22,6 +22,11 @@ type Fact struct {
 	CannotTell bool
 	// Books is how the posting is said in the outside system's words; nil: as the fact says.
 	Books *Words
+	// Corrected says what was changed of the posting, empty when nothing was: Fact then has the values that are posted, AsCame
+	// those that it came with. Keys are the keys beside its own that it was posted under, oldest first.
+	Corrected string
+	AsCame    *object.Fact
+	Keys      []string
 }
 
 // Words are an item, a unit and the amounts in it, above zero. What is empty is as the fact says.
@@ -29,6 +34,17 @@ type Words struct {
 	Item, Unit string
 	Amounts    map[object.QuantityKind]decimal.Decimal
 }
+
+// counted are the quantities as the plant counted them, whatever they were posted as.
+func (f *Fact) counted() []object.FactLine {
+	if f.AsCame != nil {
+		return f.AsCame.FactQuantities()
+	}
+	return f.FactQuantities()
+}
+
+// keys are all keys that a fact was posted under.
+func (f *Fact) keys() []string { return append([]string{f.Key.String()}, f.Keys...) }
 
 // MESSum is what the MES says was made or used of an order, as of an instant.
 type MESSum struct {
@@ -54,6 +70,8 @@ type Order struct {
 	// Work is the order as the outside system holds it; nil when it does not have it or was not asked.
 	Work  *object.WorkOrder
 	Facts []Fact
+	// Elsewhere are facts that name this order and were corrected to be posted to another one.
+	Elsewhere []Fact
 	// Effects count only when Asked: an unreachable system never makes anything missing. AsOf is when they were read.
 	Asked   bool
 	AsOf    time.Time

@@ -82,6 +82,14 @@ func (c *orderCheck) settled(f *Fact) bool {
 
 func (c *orderCheck) age(t time.Time) time.Duration { return c.o.Now.Sub(t) }
 
+// documents are those of all keys that a fact was posted under.
+func (c *orderCheck) documents(f *Fact) (all []object.Effect) {
+	for _, key := range f.keys() {
+		all = append(all, c.effects[key]...)
+	}
+	return all
+}
+
 // live are the documents of a key that nothing has taken back.
 func live(all []object.Effect) []object.Effect {
 	return slices.DeleteFunc(slices.Clone(all), func(e object.Effect) bool { return e.ReversedBy != "" })
@@ -104,7 +112,7 @@ func (c *orderCheck) fact(f *Fact) {
 	if !c.o.Asked || f.Since.After(c.o.AsOf) {
 		return
 	}
-	docs := live(c.effects[f.Key.String()])
+	docs := live(c.documents(f))
 	docs = slices.DeleteFunc(docs, func(e object.Effect) bool {
 		return (e.Reverses != "") == f.Reverses.IsZero() && e.Kind != object.KindOrderState
 	})
@@ -162,7 +170,7 @@ func (c *orderCheck) absent(f *Fact) {
 	if s := f.OrderState; s != nil && (c.o.Work == nil || orderRank[c.o.Work.State] >= floorRank[s.State]) {
 		return
 	}
-	if len(c.effects[f.Key.String()]) > 0 && c.takenBack(f) {
+	if len(c.documents(f)) > 0 && c.takenBack(f) {
 		return
 	}
 	if f.OrderState == nil && zero(f) {
@@ -180,7 +188,7 @@ func (c *orderCheck) absent(f *Fact) {
 		x.Escalate, x.Why = true, "the outside system cannot tell whether it has the effect"
 	case f.Tries >= c.p.LookUps:
 		x.Escalate, x.Why = true, fmt.Sprintf("%d look-ups have not found it", f.Tries)
-	case len(c.effects[f.Key.String()]) > 0:
+	case len(c.documents(f)) > 0:
 		x.Escalate, x.Why = true, "its document was reversed and no fact of ours says so"
 	case c.beyond():
 		x.Escalate, x.Why = true, "the order is closed"

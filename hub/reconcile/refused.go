@@ -185,8 +185,8 @@ func (c *orderCheck) machines() {
 		s.stored.Received = s.stored.Received.Add(e.Stored)
 		pending[anywhere(e.LedgerKey)] = pending[anywhere(e.LedgerKey)] || e.Pending > 0 || e.AsOf.After(c.o.Now.Add(-c.p.Settle))
 	}
-	for i := range c.o.Facts {
-		for _, l := range c.o.Facts[i].FactQuantities() {
+	for _, f := range append(slices.Clone(c.o.Facts), c.o.Elsewhere...) {
+		for _, l := range f.counted() {
 			s := at(anywhere(l.LedgerKey))
 			s.received.Received = s.received.Received.Add(l.Received)
 		}

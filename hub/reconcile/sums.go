@@ -255,11 +255,11 @@ func (c *orderCheck) mes() {
 			continue
 		}
 		have, later := decimal.Zero, false
-		for i := range c.o.Facts {
-			for _, l := range c.o.Facts[i].FactQuantities() {
+		for _, f := range append(slices.Clone(c.o.Facts), c.o.Elsewhere...) {
+			for _, l := range f.counted() {
 				if anywhere(l.LedgerKey) == anywhere(m.LedgerKey) {
 					have = have.Add(l.Received)
-					later = later || c.o.Facts[i].OccurredAt.After(m.AsOf)
+					later = later || f.OccurredAt.After(m.AsOf)
 				}
 			}
 		}

@@ -6,7 +6,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/shopspring/decimal"
@@ -35,10 +37,26 @@ func (s *Store) OrdersToCompare(ctx context.Context, f Compared, after string, l
 		w.and("occurred_at < ?", us(f.To))
 	}
 	all, err := collect(ctx, s, scanValue[string], "SELECT DISTINCT order_no FROM fact_index"+w.String()+" ORDER BY order_no LIMIT "+fmt.Sprint(limit), w.args...)
+	if err == nil {
+		all, err = s.correctedTo(ctx, w, all, limit)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("list orders to reconcile: %w", err)
 	}
 	return all, nil
+}
+
+// correctedTo adds the orders that only corrections led facts to.
+func (s *Store) correctedTo(ctx context.Context, w where, all []string, limit int) ([]string, error) {
+	more, err := collect(ctx, s, scanValue[string], `SELECT DISTINCT order_no FROM (SELECT c.new_order_no AS order_no, x.plant, x.occurred_at
+		FROM corrections c JOIN fact_index x ON x.fact_id = c.fact_id WHERE c.new_order_no <> c.old_order_no) moved`+w.String()+" ORDER BY order_no LIMIT "+fmt.Sprint(limit), w.args...)
+	if err != nil || len(more) == 0 {
+		return all, err
+	}
+	all = append(all, more...)
+	slices.Sort(all)
+	all = slices.Compact(all)
+	return all[:min(len(all), limit)], nil
 }
 
 // OrdersChanged returns the orders whose postings took a step after step number after and not later than until, in at most
@@ -87,23 +105,60 @@ type OrderFact struct {
 	reconcile.Fact
 	ERP   string
 	Agent string
+	id    int64
 }
 
-const orderFactColumns = `SELECT f.body, f.key, f.received_at, x.yield, x.scrap, x.rework, x.consumed, x.returned, COALESCE(p.erp, ''), COALESCE(p.state, ''),
+const orderFactColumns = `SELECT f.id, f.body, f.key, f.received_at, x.yield, x.scrap, x.rework, x.consumed, x.returned, COALESCE(p.erp, ''), COALESCE(p.state, ''),
 	COALESCE(p.class, ''), COALESCE(p.code, ''), COALESCE(p.reason, ''), COALESCE(p.document, ''), COALESCE(p.since, 0), COALESCE(p.tries, 0),
 	COALESCE(p.yield, ''), COALESCE(p.scrap, ''), COALESCE(p.rework, ''), COALESCE(p.quantity, ''), COALESCE(m.body, '')
 	FROM fact_index x JOIN facts f ON f.id = x.fact_id LEFT JOIN postings p ON p.fact_id = x.fact_id LEFT JOIN posting_maps m ON m.fact_id = x.fact_id`
 
-// OrderFacts returns all planned facts of one order, with the quantities that counted, oldest first.
+// factsOfOrder are those that name an order, and those that were corrected to it.
+const factsOfOrder = "(SELECT fact_id FROM fact_index WHERE order_no = $1 UNION SELECT fact_id FROM corrections WHERE new_order_no = $1)"
+
+// OrderFacts returns all planned facts that name one order or were corrected to it, with the quantities that counted, oldest first.
+// What was corrected has the values that it is posted with; its order may be another one then.
 func (s *Store) OrderFacts(ctx context.Context, plant, orderNo string) ([]OrderFact, error) {
-	var w where
-	w.and("x.order_no = ?", orderNo)
+	w := where{text: "x.fact_id IN " + factsOfOrder, args: []any{orderNo}}
 	w.andText("x.plant = ?", plant)
 	all, err := collect(ctx, s, scanOrderFact, orderFactColumns+w.String()+" ORDER BY x.fact_id", w.args...)
+	if err == nil {
+		err = s.correctFacts(ctx, orderNo, all)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("read facts of order %q: %w", orderNo, err)
 	}
 	return all, nil
+}
+
+// correctFacts gives facts the values that they are posted with.
+func (s *Store) correctFacts(ctx context.Context, orderNo string, all []OrderFact) error {
+	corrections, err := collect(ctx, s, scanCorrection, correctionColumns+" WHERE fact_id IN "+factsOfOrder+" ORDER BY id", orderNo)
+	if err != nil || len(corrections) == 0 {
+		return err
+	}
+	byFact := map[int64][]Correction{}
+	for _, c := range corrections {
+		byFact[c.FactID] = append(byFact[c.FactID], c)
+	}
+	for i := range all {
+		f := &all[i]
+		cs := byFact[f.id]
+		if len(cs) == 0 {
+			continue
+		}
+		came := f.Fact.Fact
+		var texts []string
+		for _, c := range cs {
+			texts = append(texts, c.Text()+" ("+c.By+")")
+			if !c.Key.IsZero() {
+				f.Keys = append(f.Keys, c.Key.String())
+			}
+		}
+		f.Fact.Fact = cs[len(cs)-1].Values(came)
+		f.Corrected, f.AsCame = strings.Join(texts, "; "), &came
+	}
+	return nil
 }
 
 func scanOrderFact(r *sql.Rows) (f OrderFact, err error) {
@@ -112,7 +167,7 @@ func scanOrderFact(r *sql.Rows) (f OrderFact, err error) {
 	var class, said string
 	var counted [5]string
 	var posted [4]string
-	err = r.Scan(&body, &key, &received, &counted[0], &counted[1], &counted[2], &counted[3], &counted[4], &f.ERP, &f.State, &class, &f.Code, &f.Reason, &f.Document, &since, &f.Tries,
+	err = r.Scan(&f.id, &body, &key, &received, &counted[0], &counted[1], &counted[2], &counted[3], &counted[4], &f.ERP, &f.State, &class, &f.Code, &f.Reason, &f.Document, &since, &f.Tries,
 		&posted[0], &posted[1], &posted[2], &posted[3], &said)
 	if err != nil {
 		return f, err
@@ -185,7 +240,7 @@ type DiscrepancyStep struct {
 	Note string
 }
 
-// Heal is something that was done about a discrepancy without a person.
+// Heal is something that was done about a discrepancy, without a person or because one wanted it.
 type Heal struct {
 	ID            int64
 	DiscrepancyID int64
@@ -194,6 +249,7 @@ type Heal struct {
 	Action        reconcile.Action
 	Books         bool // it counts against the limits
 	Made          string
+	By            string // empty for the hub itself
 	UndoneAt      time.Time
 	UndoneBy      string
 	Note          string
@@ -257,12 +313,12 @@ func (s *Store) Discrepancy(ctx context.Context, id int64) (d Discrepancy, err e
 	return d, nil
 }
 
-const healColumns = "SELECT id, discrepancy_id, order_no, at, books, action, made, undone_at, undone_by, note FROM heals"
+const healColumns = "SELECT id, discrepancy_id, order_no, at, books, action, made, by_whom, undone_at, undone_by, note FROM heals"
 
 func scanHeal(r *sql.Rows) (h Heal, err error) {
 	var t, undone, books int64
 	var action string
-	if err := r.Scan(&h.ID, &h.DiscrepancyID, &h.OrderNo, &t, &books, &action, &h.Made, &undone, &h.UndoneBy, &h.Note); err != nil {
+	if err := r.Scan(&h.ID, &h.DiscrepancyID, &h.OrderNo, &t, &books, &action, &h.Made, &h.By, &undone, &h.UndoneBy, &h.Note); err != nil {
 		return h, err
 	}
 	h.At, h.UndoneAt, h.Books = at(t), at(undone), books != 0
@@ -400,6 +456,48 @@ func (s *Store) DecideDiscrepancy(ctx context.Context, id int64, step, by, note 
 		return fmt.Errorf("decide about discrepancy %d: %w", id, err)
 	}
 	return nil
+}
+
+// BeginHeal writes down that a person has the proposed action of a live discrepancy carried out, before that is done. It counts no
+// limit. ErrNotLive when the discrepancy is closed.
+func (s *Store) BeginHeal(ctx context.Context, id int64, by, note string) error {
+	err := s.Update(ctx, func(tx *Tx) error {
+		d, err := first(tx.ctx, tx, scanDiscrepancy, "SELECT id, body FROM discrepancies WHERE id = $1", id)
+		if err != nil {
+			return err
+		}
+		if !d.State.Live() {
+			return fmt.Errorf("%w: it is %s", ErrNotLive, d.State)
+		}
+		action, err := json.Marshal(d.Proposed)
+		if err != nil {
+			return err
+		}
+		d.State, d.Note, d.BegunAt = reconcile.Healing, note, tx.now
+		_, err = tx.exec("INSERT INTO heals (discrepancy_id, order_no, at, books, action, by_whom) VALUES ($1, $2, $3, 0, $4, $5)", id, d.OrderNo, us(tx.now), string(action), by)
+		return errors.Join(err, tx.putDiscrepancy(&d), tx.AddDiscrepancyStep(id, "acted", by, note))
+	})
+	if err != nil {
+		return fmt.Errorf("act on discrepancy %d: %w", id, err)
+	}
+	return nil
+}
+
+// DropHeal takes back that the latest heal of a discrepancy was begun: it could not be carried out, and nothing has changed. The
+// discrepancy waits for a person again.
+func (s *Store) DropHeal(ctx context.Context, id int64, why string) error {
+	return s.Update(ctx, func(tx *Tx) error {
+		d, err := first(tx.ctx, tx, scanDiscrepancy, "SELECT id, body FROM discrepancies WHERE id = $1", id)
+		if err != nil || !d.State.Live() {
+			return err
+		}
+		d.State, d.Note = reconcile.Open, why
+		if d.Tier > 0 {
+			d.State = reconcile.Escalated
+		}
+		_, err = tx.exec("DELETE FROM heals WHERE id = (SELECT MAX(id) FROM heals WHERE discrepancy_id = $1) AND made = '' AND undone_at = 0", id)
+		return errors.Join(err, tx.putDiscrepancy(&d), tx.AddDiscrepancyStep(id, "not carried out", "", why))
+	})
 }
 
 // SetHealMade notes what the latest heal of a discrepancy has come to.
