@@ -86,15 +86,9 @@ func (c *Checker) redate(ctx context.Context, d reconcile.Discrepancy, by, reaso
 	if err != nil {
 		return err
 	}
-	correction, err := c.o.Store.Correction(ctx, f.ID)
+	was, err := c.dateOf(ctx, f)
 	if err != nil {
 		return err
-	}
-	was := f.Fact.OccurredAt
-	if v := store.ValuesOf(correction.Apply(f.Fact)); v.PostingDate != "" {
-		if was, err = time.Parse(time.DateOnly, v.PostingDate); err != nil {
-			return fmt.Errorf("the posting date of fact %s: %w", f.Fact.Key, err)
-		}
 	}
 	day := midnight(was)
 	if d.Proposed.Kind == reconcile.FixDate {
@@ -107,6 +101,26 @@ func (c *Checker) redate(ctx context.Context, d reconcile.Discrepancy, by, reaso
 		return err
 	}
 	return c.o.Books.RetryOn(ctx, d.Proposed.Fact, day, fmt.Sprintf("%s; it happened on %s", reason, f.Fact.OccurredAt.Format(time.DateOnly)), by)
+}
+
+// dateOf is the date that a fact is posted with as it stands.
+func (c *Checker) dateOf(ctx context.Context, f store.Fact) (time.Time, error) {
+	text := f.Fact.PostingDate
+	d, err := c.o.Store.PostingDate(ctx, f.ID)
+	switch {
+	case err == nil:
+		text = d.Date
+	case !errors.Is(err, store.ErrNotFound):
+		return time.Time{}, err
+	}
+	if text == "" {
+		return f.Fact.OccurredAt, nil
+	}
+	at, err := time.Parse(time.DateOnly, text)
+	if err != nil {
+		return at, fmt.Errorf("the posting date of fact %s: %w", f.Fact.Key, err)
+	}
+	return at, nil
 }
 
 // openDay is the day to post on instead of one in a closed period. It never lies ahead of the plant's own today.

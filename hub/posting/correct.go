@@ -1,6 +1,7 @@
 package posting
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -44,7 +45,10 @@ func (e *Engine) Correct(ctx context.Context, key string, want store.Values, not
 		if err != nil {
 			return err
 		}
-		now := store.ValuesOf(c.Apply(f.Fact))
+		now, err := valuesNow(tx, c, f)
+		if err != nil {
+			return err
+		}
 		next := store.Correction{FactID: p.FactID, By: by, Note: note, Before: now, After: merged(now, want)}
 		if c != nil {
 			next.Key = c.Key
@@ -57,7 +61,7 @@ func (e *Engine) Correct(ctx context.Context, key string, want store.Values, not
 				return err
 			}
 		}
-		if err := tx.AddCorrection(&next); err != nil {
+		if err := errors.Join(tx.AddCorrection(&next), e.setCorrectedDate(tx, f, next)); err != nil {
 			return err
 		}
 		if err := e.takeUp(tx, p, f, next); err != nil {
@@ -75,6 +79,25 @@ func (e *Engine) Correct(ctx context.Context, key string, want store.Values, not
 // RetryOn makes a posting due with another date for the books: a period that is closed, or the date of a wrong zone.
 func (e *Engine) RetryOn(ctx context.Context, key string, date time.Time, reason, by string) error {
 	return e.Correct(ctx, key, store.Values{PostingDate: date.Format(time.DateOnly)}, reason, by)
+}
+
+// valuesNow are those that a fact is posted with as it stands.
+func valuesNow(tx *store.Tx, c *store.Correction, f store.Fact) (store.Values, error) {
+	v := store.ValuesOf(c.Apply(f.Fact))
+	d, err := tx.PostingDate(f.ID)
+	if errors.Is(err, store.ErrNotFound) {
+		return v, nil
+	}
+	v.PostingDate = d.Date
+	return v, err
+}
+
+// setCorrectedDate lets a date that was corrected count, whatever a policy says: somebody has decided.
+func (e *Engine) setCorrectedDate(tx *store.Tx, f store.Fact, c store.Correction) error {
+	if c.After.PostingDate == c.Before.PostingDate {
+		return nil
+	}
+	return e.setDate(tx, store.PostingDate{FactID: f.ID, Date: c.After.PostingDate, Event: postingDate(f.Fact).Format(time.DateOnly), Reason: c.Note, ApprovedBy: cmp.Or(c.By, "somebody")})
 }
 
 // merged are the values after a correction.
@@ -330,7 +353,10 @@ func (e *Engine) anew(tx *store.Tx, p *store.Posting, f store.Fact, note, by str
 	if err != nil {
 		return err
 	}
-	v := store.ValuesOf(c.Apply(f.Fact))
+	v, err := valuesNow(tx, c, f)
+	if err != nil {
+		return err
+	}
 	next := store.Correction{FactID: p.FactID, By: by, Note: note, Before: v, After: v}
 	if next.Key, err = keyAfter(tx, p, f.Fact); err != nil {
 		return err

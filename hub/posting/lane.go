@@ -222,6 +222,7 @@ func (e *Engine) prepareCall(ctx context.Context, l store.Lane, p store.Posting)
 		return nil, err
 	}
 	fact := correction.Apply(f.Fact)
+	fact.PostingDate = f.Fact.PostingDate // what was decided about the date comes below
 	c := &call{erp: guarded{e.o.Connectors[l.ERP], l.ERP, e.o.Logger}, p: p, f: f, correction: correction, posting: connector.Posting{
 		Fact: adjusted(fact, p.Amounts), Order: order.Order, PostingDate: postingDate(fact), Attempt: max(p.Attempt, 1),
 	}}

@@ -32,6 +32,11 @@ func (s *Store) PostingDate(ctx context.Context, factID int64) (PostingDate, err
 	return first(ctx, s, scanPostingDate, postingDateColumns+" WHERE d.fact_id = $1", factID)
 }
 
+// PostingDate is Store.PostingDate inside a transaction.
+func (tx *Tx) PostingDate(factID int64) (PostingDate, error) {
+	return first(tx.ctx, tx, scanPostingDate, postingDateColumns+" WHERE d.fact_id = $1", factID)
+}
+
 // SetPostingDate stores what was decided about the date of a posting.
 func (tx *Tx) SetPostingDate(d PostingDate) error {
 	_, err := tx.exec(`INSERT INTO posting_dates (fact_id, date, event_date, reason, approved_by) VALUES ($1, $2, $3, $4, $5)
