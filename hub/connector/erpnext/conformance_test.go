@@ -163,12 +163,25 @@ func (b *bench) harness(change ...func(*erpnext.Config)) connectortest.Harness {
 			}
 		},
 		Troubles: b.troubles(), CannotShow: cannotShow, LossyPostings: 200,
+		Listing: connectortest.Listing{
+			Pages: 3, ByHand: b.byHand,
+			Pending: b.troubles()[connectortest.OrderLocked], // the draft is there, and its submit is refused
+			Without: map[string]string{"Double": "the database takes no second entry with one key"},
+		},
+	}
+}
+
+// byHand is an entry that a person makes, without any key.
+func (b *bench) byHand(t testing.TB, order, yield string) {
+	t.Helper()
+	if _, err := b.Manufacture(order, d(yield)); err != nil {
+		t.Fatal(err)
 	}
 }
 
 func TestConformance(t *testing.T) {
 	t.Parallel()
-	connectortest.Run(t, newBench(t, erpnextdouble.Traps{}, erpnextdouble.Options{OverPercent: 1000}).harness())
+	connectortest.Run(t, newBench(t, erpnextdouble.Traps{}, erpnextdouble.Options{OverPercent: 1000}).harness(func(c *erpnext.Config) { c.PageSize = 3 }))
 }
 
 // The newer interface, at a site that keeps six decimals and refuses a second key by 409, with pages of three orders.

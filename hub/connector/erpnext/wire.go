@@ -29,6 +29,7 @@ type order struct {
 	Unit           string   `json:"stock_uom"`
 	BOM            string   `json:"bom_no"`
 	Quantity       quantity `json:"qty"`
+	Produced       quantity `json:"produced_qty"`
 	SkipTransfer   flag     `json:"skip_transfer"`
 	FromWIP        flag     `json:"from_wip_warehouse"`
 	WIP            string   `json:"wip_warehouse"`
@@ -62,21 +63,26 @@ type item struct {
 
 // entry is a stock entry as it is read back. The custom fields have names of the site's own and are read from Fields.
 type entry struct {
-	Name        string   `json:"name"`
-	Modified    string   `json:"modified"`
-	Docstatus   int      `json:"docstatus"`
-	Purpose     string   `json:"purpose"`
-	WorkOrder   string   `json:"work_order"`
-	PostingDate string   `json:"posting_date"`
-	Loss        quantity `json:"process_loss_qty"`
-	Rows        []struct {
-		Item     string   `json:"item_code"`
-		Quantity quantity `json:"qty"`
-		Unit     string   `json:"uom"`
-		From     string   `json:"s_warehouse"`
-		To       string   `json:"t_warehouse"`
-		Batch    string   `json:"batch_no"`
-	} `json:"items"`
+	Name        string     `json:"name"`
+	Modified    string     `json:"modified"`
+	Docstatus   int        `json:"docstatus"`
+	Purpose     string     `json:"purpose"`
+	WorkOrder   string     `json:"work_order"`
+	PostingDate string     `json:"posting_date"`
+	Loss        quantity   `json:"process_loss_qty"`
+	Rows        []entryRow `json:"items"`
+}
+
+type entryRow struct {
+	Item        string   `json:"item_code"`
+	Quantity    quantity `json:"qty"`
+	Unit        string   `json:"uom"`
+	InStockUnit quantity `json:"transfer_qty"`
+	StockUnit   string   `json:"stock_uom"`
+	Finished    flag     `json:"is_finished_item"`
+	From        string   `json:"s_warehouse"`
+	To          string   `json:"t_warehouse"`
+	Batch       string   `json:"batch_no"`
 }
 
 type bin struct {

@@ -132,7 +132,7 @@ func (s *System) list(r *http.Request, v2 bool, doctype string) (any, *fault) {
 	}
 	found := []doc{}
 	for _, d := range s.table(doctype) {
-		keep := true
+		keep := !s.hidden[text(d, "name")]
 		for _, f := range filters {
 			if s.traps.NoKeyField && slices.Contains(keyFields, fmt.Sprint(f[0])) {
 				return nil, throw("DataError", "Field not permitted in query: %v", f[0])

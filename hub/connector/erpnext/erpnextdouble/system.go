@@ -60,6 +60,7 @@ type System struct {
 	seq    int
 	tables map[string]map[string]doc
 	locked map[string]bool
+	hidden map[string]bool
 	bins   map[[2]string]decimal.Decimal
 }
 
@@ -71,7 +72,7 @@ func New(opt Options) *System {
 	if opt.Zone == nil {
 		opt.Zone = time.UTC
 	}
-	return &System{opt: opt, tables: map[string]map[string]doc{WorkOrder: {}, StockEntry: {}, "Item": {}}, locked: map[string]bool{}, bins: map[[2]string]decimal.Decimal{}}
+	return &System{opt: opt, tables: map[string]map[string]doc{WorkOrder: {}, StockEntry: {}, "Item": {}}, locked: map[string]bool{}, hidden: map[string]bool{}, bins: map[[2]string]decimal.Decimal{}}
 }
 
 // SetTraps replaces the traps.
