@@ -78,6 +78,9 @@ type Postings struct {
 	States []string `yaml:"states"`
 	// Reversals says that the job takes back the fact that the reverses column names.
 	Reversals bool `yaml:"reversals"`
+	// Kept says that rows stay in the table for as long as their orders are compared, also after they were processed. Without it
+	// nothing is listed for reconciliation: a row that was tidied away would be taken for missing and posted again.
+	Kept bool `yaml:"kept"`
 	// New, Posted and Rejected are values of the status column: N, P and E when empty. NULL and other values are "not yet".
 	New      string   `yaml:"new"`
 	Posted   []string `yaml:"posted"`

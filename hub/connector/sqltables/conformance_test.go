@@ -232,7 +232,7 @@ func (b *bench) config() sqltables.Config {
 		Orders: sqltables.Orders{Table: "orders", Changed: kind, Columns: map[string]string{"order_no": "no", "item": "item", "quantity": "qty",
 			"unit": "uom", "state": "state", "changed": "changed", "site": "plant"}},
 		Components: sqltables.Components{Table: "parts", Columns: map[string]string{"order_no": "no", "item": "item", "quantity": "qty", "unit": "uom"}},
-		Postings: sqltables.Postings{Table: "feed", Reversals: true, Kinds: []string{"production_confirmation", "material_consumption", "order_state"},
+		Postings: sqltables.Postings{Table: "feed", Reversals: true, Kept: true, Kinds: []string{"production_confirmation", "material_consumption", "order_state"},
 			ErrorClasses: map[string]string{"LOCK": "retryable", "BUSY": "retryable", "RIGHT": "fatal"},
 			Columns: map[string]string{"fact_key": "fact_key", "kind": "kind", "order_no": "no", "item": "item", "unit": "uom", "yield": "yield", "scrap": "scrap",
 				"quantity": "qty", "movement": "move", "posting_date": "day", "reverses": "back", "state": "floor", "status": "status", "error": "err",
@@ -313,6 +313,10 @@ func (b *bench) conform(t *testing.T) {
 			connectortest.ReadLate:        "what is committed can be read",
 			connectortest.NoSearch:        "the key is a column",
 		},
+		Listing: connectortest.Listing{
+			Pending: b.says(trouble{lie: time.Hour}),
+			Without: map[string]string{"Pages": "one statement reads all rows of an order", "ByHand": blind, "Double": "the database takes no second row with one key"},
+		},
 	})
 }
 
@@ -321,6 +325,7 @@ func TestConformancePostgres(t *testing.T) {
 	b := newBench(t, "postgres", realparts.Postgres(t).NewDatabase(t))
 	b.conform(t)
 	t.Run("LineCutAtEachExchange", b.lost)
+	t.Run("LineCutAtEachExchangeOfAList", b.lostList)
 }
 
 func TestConformanceMariaDB(t *testing.T) {
@@ -328,6 +333,7 @@ func TestConformanceMariaDB(t *testing.T) {
 	b := newBench(t, "mysql", realparts.MariaDB(t).NewDatabase(t))
 	b.conform(t)
 	t.Run("LineCutAtEachExchange", b.lost)
+	t.Run("LineCutAtEachExchangeOfAList", b.lostList)
 }
 
 func TestConformanceSQLite(t *testing.T) {

@@ -22,6 +22,9 @@
 //	was it booked twice by the job?       no: the job must set the status in the transaction that books
 //	was it booked later by hand?          no
 //
+// With postings.kept the rows of an order are listed for reconciliation; without it they are not, since a row that was tidied away
+// would be taken for missing.
+//
 // Without a status column the row itself is the effect, and "posted" means only that it is there.
 //
 // Changed orders are found by a column that grows with each change. Rows that are committed late, with a value below one that

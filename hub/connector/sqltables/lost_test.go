@@ -1,6 +1,7 @@
 package sqltables_test
 
 import (
+	"errors"
 	"net"
 	"strings"
 	"sync"
@@ -154,12 +155,65 @@ func (b *bench) lost(t *testing.T) {
 	}
 }
 
+// lostList cuts the line at each exchange of a list in turn: it is whole, or an error.
+func (b *bench) lostList(t *testing.T) {
+	at := b.dsn[strings.Index(b.dsn, "127.0.0.1:"):]
+	at = at[:strings.IndexAny(at, ")/")]
+	cfg := b.config()
+	cfg.Connections = 1
+	no, whole := b.create(t, "400"), b.connect(t)
+	for range 5 {
+		if x := connectortest.Drive(t.Context(), whole, confirmation(no), time.Minute); x.End != connectortest.Settled {
+			t.Fatalf("%+v", x)
+		}
+	}
+	failed := 0
+	for nth := 1; nth <= 30; nth++ {
+		r := newRelay(t, at, nth, nth%2 == 0)
+		cfg.DSN = strings.Replace(b.dsn, at, r.listener.Addr().String(), 1)
+		c, err := sqltables.New(cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all, err := c.Effects(t.Context(), no)
+		fired := r.hasFired()
+		c.Close()
+		if err == nil && len(all.Documents) != 5 || errors.Is(err, connector.ErrNotFound) {
+			t.Errorf("cut at exchange %d: %d of 5 documents and the error %v", nth, len(all.Documents), err)
+		}
+		if err != nil {
+			failed++
+		}
+		if !fired {
+			break
+		}
+	}
+	if failed == 0 {
+		t.Error("no cut made an error")
+	}
+}
+
 func confirmation(no string) (p connector.Posting) {
 	now := time.Now().UTC()
 	p.Fact = object.Fact{Key: factkey.Random(), Kind: object.KindConfirmation, OccurredAt: now, RecordedAt: now,
 		Confirmation: &object.Confirmation{OrderNo: no, Item: "BRACKET", Unit: "C62", Yield: d("12")}}
 	p.PostingDate = now.Truncate(24 * time.Hour)
 	return p
+}
+
+// Rows that may be tidied away are not listed: what is gone would be taken for missing and posted again.
+func TestRowsThatMayBeTidiedAwayAreNotListed(t *testing.T) {
+	b := newBench(t, "sqlite", t.TempDir()+"/erp.db")
+	cfg := b.config()
+	cfg.Postings.Kept = false
+	c, err := sqltables.New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if all, err := c.Effects(t.Context(), b.create(t, "40")); err == nil || errors.Is(err, connector.ErrNotFound) || !strings.Contains(err.Error(), "kept") {
+		t.Errorf("%d documents, %v", len(all.Documents), err)
+	}
 }
 
 // TestWhatNoRowCanCarryIsRefused names what would be lost or rounded.
