@@ -49,6 +49,15 @@ const maxPages = 10_000
 
 // read reads an entity of the company whole, or no more than top when that is above zero.
 func (c *Connector) read(ctx context.Context, entity, filter, order string, top int) (all []row, err error) {
+	return c.readPages(ctx, entity, filter, order, top, false)
+}
+
+// readAll reads an entity of the company whole, and asks D365 how much that is: a shorter list is an error.
+func (c *Connector) readAll(ctx context.Context, entity, filter, order string) ([]row, error) {
+	return c.readPages(ctx, entity, filter, order, 0, true)
+}
+
+func (c *Connector) readPages(ctx context.Context, entity, filter, order string, top int, count bool) (all []row, err error) {
 	of := "dataAreaId eq " + quote(strings.ToLower(c.cfg.Company))
 	if filter != "" {
 		of += " and " + filter
@@ -60,6 +69,10 @@ func (c *Connector) read(ctx context.Context, entity, filter, order string, top 
 	if top > 0 {
 		q.Set("$top", strconv.Itoa(top))
 	}
+	if count {
+		q.Set("$count", "true")
+	}
+	want := -1
 	for range maxPages {
 		body, err := c.call(ctx, http.MethodGet, "/data/"+c.cfg.entity(entity)+"?"+strings.ReplaceAll(q.Encode(), "+", "%20"), nil)
 		if err != nil {
@@ -68,6 +81,7 @@ func (c *Connector) read(ctx context.Context, entity, filter, order string, top 
 		var page struct {
 			Value *[]row `json:"value"`
 			Next  string `json:"@odata.nextLink"`
+			Count *int   `json:"@odata.count"`
 		}
 		d := json.NewDecoder(bytes.NewReader(body))
 		d.UseNumber()
@@ -75,6 +89,12 @@ func (c *Connector) read(ctx context.Context, entity, filter, order string, top 
 			return nil, fmt.Errorf("read %s: the answer is not D365's own (%v): %.200q", c.cfg.entity(entity), err, body)
 		}
 		all = append(all, *page.Value...)
+		if page.Count != nil && want < 0 {
+			want = *page.Count
+		}
+		if page.Next == "" && len(all) < want {
+			return nil, fmt.Errorf("%s has %d entries, and only %d came", c.cfg.entity(entity), want, len(all))
+		}
 		if page.Next == "" {
 			return all, nil
 		}

@@ -134,8 +134,28 @@ var cannotShow = map[connectortest.Trouble]string{
 	connectortest.NoSearch:       "shown in OthersPostTooSoNobodyCanTell and NothingIsPostedWhileTheListIsRefused",
 }
 
+// listing is what is done to the system past the connector.
+func (b *bench) listing() connectortest.Listing {
+	if b.traps.KeyField == "" {
+		return connectortest.Listing{Not: "the journals carry no key"}
+	}
+	return connectortest.Listing{
+		Pages: b.traps.MostRows,
+		ByHand: func(t testing.TB, order, yield string) {
+			if err := b.ReportByHand(order, d(yield)); err != nil {
+				t.Fatal(err)
+			}
+		},
+		Pending: func(testing.TB, string) func() {
+			end := b.set(func(t *d365double.Traps) { t.Delay = time.Hour })
+			return func() { end(); b.Hurry() }
+		},
+	}
+}
+
 func (b *bench) harness() connectortest.Harness {
 	return connectortest.Harness{
+		Listing: b.listing(),
 		Connect: func(t testing.TB) connector.Connector { return b.connect(t) },
 		Item:    maker, ItemUnit: "C62", Component: taken, ComponentUnit: "KGM", PerItem: "0.125", Site: "1",
 		CreateOrder:    b.order,
@@ -160,7 +180,7 @@ func (b *bench) harness() connectortest.Harness {
 // With the extension field the fact's key is found in messages and journals.
 func TestConformanceWithKeyField(t *testing.T) {
 	t.Parallel()
-	connectortest.Run(t, newBench(t, d365double.Traps{Delay: 2 * time.Millisecond, KeyField: "LinekeeperFactKey"}).harness())
+	connectortest.Run(t, newBench(t, d365double.Traps{Delay: 2 * time.Millisecond, KeyField: "LinekeeperFactKey", MostRows: 8}).harness())
 }
 
 // Without it, the message list and the sums of the journals are all there is.

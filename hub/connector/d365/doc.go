@@ -26,6 +26,9 @@
 // message be processed again; with key_field that is noticed when the fact is replayed, without it the person has to accept the
 // fact. Not proved: reversals, which are not made here.
 //
+// With key_field the journal lines of an order are listed for reconciliation, and what still waits in the queue as pending. Without
+// it no line can be told from another, and nothing is listed.
+//
 // # What was read and what was not
 //
 // Read in published texts: SendMessage and its parameters, the queue JmgMES3P, message types, most fields of their lines, the

@@ -157,12 +157,16 @@ func (s *System) list(w http.ResponseWriter, r *http.Request, rows []row) {
 			return 0
 		})
 	}
+	of := len(rows)
 	skip, _ := strconv.Atoi(v.Get("$skip"))
 	rows = rows[min(skip, len(rows)):]
 	if top, err := strconv.Atoi(v.Get("$top")); err == nil {
 		rows = rows[:min(top, len(rows))]
 	}
 	a := row{"@odata.context": "http://" + r.Host + "/data/$metadata"}
+	if v.Get("$count") == "true" && skip == 0 {
+		a["@odata.count"] = of
+	}
 	if most := s.traps.MostRows; most > 0 && len(rows) > most {
 		rows = rows[:most]
 		v.Set("$skip", strconv.Itoa(skip+most))

@@ -146,6 +146,35 @@ func (s *System) Reprocess() {
 	}
 }
 
+// Hurry makes every message due that waits.
+func (s *System) Hurry() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, m := range s.messages {
+		m.due = time.Now()
+	}
+}
+
+// ReportByHand is what a person reports as finished for an order, without any message; what it takes is a picking list of its own.
+func (s *System) ReportByHand(number string, quantity decimal.Decimal, taken ...Component) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, o := range s.orders {
+		if o.Number != number {
+			continue
+		}
+		day := time.Now().UTC().Format(time.DateOnly)
+		s.next++
+		s.journals = append(s.journals, &journal{number: fmt.Sprintf("J%07d", s.next), order: number, item: o.Item, good: quantity, date: day})
+		for _, c := range taken {
+			s.journals = append(s.journals, &journal{number: fmt.Sprintf("J%07d", s.next), order: number, item: c.Item, picking: true, consumed: c.Required, date: day})
+		}
+		o.Status = "StartedUp"
+		return nil
+	}
+	return fmt.Errorf("order %q does not exist", number)
+}
+
 // Totals is what the books hold of one order. Issued and Returned are of one item, by lines above and below zero.
 type Totals struct {
 	Good, Bad, Issued, Returned decimal.Decimal
