@@ -58,6 +58,18 @@ func newPlant(t *testing.T) *plant {
 	if err != nil {
 		t.Fatal(err)
 	}
+	p.hub(c)
+	for range 4 {
+		p.release(c)
+	}
+	return p
+}
+
+// hub opens a store and sets a posting engine to work on an ERP; change is what the plant's policy has of its own.
+func (p *plant) hub(c connector.Connector, change ...func(*reconcile.Policy)) {
+	t := p.t
+	t.Helper()
+	var err error
 	if p.s, err = store.Open(t.Context(), filepath.Join(p.dir, "hub.db"), store.Options{}); err != nil {
 		t.Fatal(err)
 	}
@@ -67,7 +79,11 @@ func newPlant(t *testing.T) *plant {
 	connectors := map[string]connector.Connector{"erp": c}
 	p.engine = posting.New(posting.Options{Store: p.s, Connectors: connectors})
 	p.connectors = connectors
-	p.policy(func(*reconcile.Policy) {})
+	p.policy(func(policy *reconcile.Policy) {
+		for _, f := range change {
+			f(policy)
+		}
+	})
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- p.engine.Run(ctx) }()
@@ -78,10 +94,6 @@ func newPlant(t *testing.T) *plant {
 		}
 		p.s.Close()
 	})
-	for range 4 {
-		p.release(c)
-	}
-	return p
 }
 
 // policy makes a checker with other rules.
@@ -109,6 +121,12 @@ func (p *plant) release(c *sandbox.Connector) {
 	if err != nil {
 		p.t.Fatal(err)
 	}
+	p.know(c, no)
+}
+
+// know brings an order to the hub.
+func (p *plant) know(c connector.Connector, no string) {
+	p.t.Helper()
 	o, err := c.Get(p.t.Context(), no)
 	if err != nil {
 		p.t.Fatal(err)
@@ -122,8 +140,15 @@ func (p *plant) release(c *sandbox.Connector) {
 	p.orders = append(p.orders, no)
 }
 
-// produce sends n confirmations and as many consumptions of each order and waits until they are in the books.
+// produce sends n confirmations and as many consumptions of each order, and waits until they are in the books.
 func (p *plant) produce(n int) {
+	p.t.Helper()
+	p.send(n)
+	p.verified()
+}
+
+// send is produce without the waiting.
+func (p *plant) send(n int) {
 	p.t.Helper()
 	var records []store.Record
 	for _, no := range p.orders {
@@ -151,7 +176,6 @@ func (p *plant) produce(n int) {
 	if _, err := p.s.AppendFacts(p.t.Context(), []store.Batch{{AgentID: p.agent.ID, Agent: "ulm/line1", Generation: "g", FirstSeq: first, Records: records}}); err != nil {
 		p.t.Fatal(err)
 	}
-	p.verified()
 }
 
 func (p *plant) fact(kind object.Kind) object.Fact {
