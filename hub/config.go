@@ -13,6 +13,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/shopspring/decimal"
+
 	"github.com/linekeeper/linekeeper/hub/api"
 	"github.com/linekeeper/linekeeper/hub/connector"
 )
@@ -107,6 +109,10 @@ type ReconcileConfig struct {
 	// HealsPerOrder and HealsPerDay bound what changes the ERP's books without a person. Defaults 20 and 1000; -1 means none.
 	HealsPerOrder int `yaml:"heals_per_order"`
 	HealsPerDay   int `yaml:"heals_per_day"`
+	// Prices are per unit of an item, as decimal text, in Currency: what the inbox says that an exception is worth, and what one heal
+	// may move. An item without one is worth nothing to that limit, and the inbox says that it does not know.
+	Prices   map[string]string `yaml:"prices"`
+	Currency string            `yaml:"currency"`
 }
 
 // LogConfig sets what is logged, to standard error.
@@ -248,6 +254,11 @@ func (c *Config) checkTuning() []Fault {
 	}
 	if c.Reconcile.Nightly >= 24*time.Hour {
 		add("reconcile.nightly", "write the time since midnight UTC, such as 2h", "%s is no time of day", c.Reconcile.Nightly)
+	}
+	for item, text := range c.Reconcile.Prices {
+		if d, err := decimal.NewFromString(text); err != nil || d.IsNegative() {
+			add("reconcile.prices", "write a decimal number, such as \"1.35\"", "the price %q of item %q is none", text, item)
+		}
 	}
 	if c.Reconcile.HealsPerOrder < -1 || c.Reconcile.HealsPerDay < -1 {
 		add("reconcile", "use -1 for none", "a limit of heals is below -1")

@@ -21,6 +21,7 @@ import (
 	"github.com/linekeeper/linekeeper/hub/checking"
 	"github.com/linekeeper/linekeeper/hub/connector"
 	"github.com/linekeeper/linekeeper/hub/console"
+	"github.com/linekeeper/linekeeper/hub/desk"
 	"github.com/linekeeper/linekeeper/hub/dispatch"
 	"github.com/linekeeper/linekeeper/hub/ingest"
 	"github.com/linekeeper/linekeeper/hub/posting"
@@ -56,6 +57,7 @@ type Hub struct {
 	posting  *posting.Engine
 	dispatch *dispatch.Dispatcher
 	check    *checking.Checker
+	desk     *desk.Desk
 	grpc     *grpc.Server
 	http     *http.Server
 	grpcL    net.Listener
@@ -127,6 +129,7 @@ func (h *Hub) open(ctx context.Context, o Options) error {
 	})
 	compare := h.cfg.Reconcile.policy()
 	compare.Of = rules(policies, connectors, compare)
+	h.desk = desk.New(desk.Options{Store: h.store, Books: h.posting, Now: h.now, Logger: o.Logger.With("part", "desk")})
 	h.check = checking.New(checking.Options{
 		Store: h.store, Connectors: connectors, Books: h.posting, Policy: compare, Every: h.cfg.Reconcile.Every,
 		Nightly: cmp.Or(h.cfg.Reconcile.Nightly, 2*time.Hour), Now: h.now, Logger: o.Logger.With("part", "reconciliation"),
@@ -136,7 +139,8 @@ func (h *Hub) open(ctx context.Context, o Options) error {
 	h.grpc = grpc.NewServer(append(ingest.ServerOptions(), grpc.Creds(h.tunnel.Credentials(tlsConfig)))...)
 	pb.RegisterUplinkServer(h.grpc, h.ingest)
 
-	handler := api.New(h.store, poster{h.posting}, api.Options{Version: o.Version, Tokens: h.cfg.API.Tokens, Now: h.now, Health: h.erpHealth, Reconciler: reconciler{h.check}})
+	handler := api.New(h.store, poster{h.posting}, api.Options{Version: o.Version, Tokens: h.cfg.API.Tokens, Now: h.now, Health: h.erpHealth, Reconciler: reconciler{h.check},
+		Policy: compare, Currency: h.cfg.Reconcile.Currency})
 	h.http = &http.Server{
 		Handler: h.tunnel.Before(console.New(handler)), ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 30 * time.Second, IdleTimeout: 2 * time.Minute,
 		ErrorLog: slog.NewLogLogger(o.Logger.With("part", "API").Handler(), slog.LevelDebug),
@@ -202,6 +206,14 @@ func (p poster) PostAgain(ctx context.Context, key, note, by string) error {
 	return conflict(p.Engine.PostAgain(ctx, key, note, by))
 }
 
+func (p poster) Correct(ctx context.Context, key string, want store.Values, note, by string) error {
+	return conflict(p.Engine.Correct(ctx, key, want, note, by))
+}
+
+func (p poster) Reverse(ctx context.Context, key, note, by string) error {
+	return conflict(p.Engine.Reverse(ctx, key, note, by))
+}
+
 // HTTPAddr is the address of API and console.
 func (h *Hub) HTTPAddr() string { return h.httpL.Addr().String() }
 
@@ -261,6 +273,7 @@ func (h *Hub) Run(ctx context.Context) error {
 	part("ingest", h.ingest.Run)
 	part("posting", h.posting.Run)
 	part("dispatch", h.dispatch.Run)
+	part("desk", h.desk.Run)
 	if h.cfg.Reconcile.Every > 0 {
 		part("reconciliation", h.check.Run)
 	}

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/shopspring/decimal"
+
 	"github.com/linekeeper/linekeeper/hub/api"
 	"github.com/linekeeper/linekeeper/hub/checking"
 	"github.com/linekeeper/linekeeper/hub/reconcile"
@@ -16,6 +18,12 @@ func (c ReconcileConfig) policy() reconcile.Policy {
 	p := reconcile.DefaultPolicy()
 	p.Settle = cmp.Or(c.Settle, p.Settle)
 	p.Limits.PerOrder, p.Limits.PerDay = max(cmp.Or(c.HealsPerOrder, p.Limits.PerOrder), 0), max(cmp.Or(c.HealsPerDay, p.Limits.PerDay), 0)
+	p.Prices = map[string]decimal.Decimal{}
+	for item, text := range c.Prices {
+		if price, err := decimal.NewFromString(text); err == nil { // Check has looked
+			p.Prices[item] = price
+		}
+	}
 	return p
 }
 

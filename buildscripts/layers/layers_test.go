@@ -82,6 +82,7 @@ var table = []place{
 	{"hub/tunnel", hubs, 4, "carries bytes and knows no part of the hub"},
 	{"hub/posting", hubs, 4, ""},
 	{"hub/dispatch", hubs, 4, ""},
+	{"hub/desk", hubs, 4, "works off what people asked for; sees the store and one door of the posting engine"},
 	{"hub/fleet", hubs, 4, ""},
 	{"hub/api", hubs, 4, ""},
 	{"hub/console", hubs, 5, "the console uses what the API offers everybody"},

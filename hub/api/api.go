@@ -22,6 +22,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"github.com/linekeeper/linekeeper/hub/reconcile"
 	"github.com/linekeeper/linekeeper/hub/store"
 	"github.com/linekeeper/linekeeper/proto/factkey"
 )
@@ -36,6 +37,10 @@ type Poster interface {
 	Accept(ctx context.Context, key, document, note, by string) error
 	// PostAgain makes a posting due that nobody could tell about: a person vouches that the ERP does not have it.
 	PostAgain(ctx context.Context, key, note, by string) error
+	// Correct posts a fact with other values than it says; empty ones stay.
+	Correct(ctx context.Context, key string, want store.Values, note, by string) error
+	// Reverse takes back what is in the books of a fact.
+	Reverse(ctx context.Context, key, note, by string) error
 }
 
 // Token lets a caller in.
@@ -59,6 +64,9 @@ type Options struct {
 	Health func() map[string]ERPHealth
 	// Reconciler compares with the outside systems. Nil: nothing does.
 	Reconciler Reconciler
+	// Policy has prices and times for what a person must see to; Currency is that of the prices.
+	Policy   reconcile.Policy
+	Currency string
 }
 
 // ERPHealth is how the talk about postings with one outside system goes.

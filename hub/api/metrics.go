@@ -6,6 +6,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/linekeeper/linekeeper/hub/reconcile"
 	"github.com/linekeeper/linekeeper/hub/store"
 )
 
@@ -27,6 +28,9 @@ var (
 	erpPosting    = desc("linekeeper_erp_posting_up", "1 while the last call about a posting was answered", "erp")
 	hubInfo       = desc("linekeeper_hub_info", "always 1; names the hub's version", "version")
 	openAlarms    = desc("linekeeper_open_alarms", "alarms that wait for a person")
+	discrepancies = desc("linekeeper_discrepancies", "discrepancies that are not settled", "type")
+	healsMade     = desc("linekeeper_heals_total", "actions that were carried out about discrepancies")
+	healsWrong    = desc("linekeeper_heals_wrong_total", "heals that were wrong and were taken back")
 )
 
 func desc(name, help string, labels ...string) *prometheus.Desc {
@@ -35,7 +39,7 @@ func desc(name, help string, labels ...string) *prometheus.Desc {
 
 // Describe implements prometheus.Collector.
 func (c *collector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{agentUp, agentPending, agentAge, postings, postingOldest, erpUp, erpPosting, hubInfo, openAlarms} {
+	for _, d := range []*prometheus.Desc{agentUp, agentPending, agentAge, postings, postingOldest, erpUp, erpPosting, hubInfo, openAlarms, discrepancies, healsMade, healsWrong} {
 		ch <- d
 	}
 }
@@ -86,6 +90,24 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 		return
 	}
 	gauge(openAlarms, float64(len(alarms)))
+	c.heals(ctx, ch)
+}
+
+func (c *collector) heals(ctx context.Context, ch chan<- prometheus.Metric) {
+	live, err := c.store.LiveDiscrepancies(ctx)
+	if err != nil {
+		ch <- prometheus.NewInvalidMetric(discrepancies, err)
+	}
+	for _, t := range append(reconcile.Types(), reconcile.SumsDiffer) {
+		ch <- prometheus.MustNewConstMetric(discrepancies, prometheus.GaugeValue, float64(live[string(t)]), string(t))
+	}
+	n, err := c.store.CountHeals(ctx)
+	if err != nil {
+		ch <- prometheus.NewInvalidMetric(healsMade, err)
+		return
+	}
+	ch <- prometheus.MustNewConstMetric(healsMade, prometheus.CounterValue, float64(n.Made))
+	ch <- prometheus.MustNewConstMetric(healsWrong, prometheus.CounterValue, float64(n.Undone))
 }
 
 func yes(b bool) float64 {

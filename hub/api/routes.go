@@ -69,6 +69,7 @@ func (s *server) routes(api huma.API) {
 	post(api, "close-exception", "/v1/exceptions/{id}/close", "Settle an exception with a note", s.closeException)
 	post(api, "close-alarm", "/v1/alarms/{id}/close", "Settle an alarm with a note", s.closeAlarm)
 	s.reconcileRoutes(api)
+	s.inboxRoutes(api)
 }
 
 func get[I, O any](api huma.API, id, path, summary string, h func(context.Context, *I) (*O, error)) {

@@ -67,7 +67,7 @@ func (b books) Verify(context.Context, connector.Posting, []byte, connector.Docu
 type poster struct{ *posting.Engine }
 
 func mark(err error) error {
-	if errors.Is(err, posting.ErrNotParked) {
+	if errors.Is(err, posting.ErrNotParked) || errors.Is(err, posting.ErrNotNow) {
 		return fmt.Errorf("%w: %w", api.ErrConflict, err)
 	}
 	return err
@@ -83,6 +83,14 @@ func (p poster) Accept(ctx context.Context, key, document, note, by string) erro
 
 func (p poster) PostAgain(ctx context.Context, key, note, by string) error {
 	return mark(p.Engine.PostAgain(ctx, key, note, by))
+}
+
+func (p poster) Correct(ctx context.Context, key string, want store.Values, note, by string) error {
+	return mark(p.Engine.Correct(ctx, key, want, note, by))
+}
+
+func (p poster) Reverse(ctx context.Context, key, note, by string) error {
+	return mark(p.Engine.Reverse(ctx, key, note, by))
 }
 
 // world is a store with everything in it that the API can show, and the engine at work.

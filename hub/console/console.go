@@ -35,7 +35,7 @@ type console struct {
 func New(apiHandler http.Handler) http.Handler {
 	c := &console{api: apiHandler, pages: map[string]*template.Template{}}
 	base := template.Must(template.New("base.html").Funcs(funcs).ParseFS(pages, "pages/base.html", "pages/parts.html"))
-	for _, name := range []string{"overview", "orders", "order", "facts", "fact", "tally", "agents", "settle", "problem", "discrepancies", "discrepancy"} {
+	for _, name := range []string{"overview", "orders", "order", "facts", "fact", "tally", "agents", "settle", "problem", "discrepancies", "discrepancy", "inbox", "entry", "evidence", "replays"} {
 		c.pages[name] = template.Must(template.Must(base.Clone()).ParseFS(pages, "pages/"+name+".html"))
 	}
 	mux := http.NewServeMux()
@@ -53,6 +53,7 @@ func New(apiHandler http.Handler) http.Handler {
 	mux.Handle("GET /discrepancies", c.page("discrepancies", c.discrepancies))
 	mux.Handle("GET /discrepancies/{id}", c.page("discrepancy", c.discrepancy))
 	mux.Handle("POST /discrepancies/{id}", secure(http.HandlerFunc(c.settleDiscrepancy)))
+	c.inboxRoutes(mux)
 	mux.Handle("GET /settle", c.page("settle", c.settleForm))
 	mux.Handle("POST /decide", secure(http.HandlerFunc(c.decide)))
 	mux.Handle("POST /settle", secure(http.HandlerFunc(c.settle)))

@@ -21,6 +21,7 @@ var funcs = template.FuncMap{
 		return "never"
 	},
 	"tone": tone, "words": words, "what": what, "unit": unit, "orderstep": orderStep, "steptone": stepTone, "factstep": factStep, "value": value, "grouped": grouped,
+	"pair":      func(a, b string) [2]string { return [2]string{a, b} },
 	"plantsays": func(s api.OrderStep) bool { return s.Origin != "hub" && !strings.HasPrefix(s.Origin, "erp ") },
 	"states": func() []string {
 		return []string{"parked", "in_doubt", "due", "sending", "posted", "verified", "not_posted", "settled"}
@@ -110,11 +111,11 @@ func tone(state string) string {
 	switch state {
 	case "verified", "ok", "HEALED", "COMPLETED", "CLOSED", "FINISHED", "connected":
 		return "good"
-	case "parked", "failed", "losing", "ESCALATED", "REJECTED", "CANCELLED":
+	case "parked", "failed", "losing", "ESCALATED", "REJECTED", "CANCELLED", "high":
 		return "bad"
-	case "in_doubt", "held", "OPEN", "degraded", "offline", "HELD", "connecting", "stopped", "not connected":
+	case "in_doubt", "held", "OPEN", "degraded", "offline", "HELD", "connecting", "stopped", "not connected", "medium", "running":
 		return "warn"
-	case "not_posted", "settled":
+	case "not_posted", "settled", "low", "cancelled":
 		return "quiet"
 	}
 	return "info"
@@ -158,6 +159,8 @@ func factStep(step string) string {
 		"absent": "Not in the ERP: it may be sent again", "rejected": "Refused by the ERP", "parked": "Waits for a person", "retry": "Refused for now, tried again later",
 		"unreachable": "The ERP cannot be reached, tried again later", "released": "What was missing has come", "replayed": "Taken up again", "accepted": "Settled by a person",
 		"differs": "The ERP's document says something else", "not_posted": "Needs no posting", "conflict": "Another fact came under the same key",
+		"corrected": "Corrected by a person or a heal", "reversing": "Being taken back in the ERP", "taken back": "Taken back in the ERP", "not taken back": "The ERP did not take it back",
+		"posted anew":  "Due again under a new key",
 		"receipt sent": "Receipt sent to the plant", "receipt stored": "The plant has the receipt",
 	}[step]; ok {
 		return text
