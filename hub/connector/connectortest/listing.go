@@ -18,6 +18,8 @@ import (
 type Listing struct {
 	// Not says why this system, as it is configured, cannot list its documents: the connector must then say so by an error.
 	Not string
+	// NoScrap says why orders that have scrap cannot be listed: the connector must then say so by an error.
+	NoScrap string
 	// Pages says how many documents come at once, so few that those of an order need several readings.
 	Pages int
 	// ByHand books so much yield of the order's item without any key, as a person does in the system.
@@ -66,6 +68,9 @@ func (s *suite) listings(t *testing.T, posts bool) {
 	movement := s.Troubles[MovementFailed]
 	before := s.rows
 	s.rows = nil
+	if s.Listing.NoScrap != "" {
+		t.Run("DocumentsOfAnOrderWithScrapAreAnError", func(t *testing.T) { s.scrapNotListed(t, reader) })
+	}
 	pages := fmt.Sprintf("documents, %d at once", s.Listing.Pages)
 	if s.Listing.Pages == 0 {
 		pages = "documents, all at once: " + without("Pages", false)
@@ -86,6 +91,26 @@ func (s *suite) listings(t *testing.T, posts bool) {
 	s.row(t, "SecondDocumentOfAKeyIsReversed", "two documents under one key", expectUndone, why, s.undoDouble)
 	t.Log(s.table("listings"))
 	s.rows = before
+}
+
+func (s *suite) scrapNotListed(t *testing.T, reader connector.EffectReader) {
+	order := s.CreateOrder(t, "40")
+	s.settle(t, s.confirmation(order, "12", "0"))
+	s.list(t, order)
+	s.settle(t, s.confirmation(order, "0", "1"))
+	all, err := reader.Effects(t.Context(), order)
+	if err == nil || errors.Is(err, connector.ErrNotFound) || len(all.Documents) > 0 {
+		t.Errorf("%d documents and the error %v; want an error, because %s", len(all.Documents), err, s.Listing.NoScrap)
+	}
+	t.Logf("it says: %v", err)
+}
+
+// scrap is a quantity of scrap for orders that are listed.
+func (s *suite) scrap(quantity string) string {
+	if s.Listing.NoScrap != "" {
+		return "0"
+	}
+	return quantity
 }
 
 func (s *suite) notListed(t *testing.T, reader connector.EffectReader) {
@@ -197,7 +222,7 @@ func (s *suite) listAll(t *testing.T) {
 		t.Errorf("an order without documents has %+v", all)
 	}
 	few := s.exchanges(func() { s.list(t, order) })
-	posts := []connector.Posting{s.confirmation(order, "12", "1"), s.consumption(order, "25.75", object.Issue), s.consumption(order, "0.3", object.Issue),
+	posts := []connector.Posting{s.confirmation(order, "12", s.scrap("1")), s.consumption(order, "25.75", object.Issue), s.consumption(order, "0.3", object.Issue),
 		s.consumption(order, "1.05", object.Return), s.confirmation(order, "3", "0"), s.consumption(order, "0.1", object.Issue), s.consumption(order, "0.2", object.Issue)}
 	for len(posts) < 2*s.Listing.Pages+2 {
 		posts = append(posts, s.confirmation(order, "2", "0"), s.consumption(order, "0.05", object.Issue))
@@ -338,7 +363,7 @@ func (s *suite) listUnknown(t *testing.T) {
 func (s *suite) listThough(t *testing.T) {
 	order := s.CreateOrder(t, "400")
 	for range max(3, s.Listing.Pages) {
-		s.settle(t, s.confirmation(order, "2", "1"))
+		s.settle(t, s.confirmation(order, "2", s.scrap("1")))
 		s.settle(t, s.consumption(order, "0.3", object.Issue))
 	}
 	want := len(s.list(t, order))

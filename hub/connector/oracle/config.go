@@ -47,6 +47,10 @@ type Config struct {
 	// "TransactionReference" when empty.
 	ReferenceField     string `yaml:"reference_field"`
 	ReferenceAttribute string `yaml:"reference_attribute"`
+	// CompletedResource is the resource of completed inventory transactions, SourceAttribute what the work order's number is called
+	// in it; "inventoryCompletedTransactions" and "TransactionSourceName" when empty.
+	CompletedResource string `yaml:"completed_resource"`
+	SourceAttribute   string `yaml:"source_attribute"`
 	// SingleWriter says that nobody else posts on the operations of the orders.
 	SingleWriter bool `yaml:"single_writer"`
 	// AbsentAfter is how long after its sending a request that left no trace is taken for lost: longer than any request may
@@ -86,6 +90,7 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	c.Name, c.Lookup = orDefault(c.Name, "oracle"), orDefault(c.Lookup, byReference)
 	c.ReferenceField, c.ReferenceAttribute = orDefault(c.ReferenceField, "TransactionReference"), orDefault(c.ReferenceAttribute, "TransactionReference")
+	c.CompletedResource, c.SourceAttribute = orDefault(c.CompletedResource, "inventoryCompletedTransactions"), orDefault(c.SourceAttribute, "TransactionSourceName")
 	c.AbsentAfter, c.Settle = orDefault(c.AbsentAfter, 15*time.Minute), orDefault(c.Settle, time.Minute)
 	c.Timeout, c.Overlap = orDefault(c.Timeout, time.Minute), max(c.Overlap, 5*time.Minute)
 	c.PageSize, c.FrameworkVersion = orDefault(c.PageSize, 100), orDefault(c.FrameworkVersion, 4)

@@ -174,12 +174,21 @@ func (b *bench) harness(change ...func(*oracle.Config)) connectortest.Harness {
 
 func TestConformanceByReference(t *testing.T) {
 	t.Parallel()
-	connectortest.Run(t, newBench(t, oracledouble.Traps{}).harness())
+	b := newBench(t, oracledouble.Traps{MostRows: 5})
+	h := b.harness()
+	h.Listing = connectortest.Listing{
+		Pages: 5, NoScrap: "no inventory transaction shows scrap",
+		ByHand:  func(_ testing.TB, order, yield string) { b.PostByHand(order, d(yield)) },
+		Without: map[string]string{"Pending": "Oracle books before it answers"},
+	}
+	connectortest.Run(t, h)
 }
 
 // Totals before and after a posting are all there is where references cannot be read. A newer release answers by a boolean.
 func TestConformanceByTotals(t *testing.T) {
 	t.Parallel()
 	traps := oracledouble.Traps{FlagIsBoolean: true, MostRows: 3, NoReference: true, NoCompletedRead: true}
-	connectortest.Run(t, newBench(t, traps).harness(func(c *oracle.Config) { c.Lookup = "totals" }))
+	h := newBench(t, traps).harness(func(c *oracle.Config) { c.Lookup = "totals" })
+	h.Listing.Not = "by totals no transaction can be told from another"
+	connectortest.Run(t, h)
 }

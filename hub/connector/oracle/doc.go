@@ -27,12 +27,16 @@
 // a reference, and does not find scrap alone or earlier operations: so the capability of an external key is not claimed. Facts
 // are taken back only with lookup: reference, and only what can be found by it.
 //
+// By reference the documents of an order are listed for reconciliation, out of the completed inventory transactions. These show
+// neither scrap nor operations before the last; an order that has either, or whose totals are not what its transactions add up to,
+// is not listed and an error.
+//
 // # What was read and what was not
 //
 // Read in published texts: paths and paging, the header REST-Framework-Version, the children of a work order, dispatch states,
 // the source system, ErrorsExistFlag as text or boolean, and that GET is not supported on transactions. Assumed, and to be
 // checked in each system: that the reference of a request can be read from completed transactions and by which names
-// (reference_field, reference_attribute), the names of messages (messages), that the stamp of an order is set before its
+// (reference_field, reference_attribute, completed_resource, source_attribute), the names of messages (messages), that the stamp of an order is set before its
 // change can be seen (overlap), and the codes of order status. Lots and serial numbers have no published sample that was read:
 // facts that carry them are refused by name.
 package oracle

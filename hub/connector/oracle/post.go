@@ -109,7 +109,7 @@ func document(id, ref string) connector.Document {
 // find reads completed transactions by their reference.
 func (c *Connector) find(ctx context.Context, op, ref string) ([]row, error) {
 	q := url.Values{"q": {c.cfg.ReferenceAttribute + " " + op + " " + quote(ref)}, "limit": {"100"}, "orderBy": {"TransactionId"}}
-	found, err := get[row](ctx, c, "inventoryCompletedTransactions", q)
+	found, err := get[row](ctx, c, c.cfg.CompletedResource, q)
 	if err != nil {
 		return nil, fmt.Errorf("search transactions by reference %s: %w", ref, err)
 	}
@@ -305,7 +305,7 @@ func (c *Connector) Verify(ctx context.Context, p connector.Posting, raw []byte,
 		if len(found) == 0 {
 			return c.missing(in, "No completed transaction has reference "+in.Ref+"."), nil
 		}
-		if why := wrong(p, in, found); why != "" {
+		if why := c.wrong(p, in, found); why != "" {
 			return connector.Verification{Difference: why}, nil
 		}
 	}
@@ -342,7 +342,7 @@ func (c *Connector) missing(in intent, what string) connector.Verification {
 }
 
 // wrong compares the transactions of a reference with the posting, empty when there is one and it is right.
-func wrong(p connector.Posting, in intent, found []row) string {
+func (c *Connector) wrong(p connector.Posting, in intent, found []row) string {
 	if len(found) > 1 {
 		return fmt.Sprintf("%d transactions carry reference %s: %s and %s.", len(found), in.Ref, found[0].text("TransactionId"), found[1].text("TransactionId"))
 	}
@@ -354,13 +354,14 @@ func wrong(p connector.Posting, in intent, found []row) string {
 	}
 	x := found[0]
 	have, err := decimal.NewFromString(x.text("TransactionQuantity"))
+	order := x.text(c.cfg.SourceAttribute)
 	switch id := x.text("TransactionId"); {
 	case err != nil || sane(have) != nil || !have.Equal(want):
 		return fmt.Sprintf("Transaction %s has quantity %s, wanted %s.", id, x.text("TransactionQuantity"), want)
 	case item != "" && x.text("ItemNumber") != item:
 		return fmt.Sprintf("Transaction %s is of item %q, wanted %q.", id, x.text("ItemNumber"), item)
-	case x.text("TransactionSourceName") != "" && x.text("TransactionSourceName") != in.Order:
-		return fmt.Sprintf("Transaction %s is of order %q, wanted %q.", id, x.text("TransactionSourceName"), in.Order)
+	case order != "" && order != in.Order:
+		return fmt.Sprintf("Transaction %s is of order %q, wanted %q.", id, order, in.Order)
 	}
 	return ""
 }
