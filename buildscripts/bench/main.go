@@ -78,6 +78,7 @@ var parts = []part{
 	{"million", "Backlog of a million messages over MQTT: the agent's memory while it fills and drains", million},
 	{"sql", "MES rows from PostgreSQL until durable, against the same library that only counts", sqlRows},
 	{"opcua", "OPC UA values until durable, against the same library that only counts; 10,000 tags at 1/s", opcuaValues},
+	{"posting", "Posting: facts verified in an ERP that takes 1, 50 and 500 ms for each call, against what that time allows", postings},
 	{"reconcile", "Reconciliation: the facts of the hub against as many documents of an ERP that answers at once", reconciling},
 	{"latency", "Idle line: single facts, from the commit at the agent to the hub's acknowledgement", latency},
 }
