@@ -87,7 +87,7 @@ type DispatchConfig struct {
 
 // PostingConfig tunes the posting engine.
 type PostingConfig struct {
-	// Workers is how many orders of one ERP are posted side by side. Default 4.
+	// Workers is how many calls one ERP is asked side by side, each about another order. Default 4.
 	Workers int `yaml:"workers"`
 	// Quiet is how long an order must have brought no new fact before it is closed in the ERP. Default 10s.
 	Quiet time.Duration `yaml:"quiet"`

@@ -158,6 +158,7 @@ type call struct {
 	posting connector.Posting
 	// original is the posting of the fact that a reversal takes back.
 	original *store.Posting
+	turn     turn
 	// date is what was decided about the date for the books; zero when the fact's own counts.
 	date store.PostingDate
 	// applied is what the posting is said with; nil without mappings.
@@ -168,8 +169,8 @@ type call struct {
 	looksUp    bool
 }
 
-// action makes one call of the outside system and stores what came of it. failure is a reason to believe that the system
-// itself is in trouble.
+// action makes one call of the outside system, with the turn that it has and gives back, and stores what came of it. failure is
+// a reason to believe that the system itself is in trouble.
 type action func(ctx context.Context, c *call) (failure string, err error)
 
 // permitted runs an action unless the system is being left in peace.
@@ -178,6 +179,10 @@ func (e *Engine) permitted(ctx context.Context, l store.Lane, p store.Posting, d
 	if err != nil {
 		return time.Time{}, ended(ctx, err)
 	}
+	if err := c.turn.take(ctx, false); err != nil {
+		return time.Time{}, ended(ctx, err)
+	}
+	defer c.turn.give()
 	wait, ok := e.gates[l.ERP].enter(time.Now())
 	if !ok {
 		return e.o.Now().Add(wait), nil
@@ -223,7 +228,7 @@ func (e *Engine) prepareCall(ctx context.Context, l store.Lane, p store.Posting)
 	}
 	fact := correction.Apply(f.Fact)
 	fact.PostingDate = f.Fact.PostingDate // what was decided about the date comes below
-	c := &call{erp: guarded{e.o.Connectors[l.ERP], l.ERP, e.o.Logger}, p: p, f: f, correction: correction, posting: connector.Posting{
+	c := &call{erp: guarded{e.o.Connectors[l.ERP], l.ERP, e.o.Logger}, turn: turn{of: e.turns[l.ERP]}, p: p, f: f, correction: correction, posting: connector.Posting{
 		Fact: adjusted(fact, p.Amounts), Order: order.Order, PostingDate: postingDate(fact), Attempt: max(p.Attempt, 1),
 	}}
 	if !f.Fact.Reverses.IsZero() {
@@ -257,6 +262,7 @@ func (e *Engine) post(ctx context.Context, c *call) (failure string, err error) 
 		return "", err
 	}
 	intent, early, err := c.erp.Prepare(ctx, c.posting)
+	c.turn.give()
 	if err != nil {
 		return err.Error(), e.unreachable(ctx, c, err)
 	}
@@ -277,7 +283,13 @@ func (e *Engine) post(ctx context.Context, c *call) (failure string, err error) 
 	if err := e.crash("sending"); err != nil {
 		return "", err
 	}
+	// What Prepare read grows old: it goes before the calls of others.
+	if err := c.turn.take(ctx, true); err != nil {
+		c.p.State, c.p.Intent = store.PostingDue, nil // nothing was sent
+		return err.Error(), e.unreachable(ctx, c, fmt.Errorf("wait for other calls of the outside system: %w", err))
+	}
 	out := c.erp.Post(ctx, c.posting, intent)
+	c.turn.give()
 	if err := e.crash("posted"); err != nil {
 		return "", err
 	}
@@ -395,6 +407,7 @@ func (e *Engine) lookUp(ctx context.Context, c *call) (failure string, err error
 		return "", err
 	}
 	found, err := c.erp.Lookup(ctx, c.posting, c.p.Intent)
+	c.turn.give()
 	if sabotage.Rule(6) {
 		found, err = connector.Finding{Presence: connector.Absent}, nil
 	}
@@ -436,6 +449,7 @@ func (e *Engine) verify(ctx context.Context, c *call) (failure string, err error
 		return "", err
 	}
 	v, err := c.erp.Verify(ctx, c.posting, c.p.Intent, connector.Document{Number: c.p.Document, ID: c.p.DocumentID})
+	c.turn.give()
 	if err != nil {
 		return err.Error(), e.unreachable(ctx, c, err)
 	}

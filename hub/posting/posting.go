@@ -33,7 +33,7 @@ type Options struct {
 	// are the zones of the plants' calendars; a plant without one has that of its facts.
 	Policies []Policy
 	Zones    map[string]*time.Location
-	// Workers is how many orders of one system are posted side by side; 4.
+	// Workers is how many calls one system is asked side by side; 4. Each is about another order.
 	Workers int
 	// RetryFor is how long a retryable rejection is tried again before a person is asked, DoubtFor how long an effect that may
 	// still appear is waited for; 24 h each.
@@ -74,7 +74,8 @@ func (o *Options) setDefaults() {
 // Engine plans and posts. Make one with New; one Run at a time on one store.
 type Engine struct {
 	o     Options
-	gates map[string]*gate // of each outside system
+	gates map[string]*gate  // of each outside system
+	turns map[string]*turns // of each outside system
 	wake  chan struct{}
 
 	mu      sync.Mutex
@@ -92,10 +93,11 @@ type Engine struct {
 func New(o Options) *Engine {
 	o.setDefaults()
 	e := &Engine{
-		o: o, gates: map[string]*gate{}, wake: make(chan struct{}, 1), closing: map[int64]time.Time{}, crash: crashPoint,
+		o: o, gates: map[string]*gate{}, turns: map[string]*turns{}, wake: make(chan struct{}, 1), closing: map[int64]time.Time{}, crash: crashPoint,
 	}
 	for name := range o.Connectors {
 		e.gates[name] = &gate{health: Health{OK: true, Since: o.Now()}}
+		e.turns[name] = &turns{free: o.Workers}
 	}
 	return e
 }

@@ -262,7 +262,7 @@ func (r *runner) startLanes(ctx context.Context) {
 	}
 	now := time.Now()
 	for l, s := range r.lanes {
-		if s.running || s.next.IsZero() || s.next.After(now) || r.working[l.ERP] >= r.e.o.Workers {
+		if s.running || s.next.IsZero() || s.next.After(now) || r.working[l.ERP] >= lanesOfTurn*r.e.o.Workers {
 			continue
 		}
 		s.running, s.again = true, false
@@ -282,7 +282,7 @@ func (r *runner) pause() time.Duration {
 		pause = r.restTo.Sub(now)
 	}
 	for l, s := range r.lanes {
-		if !s.running && !s.next.IsZero() && r.working[l.ERP] < r.e.o.Workers {
+		if !s.running && !s.next.IsZero() && r.working[l.ERP] < lanesOfTurn*r.e.o.Workers {
 			pause = min(pause, s.next.Sub(now))
 		}
 	}
