@@ -155,6 +155,7 @@ func (a *Agent) open(o Options) error {
 		a.log.Error("the inbox was damaged", "what", note)
 	}
 	a.pipe.inbox = a.inbox
+	a.pipe.recent.load(a.inbox.Facts(), a.pipe.business)
 	if a.ui, err = o.Listen("tcp", a.cfg.Listen); err != nil {
 		return fmt.Errorf("open the page's address %q: %w (choose another in listen:)", a.cfg.Listen, err)
 	}
@@ -254,6 +255,7 @@ func (a *Agent) resumeFrom(ctx context.Context, marks []*pb.SourceMark, wentBack
 	}
 	var res translate.Result
 	var t told
+	var seqs []uint64
 	resume := func(room bool) func(*buffer.Tx) error {
 		return func(tx *buffer.Tx) error {
 			now := a.now()
@@ -261,7 +263,7 @@ func (a *Agent) resumeFrom(ctx context.Context, marks []*pb.SourceMark, wentBack
 			if res = a.pipe.rules.ResumeFrom(tx, now, marks); len(res.Facts) > 0 && !room {
 				return errFacts
 			}
-			a.pipe.stage(tx, now, res)
+			seqs = a.pipe.stage(tx, now, res)
 			return nil
 		}
 	}
@@ -279,7 +281,7 @@ func (a *Agent) resumeFrom(ctx context.Context, marks []*pb.SourceMark, wentBack
 		return fmt.Errorf("resume counters from the hub's marks: %w", err)
 	}
 	a.pipe.told(t, func(e *recording.Event) { e.Marks = recording.FromMarks(marks) })
-	a.pipe.after(ctx, "", res)
+	a.pipe.after(ctx, "", res, seqs)
 	return nil
 }
 
@@ -324,6 +326,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	inner.run(a.runOrders)
 	inner.run(a.pipe.runTicker)
 	inner.run(a.runPublishers)
+	inner.run(a.runNotes)
 
 	outer := newGroup(ctx)
 	for _, s := range a.sources {

@@ -286,8 +286,16 @@ func TestReceiptsWithDocumentNumbersStayOverARestart(t *testing.T) {
 	cfg := testConfig(t.TempDir(), fs)
 	cfg.Hub = h.line()
 	a := start(t, cfg, fs)
-	eventually(t, "the hub has the rows", func() error { return h.holds(3) })
-	if s := a.Snapshot(); len(s.Receipts) != 3 || s.Receipts[0].Outcome != "buffered" || s.Receipts[0].What == "" {
+	eventually(t, "the hub has the rows, and the agent knows", func() error {
+		if err := h.holds(3); err != nil {
+			return err
+		}
+		if n := a.Snapshot().Business.AckedSeq; n != 3 {
+			return fmt.Errorf("acknowledged up to %d", n)
+		}
+		return nil
+	})
+	if s := a.Snapshot(); len(s.Receipts) != 3 || s.Receipts[0].Outcome != "received" || s.Receipts[0].What == "" {
 		t.Errorf("before the receipts the page shows %+v", s.Receipts)
 	}
 	for i, f := range h.all() {
@@ -317,6 +325,60 @@ func TestReceiptsWithDocumentNumbersStayOverARestart(t *testing.T) {
 	cfg.Hub.Address = "127.0.0.1:1"
 	if err := documents(start(t, cfg, fs)); err != nil {
 		t.Error("after a restart without the hub:", err)
+	}
+}
+
+// An operator must see where a fact is also when the computer was switched off in between.
+func TestWhatIsBufferedAndWhatIsAtTheHubIsToldApartAfterARestart(t *testing.T) {
+	h := serveHub(t)
+	n := make(chan int)
+	fs := fakes{"mes": {run: func(ctx context.Context, _ []byte, emit signal.Emit) error {
+		for {
+			select {
+			case i := <-n:
+				if err := emit(ctx, signal.Batch{Signals: rowsOf(i, i+2), Cursor: []byte("x")}); err != nil {
+					return err
+				}
+			case <-ctx.Done():
+				return nil
+			}
+		}
+	}}}
+	cfg := testConfig(t.TempDir(), fs)
+	cfg.Hub = h.line()
+	page := func(a started) string {
+		var all []string
+		for _, r := range a.Snapshot().Receipts {
+			if r.What != "1 pcs yield of FG-GEAR" || !strings.HasPrefix(r.OrderNo, "WO-") || r.StoredAt.IsZero() {
+				t.Errorf("it does not say what it is about: %+v", r)
+			}
+			all = append(all, r.Outcome)
+		}
+		slices.Sort(all)
+		return strings.Join(all, " ")
+	}
+	a := start(t, cfg, fs)
+	n <- 0
+	eventually(t, "the page says that two are at the hub", func() error {
+		if got := page(a); got != "received received" {
+			return errors.New(got)
+		}
+		return nil
+	})
+	a.stop()
+	cfg.Hub.Address = "127.0.0.1:1" // nobody there
+	a = start(t, cfg, fs)
+	n <- 2
+	const want = "buffered buffered received received"
+	eventually(t, "two more are in the buffer", func() error {
+		if got := page(a); got != want {
+			return errors.New(got)
+		}
+		return nil
+	})
+	a.stop()
+	if got := page(start(t, cfg, fs)); got != want {
+		t.Errorf("after a restart: %s", got)
 	}
 }
 

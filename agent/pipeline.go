@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -79,11 +78,12 @@ func (p *pipeline) store(ctx context.Context, b signal.Batch) error {
 	b = p.rules.Mask(b) // nothing below sees what is pseudonymised
 	var res translate.Result
 	var t told
+	var seqs []uint64
 	err := p.business.Commit(ctx, func(tx *buffer.Tx) error {
 		now := p.now()
 		t = p.tell(b.Source, now)
 		res, t.why = p.translate(tx, now, b)
-		p.stage(tx, now, res)
+		seqs = p.stage(tx, now, res)
 		if b.Cursor != nil {
 			tx.SetState(cursorPrefix+b.Source, b.Cursor)
 		}
@@ -95,7 +95,7 @@ func (p *pipeline) store(ctx context.Context, b signal.Batch) error {
 	p.told(t, func(e *recording.Event) { e.Batch = recording.FromBatch(b) })
 	p.board.CountData(b.Source, len(b.Signals))
 	p.latest.note(b)
-	p.after(ctx, b.Source, res)
+	p.after(ctx, b.Source, res, seqs)
 	return nil
 }
 
@@ -147,6 +147,7 @@ func (p *pipeline) tick(ctx context.Context) (time.Time, error) {
 	var res translate.Result
 	var next time.Time
 	var t told
+	var seqs []uint64
 	err := p.business.Commit(ctx, func(tx *buffer.Tx) error {
 		now := p.now()
 		t = p.tell("", now)
@@ -155,7 +156,7 @@ func (p *pipeline) tick(ctx context.Context) (time.Time, error) {
 		} else {
 			res = p.rules.Tick(tx, now)
 		}
-		p.stage(tx, now, res)
+		seqs = p.stage(tx, now, res)
 		next = p.rules.NextTick(tx)
 		return nil
 	})
@@ -163,28 +164,30 @@ func (p *pipeline) tick(ctx context.Context) (time.Time, error) {
 		return time.Time{}, fmt.Errorf("close confirmations: %w", err)
 	}
 	p.told(t, func(e *recording.Event) { e.Tick = true })
-	p.after(ctx, "", res)
+	p.after(ctx, "", res, seqs)
 	return next, nil
 }
 
-func (p *pipeline) stage(tx *buffer.Tx, now time.Time, res translate.Result) {
+// stage adds what the rules made to a transaction and returns the numbers of the facts.
+func (p *pipeline) stage(tx *buffer.Tx, now time.Time, res translate.Result) (seqs []uint64) {
 	mark := p.mark(now)
 	for _, f := range res.Facts {
-		tx.Append(append(slices.Clip(f.Body), mark...))
+		seqs = append(seqs, tx.Append(append(slices.Clip(f.Body), mark...)))
 	}
 	for _, q := range res.Quarantined {
 		tx.Quarantine(buffer.Quarantined{At: now, Source: q.Source, Tag: q.Tag, Code: q.Code, Item: q.Item, Reason: q.Reason, NextStep: q.NextStep, Payload: q.Payload})
 	}
+	return seqs
 }
 
 // after does what may be lost in a crash: the page's list of recent facts, readings, and the inbox's copy of the states
 // that facts already hold.
-func (p *pipeline) after(ctx context.Context, source string, res translate.Result) {
+func (p *pipeline) after(ctx context.Context, source string, res translate.Result, seqs []uint64) {
 	now := p.now()
 	for _, sp := range res.Problems {
 		(&reporter{board: p.board, source: cmp.Or(sp.Source, source)}).Problem("rules/"+sp.Key, sp.Problem)
 	}
-	p.recent.add(res.Facts, now)
+	p.recent.add(res.Facts, seqs, now)
 	for _, f := range res.Facts {
 		if f.OrderState != nil {
 			if err := p.inbox.Apply(f.OrderState, occurred(f, now)); err != nil {
@@ -280,37 +283,3 @@ func (r readOnly) EachState(prefix string, f func(key string, v []byte)) {
 	r.b.EachState(prefix, f)
 }
 func (r readOnly) SetState(string, []byte) {}
-
-// recent remembers the newest facts of this run for the page: what a receipt is about.
-type recent struct {
-	mu   sync.Mutex
-	list []status.Receipt
-	next int
-}
-
-func newRecent(n int) *recent { return &recent{list: make([]status.Receipt, 0, n)} }
-
-func (r *recent) add(facts []translate.Fact, at time.Time) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for _, f := range facts[max(0, len(facts)-cap(r.list)):] {
-		e := status.Receipt{Key: f.Key.String(), OrderNo: f.OrderNo, What: f.What, StoredAt: at, Outcome: "buffered", At: at}
-		if len(r.list) < cap(r.list) {
-			r.list = append(r.list, e)
-			continue
-		}
-		r.list[r.next] = e
-		r.next = (r.next + 1) % len(r.list)
-	}
-}
-
-// all returns the remembered facts by key.
-func (r *recent) all() map[string]status.Receipt {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	out := make(map[string]status.Receipt, len(r.list))
-	for _, e := range r.list {
-		out[e.Key] = e
-	}
-	return out
-}

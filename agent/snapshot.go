@@ -42,7 +42,7 @@ func (a *Agent) Snapshot() status.Snapshot {
 		At: now, Version: a.version, Plant: a.cfg.Plant, Agent: a.cfg.Agent, StartedAt: a.started,
 		Business: bufferStatus(b), Telemetry: bufferStatus(a.pipe.telemetry.Stats()),
 		Quarantined: b.Quarantined, QuarantineDropped: b.QuarantineDropped, InboxDamage: a.inbox.Recovered(), FreeDisk: b.FreeDisk, Sources: a.heldSources(b), WorkOrders: a.inbox.Orders(),
-		Receipts: a.receipts(), Quarantine: a.quarantine(), Ledger: ledgerStatus(a.pipe.rules.Ledger(readOnly{a.pipe.business})),
+		Receipts: a.receipts(b.AckedSeq), Quarantine: a.quarantine(), Ledger: ledgerStatus(a.pipe.rules.Ledger(readOnly{a.pipe.business})),
 		ConfigPath: a.cfg.Path, DataDir: a.cfg.DataDir, Contact: a.cfg.Contact,
 	}
 	s.Uplink = status.Uplink{State: "offline", Since: a.started, Reason: "no hub is configured", NextStep: "set hub.address in the configuration"}
@@ -92,9 +92,9 @@ func (a *Agent) heldSources(st buffer.Stats) []status.Source {
 	return sources
 }
 
-// receipts joins what came down with what this run remembers, newest first.
-func (a *Agent) receipts() []status.Receipt {
-	known := a.pipe.recent.all()
+// receipts joins what came down with the newest facts, newest first.
+func (a *Agent) receipts(acked uint64) []status.Receipt {
+	known := a.pipe.recent.all(acked)
 	list := a.inbox.Receipts(200)
 	for i := range list {
 		if r, ok := known[list[i].Key]; ok {

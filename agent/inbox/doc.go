@@ -14,6 +14,7 @@
 //	trouble   arrival number -> fact key, of receipts that need a person
 //	open      the same of those that need more news
 //	settled   the same of the others
+//	facts     number in the buffer -> JSON of what a receipt may be about, of the newest 500 facts
 //	aside     delivery sequence -> what could not be used
 //
 // Each value begins with the CRC-32C of the rest.

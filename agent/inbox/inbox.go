@@ -134,12 +134,12 @@ func checkLength(db *bbolt.DB, path string) error {
 	})
 }
 
-var buckets = struct{ meta, orders, past, receipts, aside []byte }{
-	[]byte("meta"), []byte("orders"), []byte("past"), []byte("receipts"), []byte("aside"),
+var buckets = struct{ meta, orders, past, receipts, aside, facts []byte }{
+	[]byte("meta"), []byte("orders"), []byte("past"), []byte("receipts"), []byte("aside"), []byte("facts"),
 }
 
 func makeBuckets(tx *bbolt.Tx) error {
-	for _, name := range [][]byte{buckets.meta, buckets.orders, buckets.past, buckets.receipts, buckets.aside, []byte(listTrouble), []byte(listOpen), []byte(listSettled)} {
+	for _, name := range [][]byte{buckets.meta, buckets.orders, buckets.past, buckets.receipts, buckets.aside, buckets.facts, []byte(listTrouble), []byte(listOpen), []byte(listSettled)} {
 		if _, err := tx.CreateBucketIfNotExists(name); err != nil {
 			return err
 		}
