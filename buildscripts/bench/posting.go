@@ -28,7 +28,7 @@ import (
 
 const (
 	postingWorkers = 4 // as many calls as the hub makes to one ERP at a time by default
-	postingOrders  = 32
+	postingOrders  = 64
 	postingCalls   = 3 // of each posting, one after the other: look whether it is there, post, read back
 	postingGoal    = 0.9
 )
@@ -42,8 +42,8 @@ type pace struct {
 
 var paces = []pace{
 	{time.Millisecond, 9600, 300 * time.Millisecond},
-	{50 * time.Millisecond, 320, 300 * time.Millisecond},
-	{500 * time.Millisecond, 96, 1200 * time.Millisecond},
+	{50 * time.Millisecond, 384, 300 * time.Millisecond},
+	{500 * time.Millisecond, 128, 1200 * time.Millisecond},
 }
 
 var postingPace = flag.Duration("pace", 0, "the only time of the ERP that the part posting measures; all when 0")

@@ -256,14 +256,13 @@ func (r *runner) poke(lanes []store.Lane) {
 	}
 }
 
+// startLanes starts those that are due, the one that has waited longest first: where there are more orders than can be worked
+// on, each gets its turn.
 func (r *runner) startLanes(ctx context.Context) {
-	if ctx.Err() != nil {
-		return
-	}
-	now := time.Now()
-	for l, s := range r.lanes {
-		if s.running || s.next.IsZero() || s.next.After(now) || r.working[l.ERP] >= lanesOfTurn*r.e.o.Workers {
-			continue
+	for ctx.Err() == nil {
+		l, s := r.longestDue(time.Now())
+		if s == nil {
+			return
 		}
 		s.running, s.again = true, false
 		r.working[l.ERP]++
@@ -274,6 +273,34 @@ func (r *runner) startLanes(ctx context.Context) {
 	}
 }
 
+// longestDue is the lane that has been due for longest among those that may start, nil when there is none.
+func (r *runner) longestDue(now time.Time) (due store.Lane, found *lane) {
+	if !r.anyFree() {
+		return due, nil
+	}
+	for l, s := range r.lanes {
+		if s.running || s.next.IsZero() || s.next.After(now) || !r.free(l.ERP) {
+			continue
+		}
+		if found == nil || s.next.Before(found.next) {
+			due, found = l, s
+		}
+	}
+	return due, found
+}
+
+// free reports that one more order of a system may be worked on.
+func (r *runner) free(erp string) bool { return r.working[erp] < lanesOfTurn*r.e.o.Workers }
+
+func (r *runner) anyFree() bool {
+	for erp := range r.e.gates {
+		if r.free(erp) {
+			return true
+		}
+	}
+	return false
+}
+
 // pause is how long nothing is due. A lane that waits for a worker is started when one ends.
 func (r *runner) pause() time.Duration {
 	now := time.Now()
@@ -282,7 +309,7 @@ func (r *runner) pause() time.Duration {
 		pause = r.restTo.Sub(now)
 	}
 	for l, s := range r.lanes {
-		if !s.running && !s.next.IsZero() && r.working[l.ERP] < lanesOfTurn*r.e.o.Workers {
+		if !s.running && !s.next.IsZero() && r.free(l.ERP) {
 			pause = min(pause, s.next.Sub(now))
 		}
 	}

@@ -8,7 +8,7 @@ import (
 
 // lanesOfTurn is how many orders are worked on for each call that one system may be asked at a time. While some wait for the
 // store, others make use of the system's time; and those that wait share a commit.
-const lanesOfTurn = 4
+const lanesOfTurn = 8
 
 // turns lets so many calls at a time through to one system.
 type turns struct {
