@@ -305,7 +305,7 @@ func (b *bigRun) newFact(order string, kind object.Kind) object.Fact {
 func (b *bigRun) consumption(order string) object.Fact {
 	_, _, component, unit := b.books.words()
 	f, p := b.newFact(order, object.KindConsumption), b.want[order]
-	q := decimal.New(1+b.random.Int64N(999), -3)
+	q := decimal.New(1+b.random.Int64N(999), -2)
 	f.Consumption = &object.Consumption{OrderNo: order, Item: component, Movement: object.Issue, Quantity: object.Quantity{Value: q, Unit: unit}}
 	p.issued = p.issued.Add(q)
 	b.want[order] = p

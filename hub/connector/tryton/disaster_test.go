@@ -3,6 +3,11 @@ package tryton_test
 import (
 	"bytes"
 	"encoding/json"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"slices"
 	"strings"
 	"sync"
@@ -214,6 +219,47 @@ func refusedDraft(t *testing.T, pl *plant) {
 	pl.refuse(t, c, p, connector.Correctable, "needs_confirmation")
 	if got := pl.openOutput(t, order); got != 39 {
 		t.Errorf("after a refused posting Tryton plans %v, want 39 as before", got)
+	}
+}
+
+// Tryton marks the session as used after its commit. When somebody ends the session just then, Tryton answers a refusal to
+// what it has done; in the server's language.
+func endedAfterCommit(t *testing.T, pl *plant) {
+	to, err := url.Parse(pl.erp.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for method, text := range map[string]string{
+		"production.write":       `You are trying to read records \"30\" of \"Session\" that don't exist anymore.`,
+		"production.write ":      `Sie versuchen die Datensätze \"30\" aus \"Sitzung\" zu lesen, die nicht mehr existieren.`,
+		"stock.move.do":          `You are trying to read records \"30\" of \"Session\" that don't exist anymore.`,
+		"production.search_read": `You are trying to read records \"30\" of \"Session\" that don't exist anymore.`,
+	} {
+		var first sync.Once
+		proxy := &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) { r.Out.URL.Scheme, r.Out.URL.Host = to.Scheme, to.Host }}
+		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			body, err := io.ReadAll(r.Body)
+			if err != nil {
+				return
+			}
+			r.Body = io.NopCloser(bytes.NewReader(body))
+			if bytes.Contains(body, []byte(`"method":"model.`+strings.TrimSpace(method)+`"`)) {
+				first.Do(func() {
+					proxy.ServeHTTP(httptest.NewRecorder(), r)
+					io.WriteString(w, `{"id":0,"error":["UserError",["`+text+`","",null]]}`)
+					r = nil
+				})
+			}
+			if r != nil {
+				proxy.ServeHTTP(w, r)
+			}
+		}))
+		c, order := pl.connect(t, func(c *tryton.Config) { c.URL = server.URL + "/erp/" }), pl.order(t, "40")
+		settle(t, c, confirmation(order, "4", "1", "0"))
+		server.Close()
+		if got := pl.erp.Effects(t, order, "FG-GEAR"); got.Yield != "4" || got.Scrap != "1" || got.Done != 2 || got.Loose != 0 {
+			t.Errorf("%s: Tryton holds %+v, want yield 4 and scrap 1 in 2 moves", method, got)
+		}
 	}
 }
 

@@ -97,10 +97,11 @@ func (c *Connector) create(ctx context.Context, p connector.Posting, in intent) 
 		return c.beforeEffect(p, err)
 	}
 	err = c.client.call(ctx, nil, asRead(in.Order, in.Timestamp), "production.write", []int{in.Order}, values)
-	if err != nil && kindOf(err) != outdated {
+	if err != nil && kindOf(err) != outdated && kindOf(err) != refused {
 		return c.settle(ctx, p, in, err)
 	}
-	// A gateway may send a request twice: the order can have changed because this posting is in it.
+	// A gateway may send a request twice: the order can have changed because this posting is in it. And what comes after Tryton's
+	// commit can be refused, in the server's own language.
 	ids, odd, lookErr := c.ours(ctx, p, in, err == nil)
 	switch {
 	case lookErr != nil:
@@ -109,6 +110,8 @@ func (c *Connector) create(ctx context.Context, p connector.Posting, in intent) 
 		return connector.Outcome{Result: connector.InDoubt, Reason: odd}
 	case len(ids) > 0:
 		return c.complete(ctx, p, in, ids, err == nil)
+	case kindOf(err) == refused:
+		return c.settle(ctx, p, in, err)
 	case err == nil:
 		return connector.Outcome{Result: connector.InDoubt, Reason: "Tryton accepted the moves of order " + p.Fact.OrderNo() + " and does not show them"}
 	}

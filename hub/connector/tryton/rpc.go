@@ -137,7 +137,10 @@ func onlyReads(method string) bool {
 	return false
 }
 
-var errExpired = errors.New("the session has ended")
+var (
+	errExpired = errors.New("the session has ended")
+	errEnded   = errors.New("the session was ended while Tryton worked on the call")
+)
 
 func isExpired(err error) bool { return errors.Is(err, errExpired) }
 
@@ -307,6 +310,10 @@ func refusal(method string, raw json.RawMessage) error {
 	switch first {
 	case "UserError":
 		e.kind, e.text = refused, word(0)
+		// Tryton marks the session as used after its commit. A session that was ended meanwhile is refused then, and the effect is there.
+		if strings.Contains(e.text, `of "Session"`) {
+			e.kind, e.cause = unknown, errEnded
+		}
 	case "UserWarning":
 		e.kind, e.name, e.text = warned, word(0), word(1)
 	case "ConcurrencyException":

@@ -178,6 +178,7 @@ func TestTryton(t *testing.T) {
 		{"YieldIsTakenOffThePlannedOutput", plannedOutput},
 		{"EveryMoveCarriesTheKeyBeforeItIsDone", keyOnEveryMove},
 		{"RefusedDraftIsTakenBack", refusedDraft},
+		{"SessionThatEndsAfterTheCommitIsNoRefusal", endedAfterCommit},
 		{"PostingDateOfTomorrowIsConfirmed", postedTomorrow},
 		{"ClosedPeriod", closedPeriod},
 		{"BookStockIsCheckedWhenAsked", checkedStock},
