@@ -49,6 +49,13 @@ type StockReader interface {
 	Inventory(ctx context.Context, items []string) ([]object.Balance, error)
 }
 
+// LotStockReader is implemented by connectors whose system can tell where it holds what, and of which lot.
+type LotStockReader interface {
+	// Balances returns the balance of each item at each storage location, a lot apart from the others, or of all items when none
+	// is named. What is not there is left out; a balance without a lot is what belongs to none.
+	Balances(ctx context.Context, items []string) ([]object.Balance, error)
+}
+
 // Capabilities of an outside system. The hub asks before it plans.
 type Capabilities struct {
 	System string

@@ -28,6 +28,9 @@ type Config struct {
 	// ReworkLocation is the code of a storage location in the warehouse for pieces to be reworked. Tryton knows no rework:
 	// when empty, confirmations with rework are refused.
 	ReworkLocation string `yaml:"rework_location"`
+	// FinishWorks finishes, when an order is finished, the works of its routing of which the shop floor reported nothing, with
+	// no time on them. Otherwise Tryton's refusal to finish such an order is shown to a person.
+	FinishWorks bool `yaml:"finish_works"`
 	// CheckStock refuses a consumption that the book stock does not cover; otherwise Tryton lets stock go negative.
 	CheckStock bool `yaml:"check_stock"`
 	// Overlap is how far ListChanged looks back for changes that were committed late: longer than the ERP's longest

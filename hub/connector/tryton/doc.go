@@ -22,8 +22,9 @@
 // on the floor waits for an order of messages. Each yield is taken off the planned output, which keeps Tryton's forecast
 // right; a finish cancels what is left of it and of other drafts.
 //
-// An order with a routing has works, and Tryton refuses to finish it until they are finished there; the connector says so
-// and leaves them alone.
+// An order with a routing has works, and Tryton refuses to finish it until they are finished there. An operation that the
+// floor starts gets a cycle on its work, which runs until the floor finishes the operation or the order. A work of which the
+// floor said nothing is a person's to finish, or is finished without time where finish_works is set.
 //
 // # What Tryton must be like
 //

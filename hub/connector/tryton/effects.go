@@ -38,8 +38,12 @@ func (c *Connector) Effects(ctx context.Context, orderNo string) (connector.Effe
 	if out.Order, err = c.Get(ctx, orderNo); err != nil {
 		return fail(err)
 	}
+	fields, err := c.withLots(ctx, listedFields)
+	if err != nil {
+		return fail(err)
+	}
 	var moves []listed
-	err = c.client.call(ctx, &moves, nil, "stock.move.search_read", []any{idsIn(slices.Concat(o.Inputs, o.Outputs)), notCancelled}, 0, nil, [][]string{{"id", "ASC"}}, listedFields)
+	err = c.client.call(ctx, &moves, nil, "stock.move.search_read", []any{idsIn(slices.Concat(o.Inputs, o.Outputs)), notCancelled}, 0, nil, [][]string{{"id", "ASC"}}, fields)
 	if err != nil {
 		return fail(err)
 	}
@@ -137,7 +141,7 @@ func (c *Connector) effect(ctx context.Context, o order, moves []listed, note st
 		}
 		e.Quantities = append(e.Quantities, object.EffectQuantity{Kind: kind, Item: m.Product.Code, Quantity: object.Quantity{Value: q, Unit: u.code}})
 		if kind != object.Scrap && kind != object.Rework {
-			e.Movements = append(e.Movements, object.EffectMovement{Kind: kind, Item: m.Product.Code, Quantity: object.Quantity{Value: q, Unit: u.code}, Backflush: !known && !made})
+			e.Movements = append(e.Movements, object.EffectMovement{Kind: kind, Item: m.Product.Code, Lot: m.lot(), Quantity: object.Quantity{Value: q, Unit: u.code}, Backflush: !known && !made})
 		}
 		if m.Date != nil {
 			e.PostingDate = m.Date.instant().Format(time.DateOnly)

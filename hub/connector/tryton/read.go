@@ -33,6 +33,7 @@ type production struct {
 	Written *wireTime     `json:"write_date"`
 	Created *wireTime     `json:"create_date"`
 	Inputs  []planned     `json:"inputs."`
+	Outputs []plannedLot  `json:"outputs."`
 	Works   []plannedWork `json:"works."`
 }
 
@@ -47,6 +48,15 @@ type planned struct {
 	Product  struct {
 		Code string `json:"code"`
 		Name string `json:"name"`
+	} `json:"product."`
+}
+
+// plannedLot is an output line as far as it says which lot is to be made.
+type plannedLot struct {
+	State   string    `json:"state"`
+	Lot     *numbered `json:"lot."`
+	Product struct {
+		Code string `json:"code"`
 	} `json:"product."`
 }
 
@@ -68,10 +78,21 @@ var productionFields = []string{"number", "state", "quantity", "uom", "product.c
 // fields of a production, as far as the active modules have them.
 func (c *Connector) fields(ctx context.Context) ([]string, error) {
 	works, err := c.master.keepsWorks(ctx)
-	if err != nil || !works {
-		return productionFields, err
+	if err != nil {
+		return nil, err
 	}
-	return append(slices.Clone(productionFields), "work_center.name", "works.sequence", "works.operation.name", "works.work_center.name"), nil
+	lots, err := c.master.keepsLots(ctx)
+	if err != nil {
+		return nil, err
+	}
+	fields := slices.Clone(productionFields)
+	if works {
+		fields = append(fields, "work_center.name", "works.sequence", "works.operation.name", "works.work_center.name")
+	}
+	if lots {
+		fields = append(fields, "outputs.state", "outputs.product.code", "outputs.lot.number")
+	}
+	return fields, nil
 }
 
 // Get implements connector.Connector.
@@ -125,7 +146,23 @@ func (c *Connector) workOrder(ctx context.Context, x production) (object.WorkOrd
 		return o, fmt.Errorf("read order %q of Tryton: %w", x.Number, err)
 	}
 	o.Operations = operations(x.Works, o.Quantity)
+	o.Lot = lotToMake(x.Outputs, o.Item)
 	return o, nil
+}
+
+// lotToMake is the lot that the planner gave to the output that is still planned, where it is one.
+func lotToMake(outputs []plannedLot, item string) string {
+	lot := ""
+	for _, l := range outputs {
+		if l.Lot == nil || l.State != "draft" || l.Product.Code != item {
+			continue
+		}
+		if lot != "" && lot != l.Lot.Number {
+			return ""
+		}
+		lot = l.Lot.Number
+	}
+	return lot
 }
 
 func (c *Connector) quantity(ctx context.Context, n json.Number, unitID int) (object.Quantity, error) {

@@ -56,7 +56,9 @@ func refusedBy(order string, e *callError) *connector.Outcome {
 	case has("must reopen period"):
 		return reject(connector.Correctable, "period_closed", reason, "Reopen the stock period in Tryton, or post with a date in an open period; where the order is still planned for the closed one, plan it anew. Then replay.")
 	case has("To complete production", "finished"):
-		return reject(connector.Correctable, "works_open", reason, "Finish the order's works in Tryton and replay.")
+		return reject(connector.Correctable, "works_open", reason, "Finish the order's works in Tryton, or set finish_works, and replay.")
+	case has("you must provide a stock lot"):
+		return reject(connector.Correctable, "lot_required", reason, "Let the source name the lot; post this quantity in Tryton by hand with its lot, and settle the fact.")
 	case has("not allowed to access"), has("not allowed to create"), has("not allowed to write"):
 		return reject(connector.Fatal, "not_allowed", reason, noRight)
 	case has("not allowed to read"):

@@ -24,8 +24,17 @@ func reached(floor object.FloorState, state string) bool {
 }
 
 // prepareState answers early where nothing is to be done or nothing can be.
-func (c *Connector) prepareState(floor object.FloorState, o order) (*connector.Outcome, error) {
-	if reached(floor, o.State) {
+func (c *Connector) prepareState(ctx context.Context, x *object.ShopFloorState, o order) (*connector.Outcome, error) {
+	floor := x.State
+	there, err := c.reachedState(ctx, x, o)
+	if errors.Is(err, errNoWork) {
+		return reject(connector.Fatal, "unknown_operation", fmt.Sprintf("order %q has no operation %q in Tryton", o.Number, x.Operation),
+			"Correct the operation at the source, or add the work to the order in Tryton and replay."), nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	if there {
 		out := atState(o)
 		return &out, nil
 	}
@@ -51,7 +60,7 @@ func atState(o order) connector.Outcome {
 var errPosted = errors.New("material or pieces have already been posted to it")
 
 func (c *Connector) postState(ctx context.Context, p connector.Posting, in intent) connector.Outcome {
-	o, err := c.reach(ctx, in.Order, p.Fact.OrderState.State)
+	o, err := c.reachState(ctx, in.Order, p.Fact.OrderState)
 	switch {
 	case err == nil:
 		return atState(o)
@@ -69,7 +78,11 @@ func (c *Connector) lookUpState(ctx context.Context, p connector.Posting, in int
 	if err != nil {
 		return connector.Finding{}, err
 	}
-	if reached(p.Fact.OrderState.State, o.State) {
+	there, err := c.reachedState(ctx, p.Fact.OrderState, o)
+	if err != nil {
+		return connector.Finding{}, err
+	}
+	if there {
 		return connector.Finding{Presence: connector.Found, Document: atState(o).Document}, nil
 	}
 	return c.outrun(ctx, o)
@@ -84,10 +97,13 @@ func (c *Connector) start(ctx context.Context, id int) error {
 // reach takes an order step by step to where the floor's state wants it, reading it back after each: Tryton silently ignores
 // a step that does not fit.
 func (c *Connector) reach(ctx context.Context, id int, floor object.FloorState) (order, error) {
-	for range 8 {
+	for n := 0; ; n++ {
 		o, err := c.readWhole(ctx, id)
 		if err != nil || reached(floor, o.State) {
 			return o.order, err
+		}
+		if n >= 8+stepsOfWork*len(o.Works) {
+			break
 		}
 		err = c.step(ctx, o, floor)
 		if err != nil && kindOf(err) != outdated {
@@ -124,8 +140,8 @@ func (c *Connector) step(ctx context.Context, o whole, floor object.FloorState) 
 	case stateAssigned:
 		return transition("run", open(o.Consumed))
 	case stateRunning:
-		if n := o.openWorks(); n > 0 {
-			return &callError{kind: refused, method: "production.done", text: fmt.Sprintf("To complete production %q, %d works must be finished.", o.Number, n)}
+		if o.openWorks() > 0 {
+			return c.finishWorks(ctx, o.order)
 		}
 		return transition("done", open(o.Made))
 	}

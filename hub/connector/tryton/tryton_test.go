@@ -164,6 +164,32 @@ func (p *plant) exec(t testing.TB, statement string, args ...any) {
 	}
 }
 
+// rows reads rows straight from the database.
+func (p *plant) rows(t testing.TB, query string, each func(scan func(...any)), args ...any) {
+	t.Helper()
+	db, err := sql.Open("pgx", p.erp.DSN)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	rows, err := db.Query(query, args...)
+	if err != nil {
+		t.Fatalf("query %q: %v", query, err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		each(func(into ...any) {
+			t.Helper()
+			if err := rows.Scan(into...); err != nil {
+				t.Fatalf("read a row of %q: %v", query, err)
+			}
+		})
+	}
+	if err := rows.Err(); err != nil {
+		t.Fatalf("query %q: %v", query, err)
+	}
+}
+
 // One Tryton serves all tests of the package, because its start is the longest part of each.
 func TestTryton(t *testing.T) {
 	p := startPlant(t)
@@ -186,6 +212,10 @@ func TestTryton(t *testing.T) {
 		{"LotsAreRegisteredWhenMadeNotWhenTaken", lots},
 		{"ReversalGoesTheOtherWay", reversal},
 		{"OpenWorksRefuseAFinishAndChangeNothing", openWorks},
+		{"OrderWithARoutingIsFinishedByItsOperations", routedOrder},
+		{"OrderWithARoutingIsFinishedAsAWhole", routedAsAWhole},
+		{"OperationThoughRepliesAreLost", operationThoughLostReplies},
+		{"LotTrackedProduction", lotTracked},
 		{"AccountWithoutRights", withoutRights},
 		{"WrongPasswordIsNotTriedAgain", wrongPassword},
 		{"OrderWithUnmappedUnitStopsNoNeighbour", unmappedUnit},

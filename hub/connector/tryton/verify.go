@@ -26,7 +26,14 @@ func (c *Connector) Verify(ctx context.Context, p connector.Posting, _ []byte, d
 			return differs("it is no longer in Tryton")
 		case err != nil:
 			return connector.Verification{}, err
-		case !reached(p.Fact.OrderState.State, o.State):
+		}
+		there, err := c.reachedState(ctx, p.Fact.OrderState, o)
+		switch {
+		case err != nil:
+			return connector.Verification{}, err
+		case !there && p.Fact.OrderState.Operation != "":
+			return differs("its operation %q is not %s in Tryton", p.Fact.OrderState.Operation, p.Fact.OrderState.State)
+		case !there:
 			return differs("it is %s in Tryton, which is not %s", o.State, p.Fact.OrderState.State)
 		}
 		return connector.Verification{Matches: true}, nil
@@ -35,8 +42,13 @@ func (c *Connector) Verify(ctx context.Context, p connector.Posting, _ []byte, d
 	if err != nil {
 		return connector.Verification{}, err
 	}
+	want := wanted(p)
+	fields, err := c.withLots(ctx, verifiedFields)
+	if err != nil {
+		return connector.Verification{}, err
+	}
 	var moves []verified
-	err = c.client.call(ctx, &moves, nil, "stock.move.search_read", []any{idsIn(ids)}, 0, nil, nil, verifiedFields)
+	err = c.client.call(ctx, &moves, nil, "stock.move.search_read", []any{idsIn(ids)}, 0, nil, nil, fields)
 	if err != nil {
 		return connector.Verification{}, err
 	}
@@ -56,16 +68,23 @@ func (c *Connector) Verify(ctx context.Context, p connector.Posting, _ []byte, d
 			return connector.Verification{}, err
 		}
 		e.unit, digits = u.code, max(digits, u.Digits)
+		if lotOf(p) != "" && len(fields) > len(verifiedFields) {
+			e.lot = m.lot()
+		}
 		held[e] = held[e].Add(q)
 	}
-	want := wanted(p)
 	for e, q := range want {
+		if len(fields) > len(verifiedFields) {
+			e.lot = lotOf(p)
+		}
 		if !same(held[e], q, digits) {
 			return differs("Tryton holds %s of %s, want %s", held[e], e, q)
 		}
 	}
 	for _, e := range slices.SortedFunc(maps.Keys(held), func(a, b effect) int { return strings.Compare(a.String(), b.String()) }) {
-		if _, ok := want[e]; !ok {
+		bare := e
+		bare.lot = ""
+		if _, ok := want[bare]; !ok {
 			return differs("Tryton holds %s of %s, which is not in the fact", held[e], e)
 		}
 	}
@@ -77,18 +96,40 @@ type verified struct {
 	move
 	UsedBy *numbered `json:"production_input."`
 	MadeBy *numbered `json:"production_output."`
+	Lot    *numbered `json:"lot."`
+}
+
+func (m verified) lot() string {
+	if m.Lot == nil {
+		return ""
+	}
+	return m.Lot.Number
 }
 
 type numbered struct {
 	Number string `json:"number"`
 }
 
+// withLots adds the lot to the fields of a move, where Tryton keeps lots.
+func (c *Connector) withLots(ctx context.Context, fields []string) ([]string, error) {
+	has, err := c.master.keepsLots(ctx)
+	if err != nil || !has {
+		return fields, err
+	}
+	return append(slices.Clone(fields), "lot.number"), nil
+}
+
 var verifiedFields = append(slices.Clone(moveFields), "production_input.number", "production_output.number")
 
 // effect is what moved and where, without how much.
-type effect struct{ role, item, unit string }
+type effect struct{ role, item, unit, lot string }
 
-func (e effect) String() string { return fmt.Sprintf("%s %s of item %q", e.unit, e.role, e.item) }
+func (e effect) String() string {
+	if e.lot != "" {
+		return fmt.Sprintf("%s %s of item %q, lot %q", e.unit, e.role, e.item, e.lot)
+	}
+	return fmt.Sprintf("%s %s of item %q", e.unit, e.role, e.item)
+}
 
 // The roles of a move.
 const (
@@ -128,7 +169,8 @@ func wanted(p connector.Posting) map[effect]decimal.Decimal {
 	want := map[effect]decimal.Decimal{}
 	add := func(role, item, unit string, q decimal.Decimal) {
 		if q.IsPositive() {
-			want[effect{role, item, unit}] = want[effect{role, item, unit}].Add(q)
+			e := effect{role: role, item: item, unit: unit}
+			want[e] = want[e].Add(q)
 		}
 	}
 	reversed := !p.Fact.Reverses.IsZero()
@@ -153,6 +195,17 @@ func wanted(p connector.Posting) map[effect]decimal.Decimal {
 		add(roleRework, item, x.Unit, x.Rework)
 	}
 	return want
+}
+
+// lotOf is the lot that a fact names, or empty.
+func lotOf(p connector.Posting) string {
+	switch {
+	case p.Fact.Consumption != nil:
+		return p.Fact.Consumption.Lot
+	case p.Fact.Confirmation != nil:
+		return p.Fact.Confirmation.Lot
+	}
+	return ""
 }
 
 func moveIDs(doc connector.Document) ([]int, error) {

@@ -1,0 +1,201 @@
+package tryton
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+
+	"github.com/linekeeper/linekeeper/hub/object"
+)
+
+// work is an operation of an order's routing.
+type work struct {
+	ID       int    `json:"id"`
+	Sequence *int   `json:"sequence"`
+	State    string `json:"state"`
+	Cycles   []withState
+}
+
+// operation is how the order names it, and how facts do.
+func (w work) operation() string {
+	if w.Sequence != nil {
+		return strconv.Itoa(*w.Sequence)
+	}
+	return strconv.Itoa(w.ID)
+}
+
+// stepsOfWork is how many steps a work takes from nothing to finished: a cycle is made, run, done.
+const stepsOfWork = 3
+
+// The states of a work that matter; before them it is "request", "draft" or "waiting".
+const (
+	workRunning  = "running"
+	workFinished = "finished"
+	workDone     = "done"
+)
+
+// reachedWork reports whether a work is where the shop floor's state wants it, or beyond.
+func reachedWork(floor object.FloorState, state string) bool {
+	return state == workFinished || state == workDone || floor == object.FloorStarted && state == workRunning
+}
+
+// works reads the works of an order with their cycles, in the order of the routing.
+func (c *Connector) works(ctx context.Context, order int) ([]work, error) {
+	has, err := c.master.keepsWorks(ctx)
+	if err != nil || !has {
+		return nil, err
+	}
+	var works []work
+	err = c.client.call(ctx, &works, nil, "production.work.search_read", []any{[]any{"production", "=", order}}, 0, nil,
+		[][]string{{"sequence", "ASC"}, {"id", "ASC"}}, []string{"sequence", "state"})
+	if err != nil || len(works) == 0 {
+		return nil, err
+	}
+	var cycles []struct {
+		withState
+		Work int `json:"work"`
+	}
+	err = c.client.call(ctx, &cycles, nil, "production.work.cycle.search_read", []any{[]any{"work.production", "=", order}}, 0, nil,
+		[][]string{{"id", "ASC"}}, []string{"work", "state"})
+	if err != nil {
+		return nil, err
+	}
+	for _, y := range cycles {
+		for i := range works {
+			if works[i].ID == y.Work {
+				works[i].Cycles = append(works[i].Cycles, y.withState)
+			}
+		}
+	}
+	return works, nil
+}
+
+// workOf returns the work that a state names, and whether other works of the order are open. Nil where the state is of the whole
+// order: it names no operation, or the order has no works in Tryton, so that the operation is only told along.
+func (c *Connector) workOf(ctx context.Context, x *object.ShopFloorState, order int) (w *work, others bool, err error) {
+	if x.Operation == "" {
+		return nil, false, nil
+	}
+	works, err := c.works(ctx, order)
+	if err != nil || len(works) == 0 {
+		return nil, false, err
+	}
+	for i := range works {
+		if works[i].operation() == x.Operation && w == nil {
+			w = &works[i]
+		} else {
+			others = others || !reachedWork(object.FloorFinished, works[i].State)
+		}
+	}
+	if w == nil {
+		return nil, false, errNoWork
+	}
+	return w, others, nil
+}
+
+var errNoWork = errors.New("the order has no such operation in Tryton")
+
+// ofWork reports whether a state is one that a work can have.
+func ofWork(s object.FloorState) bool { return s == object.FloorStarted || s == object.FloorFinished }
+
+// reachedState reports whether an order is where a state wants it. Finishing the last open operation finishes the order.
+func (c *Connector) reachedState(ctx context.Context, x *object.ShopFloorState, o order) (bool, error) {
+	w, others, err := c.workOf(ctx, x, o.ID)
+	if err != nil {
+		return false, err
+	}
+	if w == nil || !ofWork(x.State) {
+		return reached(x.State, o.State), nil
+	}
+	floor := x.State
+	if others {
+		floor = object.FloorStarted
+	}
+	return reachedWork(x.State, w.State) && reached(floor, o.State), nil
+}
+
+// reachState takes an order, and the work that the state names, step by step to where the floor's state wants it.
+func (c *Connector) reachState(ctx context.Context, id int, x *object.ShopFloorState) (order, error) {
+	w, _, err := c.workOf(ctx, x, id)
+	if err != nil {
+		return order{}, err
+	}
+	if w == nil || !ofWork(x.State) {
+		return c.reach(ctx, id, x.State)
+	}
+	for range 8 {
+		o, err := c.reach(ctx, id, object.FloorStarted)
+		if err != nil {
+			return o, err
+		}
+		w, others, err := c.workOf(ctx, x, id)
+		switch {
+		case err != nil:
+			return o, err
+		case !reachedWork(x.State, w.State):
+			if err := c.workOn(ctx, o, *w, x.State, nil); err != nil && kindOf(err) != outdated {
+				return o, err
+			}
+		case x.State == object.FloorFinished && !others:
+			return c.reach(ctx, id, object.FloorFinished)
+		default:
+			return o, nil
+		}
+	}
+	return order{}, &callError{kind: outdated, method: "production.work", text: "the order is changed again and again"}
+}
+
+// workOn makes the next step of a work: a cycle is made, is run, is done. Only the making could double; it is tied to the order
+// as it was read. A duration is given for a cycle that nobody ran; otherwise Tryton takes the time between run and done.
+func (c *Connector) workOn(ctx context.Context, o order, w work, floor object.FloorState, duration any) error {
+	var waiting, running []int
+	for _, y := range w.Cycles {
+		switch y.State {
+		case "draft":
+			waiting = append(waiting, y.ID)
+		case "running":
+			running = append(running, y.ID)
+		}
+	}
+	switch {
+	case len(waiting) > 0:
+		return c.client.call(ctx, nil, nil, "production.work.cycle.run", waiting)
+	case len(running) > 0 && floor == object.FloorFinished:
+		return c.client.call(ctx, nil, nil, "production.work.cycle.do", running)
+	}
+	cycle := map[string]any{}
+	if duration != nil {
+		cycle["duration"] = duration
+	}
+	values := map[string]any{"works": []any{[]any{"write", []int{w.ID}, map[string]any{"cycles": []any{[]any{"create", []any{cycle}}}}}}}
+	return c.client.call(ctx, nil, asRead(o.ID, o.Timestamp), "production.write", []int{o.ID}, values)
+}
+
+// noTime is a duration of nothing.
+var noTime = map[string]any{"__class__": "timedelta", "seconds": json.Number("0")}
+
+// finishWorks makes the next step towards an order without open works: those that the floor started are finished with it. Where
+// it said nothing of one, nothing is done.
+func (c *Connector) finishWorks(ctx context.Context, o order) error {
+	works, err := c.works(ctx, o.ID)
+	if err != nil {
+		return err
+	}
+	untold := 0
+	works = slices.DeleteFunc(works, func(w work) bool { return reachedWork(object.FloorFinished, w.State) })
+	for _, w := range works {
+		if len(w.Cycles) == 0 {
+			untold++
+		}
+	}
+	if untold > 0 && !c.config.FinishWorks {
+		return &callError{kind: refused, method: "production.done", text: fmt.Sprintf("To complete production %q, %d works must be finished.", o.Number, untold)}
+	}
+	if len(works) == 0 {
+		return nil
+	}
+	return c.workOn(ctx, o, works[0], object.FloorFinished, noTime)
+}
