@@ -1,24 +1,16 @@
 package translate
 
 import (
-	"errors"
 	"fmt"
-	"strconv"
 	"strings"
 
 	"github.com/shopspring/decimal"
+
+	"github.com/linekeeper/linekeeper/proto/exact"
 )
 
-// The contract's bounds of a quantity: digits before and after the point.
-const (
-	maxWhole    = 22
-	maxDecimals = 9
-)
-
-var (
-	errNotNumber = errors.New("is not a number")
-	errTooLarge  = errors.New("has more digits than a quantity can have")
-)
+// maxDecimals is how many digits a quantity can have behind the point.
+const maxDecimals = 9
 
 // amount is an exact number: n * 10^-places, or big where that does not fit.
 type amount struct {
@@ -62,20 +54,9 @@ func parseAmount(s string) (amount, error) {
 	if a, ok := parseShort(s); ok {
 		return a, nil
 	}
-	if s == "" || len(s) > 64 || strings.Trim(s, "+-.0123456789eE") != "" {
-		return amount{}, errNotNumber
-	}
-	if i := strings.IndexAny(s, "eE"); i >= 0 {
-		if e, err := strconv.Atoi(s[i+1:]); err != nil || e < -64 || e > 64 {
-			return amount{}, errTooLarge
-		}
-	}
-	d, err := decimal.NewFromString(s)
+	d, err := exact.Parse(s)
 	if err != nil {
-		return amount{}, errNotNumber
-	}
-	if d.NumDigits()+int(d.Exponent()) > maxWhole {
-		return amount{}, errTooLarge
+		return amount{}, err
 	}
 	return amount{big: &d}, nil
 }

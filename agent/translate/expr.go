@@ -10,6 +10,7 @@ import (
 	"cel.dev/cel-go/common/types/ref"
 
 	"github.com/linekeeper/linekeeper/agent/signal"
+	"github.com/linekeeper/linekeeper/proto/exact"
 )
 
 // expr is one mapping expression. A literal or a plain path is looked up directly; everything else is a CEL program.
@@ -260,8 +261,8 @@ func (e *expr) run(in *scope) (any, error) {
 
 func fromCEL(v ref.Val) any {
 	switch v := v.(type) {
-	case exactVal:
-		return signal.Number(v.d.String())
+	case exact.Number:
+		return signal.Number(v.Decimal.String())
 	case types.String:
 		return string(v)
 	case types.Bool:

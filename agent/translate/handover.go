@@ -7,6 +7,7 @@ import (
 	"github.com/shopspring/decimal"
 
 	"github.com/linekeeper/linekeeper/agent/signal"
+	"github.com/linekeeper/linekeeper/proto/exact"
 )
 
 // handOver says whose a count is when what it is booked on changed since the counter's last value.
@@ -113,7 +114,7 @@ func (r *rule) divided(c *counter, step decimal.Decimal, part, lasted time.Durat
 	if step.IsInteger() && c.At.IsInteger() && whole(r.unit) {
 		places = 0
 	}
-	return divide(step.Mul(decimal.NewFromInt(int64(part))), decimal.NewFromInt(int64(lasted)), places)
+	return exact.Divide(step.Mul(decimal.NewFromInt(int64(part))), decimal.NewFromInt(int64(lasted)), places)
 }
 
 // heldOver remembers, for the next value, what this one was booked on.

@@ -9,6 +9,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/linekeeper/linekeeper/agent/signal"
+	"github.com/linekeeper/linekeeper/proto/exact"
 	"github.com/linekeeper/linekeeper/proto/factkey"
 	pb "github.com/linekeeper/linekeeper/proto/linekeeper/v1"
 	"github.com/linekeeper/linekeeper/proto/sabotage"
@@ -374,7 +375,7 @@ func (d *draft) number(m *mapped, v any, into *amount) *fault {
 	}
 	n, err := parseAmount(text)
 	switch {
-	case errors.Is(err, errTooLarge):
+	case errors.Is(err, exact.ErrTooLarge):
 		return &fault{"too_large", m.expr.src, fmt.Sprintf("%s is %q, which %v", m.expr.src, excerptText(text), err), "correct the message at its source"}
 	case err != nil:
 		return wrongType(m.expr, v, "a number")

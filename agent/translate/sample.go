@@ -8,6 +8,7 @@ import (
 	"github.com/shopspring/decimal"
 
 	"github.com/linekeeper/linekeeper/agent/signal"
+	"github.com/linekeeper/linekeeper/proto/exact"
 )
 
 // sample is a value of a counter, checked, with what belongs to it.
@@ -70,7 +71,7 @@ func readCount(r *rule, item string, v any) (decimal.Decimal, *fault) {
 	}
 	d, err := parse(string(n))
 	switch {
-	case errors.Is(err, errTooLarge):
+	case errors.Is(err, exact.ErrTooLarge):
 		return d, &fault{"too_large", item, fmt.Sprintf("counter %q is %q, which %v", item, excerptText(string(n)), err), "check the type of the tag"}
 	case err != nil:
 		return d, &fault{"wrong_type", item, fmt.Sprintf("counter %q is %q, not a number", item, excerptText(string(n))), "check the program of the PLC: the counter has no valid value"}

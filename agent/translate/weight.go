@@ -8,6 +8,7 @@ import (
 	"github.com/shopspring/decimal"
 
 	"github.com/linekeeper/linekeeper/agent/signal"
+	"github.com/linekeeper/linekeeper/proto/exact"
 )
 
 // scaleRule is what only a weight rule has.
@@ -83,7 +84,7 @@ func weightOf(item string, v any) (decimal.Decimal, *fault) {
 		return decimal.Decimal{}, &fault{"wrong_type", item, fmt.Sprintf("weight %q is %s, not a number", item, describe(v)), "point the rule at a number, or say with value: where the number is"}
 	}
 	d, err := parse(string(n))
-	if errors.Is(err, errTooLarge) {
+	if errors.Is(err, exact.ErrTooLarge) {
 		return d, &fault{"too_large", item, fmt.Sprintf("weight %q is %q, which %v", item, excerptText(string(n)), err), "check the type of the tag"}
 	}
 	if err != nil {
