@@ -28,6 +28,7 @@ import (
 	"github.com/linekeeper/linekeeper/hub/connector/erpnext"
 	"github.com/linekeeper/linekeeper/hub/connector/idoc"
 	"github.com/linekeeper/linekeeper/hub/connector/oracle"
+	"github.com/linekeeper/linekeeper/hub/connector/restapi"
 	"github.com/linekeeper/linekeeper/hub/connector/s4"
 	"github.com/linekeeper/linekeeper/hub/connector/sandbox"
 	"github.com/linekeeper/linekeeper/hub/connector/sqltables"
@@ -73,6 +74,16 @@ func connectors() []hub.ConnectorKind {
 			}
 			cfg.DSNFile = beside(dir, cfg.DSNFile)
 			return sqltables.New(cfg)
+		}},
+		{Name: "rest", Sample: restapi.Sample, New: func(name, dir string, decode func(any) error) (connector.Connector, error) {
+			cfg := restapi.Config{Name: name}
+			if err := decode(&cfg); err != nil {
+				return nil, err
+			}
+			for _, file := range cfg.Files() {
+				*file = beside(dir, *file)
+			}
+			return restapi.New(cfg)
 		}},
 		{Name: "d365", Sample: d365.Sample, New: func(name, dir string, decode func(any) error) (connector.Connector, error) {
 			cfg := d365.Config{Name: name}
