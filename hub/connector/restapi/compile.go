@@ -9,7 +9,6 @@ import (
 
 	"github.com/shopspring/decimal"
 
-	"github.com/linekeeper/linekeeper/hub/connector"
 	"github.com/linekeeper/linekeeper/hub/connector/generic"
 	"github.com/linekeeper/linekeeper/hub/object"
 )
@@ -23,13 +22,7 @@ var (
 	ofPage     = append([]string{"status", "body", "headers"}, ofList...)
 )
 
-// rule, posting, lookup and so on are their namesakes of the configuration, compiled.
-type rule struct {
-	when, code, reason generic.Expr
-	class              connector.Class
-	next               string
-}
-
+// document, posting, lookup and so on are their namesakes of the configuration, compiled.
 type document struct{ number, id generic.Expr }
 
 type posting struct {
@@ -40,7 +33,7 @@ type posting struct {
 	body              generic.Tree
 	success, accepted generic.Expr
 	document          document
-	errors            []rule
+	errors            []generic.Refusal
 	lookup            *lookup
 	verify            *verify
 	reverse           *posting
@@ -50,7 +43,7 @@ type lookup struct {
 	url                                generic.Template
 	found, pending, cannotTell, absent generic.Expr
 	document                           document
-	rejected                           []rule
+	rejected                           []generic.Refusal
 	absentAfter                        *time.Duration
 	mark, reversedBy                   generic.Expr
 }
@@ -59,11 +52,9 @@ type verify struct {
 	url           generic.Template
 	found, notYet generic.Expr
 	within        time.Duration
-	equal         []equal
-	wrong         []rule // when and reason only
+	equal         []generic.Equal
+	wrong         []generic.Refusal // when and reason only
 }
-
-type equal struct{ want, got generic.Expr }
 
 type list struct {
 	url                    generic.Template
@@ -133,19 +124,15 @@ func (c *compiler) document(place string, d Document, names []string) document {
 	return document{c.expr(place+".document.number", d.Number, names), c.expr(place+".document.id", d.ID, names)}
 }
 
-func (c *compiler) rules(place string, all []Rule, names []string, known ...string) (out []rule) {
-	for i, r := range all {
-		at := fmt.Sprintf("%s[%d]", place, i)
-		if !slices.Contains(known, r.Class) {
-			c.fail(at, fmt.Errorf("class %q is not known; use one of %s", r.Class, strings.Join(known, ", ")))
-		}
-		out = append(out, rule{when: c.need(at+".when", r.When, "\"status == 409\"", names), class: classes[r.Class], next: r.NextStep,
-			code: c.expr(at+".code", r.Code, names), reason: c.expr(at+".reason", r.Reason, names)})
+func (c *compiler) rules(place string, all []generic.Rule, names []string, known ...string) []generic.Refusal {
+	out, err := generic.CompileRules(place, all, known, names...)
+	if err != nil && c.err == nil {
+		c.err = wrong("%w", err)
 	}
 	return out
 }
 
-func (c *compiler) posting(place string, p *Posting, outer *posting, shared []rule) *posting {
+func (c *compiler) posting(place string, p *Posting, outer *posting, shared []generic.Refusal) *posting {
 	out := &posting{cfg: p, method: orDefault(p.Method, "POST"), url: c.template(place+".url", p.URL, ofRequest), headers: map[string]generic.Template{},
 		success: c.need(place+".success", p.Success, "\"status in [200, 201] && has(body.id)\"", ofAnswer), accepted: c.expr(place+".accepted", p.Accepted, ofAnswer),
 		document: c.document(place, p.Document, ofAnswer)}
@@ -220,12 +207,12 @@ func (c *compiler) verify(place string, v *Verify, l *lookup) *verify {
 	if !out.found.IsSet() {
 		c.fail(place+".found", fmt.Errorf("is empty; write when the document is there, such as \"status == 200\""))
 	}
-	for _, want := range slices.Sorted(maps.Keys(v.Equal)) {
-		out.equal = append(out.equal, equal{c.need(place+".equal", want, "fact.yield", ofRequest), c.need(place+".equal."+want, v.Equal[want], "body.yield", ofDocument)})
-	}
+	var err error
+	out.equal, err = generic.CompileEquals(v.Equal, ofRequest, ofDocument)
+	c.fail(place+".equal", err)
 	for i, w := range v.Wrong {
 		at := fmt.Sprintf("%s.wrong[%d]", place, i)
-		out.wrong = append(out.wrong, rule{when: c.need(at+".when", w.When, "\"size(body.failed) > 0\"", ofDocument), reason: c.need(at+".reason", w.Reason, "\"'a movement failed'\"", ofDocument)})
+		out.wrong = append(out.wrong, generic.Refusal{When: c.need(at+".when", w.When, "\"size(body.failed) > 0\"", ofDocument), Reason: c.need(at+".reason", w.Reason, "\"'a movement failed'\"", ofDocument)})
 	}
 	return out
 }

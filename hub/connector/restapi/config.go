@@ -9,7 +9,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/linekeeper/linekeeper/hub/connector"
 	"github.com/linekeeper/linekeeper/hub/connector/generic"
 	"github.com/linekeeper/linekeeper/hub/object"
 )
@@ -42,7 +41,7 @@ type Config struct {
 	Postings map[string]*Posting `yaml:"postings"`
 	Effects  *Effects            `yaml:"effects"`
 	// Errors are looked at after those of a posting, for every answer.
-	Errors []Rule `yaml:"errors"`
+	Errors []generic.Rule `yaml:"errors"`
 
 	// Scale is how many decimals the system keeps; 3 when nil, -1 for any. A quantity with more is refused, never rounded.
 	Scale *int32 `yaml:"scale"`
@@ -138,10 +137,10 @@ type Posting struct {
 	States []string `yaml:"states"`
 
 	// Success says that the effect is there. Accepted says that the request was taken and will be worked on later.
-	Success  string   `yaml:"success"`
-	Accepted string   `yaml:"accepted"`
-	Document Document `yaml:"document"`
-	Errors   []Rule   `yaml:"errors"`
+	Success  string         `yaml:"success"`
+	Accepted string         `yaml:"accepted"`
+	Document Document       `yaml:"document"`
+	Errors   []generic.Rule `yaml:"errors"`
 
 	Once        bool          `yaml:"once"`
 	ValidFor    time.Duration `yaml:"valid_for"`
@@ -156,17 +155,6 @@ type Posting struct {
 type Document struct {
 	Number string `yaml:"number"`
 	ID     string `yaml:"id"`
-}
-
-// Rule says what an answer means by which nothing was done.
-type Rule struct {
-	When string `yaml:"when"`
-	// Class is retryable, correctable, fatal, or duplicate: the effect of this key is there already.
-	Class string `yaml:"class"`
-	// Code and Reason are expressions; NextStep is a sentence. What is empty has a general text.
-	Code     string `yaml:"code"`
-	Reason   string `yaml:"reason"`
-	NextStep string `yaml:"next_step"`
 }
 
 // Idempotency is a header by which the system knows a request again. Value is key or uuid (default).
@@ -184,10 +172,10 @@ type Lookup struct {
 	// Document as of a posting, over this answer.
 	Document Document `yaml:"document"`
 	// Rejected are what a system says later of what it had taken. Pending: it still works on it.
-	Rejected   []Rule `yaml:"rejected"`
-	Pending    string `yaml:"pending"`
-	CannotTell string `yaml:"cannot_tell"`
-	Absent     string `yaml:"absent"`
+	Rejected   []generic.Rule `yaml:"rejected"`
+	Pending    string         `yaml:"pending"`
+	CannotTell string         `yaml:"cannot_tell"`
+	Absent     string         `yaml:"absent"`
 	// AbsentAfter makes a proof of Absent, so long after the request could have been sent last; nil: never.
 	AbsentAfter *time.Duration `yaml:"absent_after"`
 	// Mark is evaluated over this answer before the request is made.
@@ -359,11 +347,6 @@ func (c *Config) checkKinds() error {
 	}
 	return nil
 }
-
-// duplicate is the class of a refusal because the effect is there already.
-const duplicate connector.Class = "duplicate"
-
-var classes = map[string]connector.Class{"retryable": connector.Retryable, "correctable": connector.Correctable, "fatal": connector.Fatal, "duplicate": duplicate}
 
 func orDefault[T comparable](v, def T) T {
 	var zero T

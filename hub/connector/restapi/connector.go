@@ -21,7 +21,7 @@ type Connector struct {
 	zone     *time.Location
 	list     list
 	postings map[object.Kind]*posting
-	shared   []rule
+	shared   []generic.Refusal
 	effects  *effects
 	can      connector.Capabilities
 
@@ -185,8 +185,8 @@ func (c *Connector) busy(p connector.Posting, err error) *connector.Outcome {
 	}
 	vars := u.vars(map[string]any{"cursor": nil, "offset": 0, "page_size": 0, "order_no": generic.OrderNo(p)})
 	for _, r := range c.shared {
-		if r.class == connector.Retryable && r.when.True(vars) {
-			return r.outcome(p, u.answer, vars)
+		if r.Class == connector.Retryable && r.When.True(vars) {
+			return refusal(r, p, u.answer, vars)
 		}
 	}
 	return nil

@@ -2,14 +2,9 @@ package restapi
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
-	"maps"
-	"slices"
 	"strings"
 	"time"
-
-	"github.com/shopspring/decimal"
 
 	"github.com/linekeeper/linekeeper/hub/connector"
 	"github.com/linekeeper/linekeeper/hub/connector/generic"
@@ -101,7 +96,7 @@ func (c *Connector) replay(ctx context.Context, p connector.Posting, spec *posti
 	switch out := c.send(ctx, p, spec, in); {
 	case out.Result == connector.Posted:
 		return connector.Finding{Presence: connector.Found, Document: out.Document, Reason: "The ERP gave the answer of the first request again."}
-	case out.Result == connector.Rejected && out.Class != connector.Retryable && out.Class != duplicate:
+	case out.Result == connector.Rejected && out.Class != connector.Retryable && out.Class != generic.Duplicate:
 		return connector.Finding{Presence: connector.Absent, Reason: out.Reason, Rejection: &out}
 	default:
 		return connector.Finding{Presence: connector.NotFoundYet, Reason: out.Reason}
@@ -151,15 +146,15 @@ func (c *Connector) verify(ctx context.Context, p connector.Posting, spec *posti
 	}
 	var wrong []string
 	for _, e := range v.equal {
-		if text := c.different(e, vars); text != "" {
+		if text := e.Different(vars, *c.cfg.Scale); text != "" {
 			wrong = append(wrong, text)
 		}
 	}
 	for _, w := range v.wrong {
-		if w.when.True(vars) {
-			reason, err := w.reason.Text(vars)
+		if w.When.True(vars) {
+			reason, err := w.Reason.Text(vars)
 			if err != nil {
-				reason = fmt.Sprintf("%q is true", w.when)
+				reason = fmt.Sprintf("%q is true", w.When)
 			}
 			wrong = append(wrong, reason)
 		}
@@ -168,52 +163,4 @@ func (c *Connector) verify(ctx context.Context, p connector.Posting, spec *posti
 		return connector.Verification{Difference: fmt.Sprintf("Document %s of order %s: %s.", doc.Number, generic.OrderNo(p), strings.Join(wrong, "; "))}, nil
 	}
 	return connector.Verification{Matches: true}, nil
-}
-
-// different compares what shall be with what is, and says what is different.
-func (c *Connector) different(e equal, vars map[string]any) string {
-	want, errW := e.want.Value(vars)
-	got, errG := e.got.Value(vars)
-	switch {
-	case errW != nil:
-		return errW.Error()
-	case errG != nil:
-		return errG.Error()
-	case c.same(want, got):
-		return ""
-	}
-	return fmt.Sprintf("%s is %s in the ERP, and %s in the fact", e.want, shown(got), shown(want))
-}
-
-// same compares numbers at the system's scale, where one side is a number; all else as text.
-func (c *Connector) same(want, got any) bool {
-	_, numberW := want.(json.Number)
-	_, numberG := got.(json.Number)
-	if numberW || numberG {
-		a, errA := generic.Decimal(want)
-		b, errB := generic.Decimal(got)
-		if errA != nil || errB != nil {
-			return false
-		}
-		if *c.cfg.Scale < 0 {
-			return a.Equal(b)
-		}
-		return a.Sub(b).Abs().LessThan(decimal.New(5, -*c.cfg.Scale-1)) // systems that compute with floats are off by less
-	}
-	a, okA := generic.Text(want)
-	b, okB := generic.Text(got)
-	return okA && okB && a == b
-}
-
-func shown(v any) string {
-	if text, ok := generic.Text(v); ok {
-		if _, isText := v.(string); isText || text == "" {
-			return fmt.Sprintf("%q", text)
-		}
-		return text
-	}
-	if m, ok := v.(map[string]any); ok {
-		return fmt.Sprintf("an object with %s", strings.Join(slices.Sorted(maps.Keys(m)), ", "))
-	}
-	return "a list"
 }

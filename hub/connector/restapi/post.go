@@ -203,7 +203,7 @@ func (c *Connector) Post(ctx context.Context, p connector.Posting, raw []byte) c
 	}
 	spec := c.spec(p)
 	out := c.send(ctx, p, spec, in)
-	if out.Result == connector.Rejected && out.Class == duplicate {
+	if out.Result == connector.Rejected && out.Class == generic.Duplicate {
 		f, _, err := c.find(ctx, p, spec, in)
 		if err == nil && f.Presence == connector.Found {
 			return connector.Outcome{Result: connector.Posted, Document: f.Document}
@@ -285,27 +285,17 @@ func (d document) of(p connector.Posting, vars map[string]any) (doc connector.Do
 }
 
 // match is the first rule that is true of an answer, as a rejection.
-func match(rules []rule, p connector.Posting, a *answer, vars map[string]any) *connector.Outcome {
+func match(rules []generic.Refusal, p connector.Posting, a *answer, vars map[string]any) *connector.Outcome {
 	for _, r := range rules {
-		if r.when.True(vars) {
-			return r.outcome(p, a, vars)
+		if r.When.True(vars) {
+			return refusal(r, p, a, vars)
 		}
 	}
 	return nil
 }
 
-func (r rule) outcome(p connector.Posting, a *answer, vars map[string]any) *connector.Outcome {
-	code, _ := r.code.Text(vars)
-	reason, _ := r.reason.Text(vars)
-	next := "Mend what the ERP says, then replay the fact."
-	switch r.class {
-	case connector.Retryable:
-		next = generic.ByItself
-	case connector.Fatal:
-		next = "Correct the fact's source, the mapping or the account's rights, then replay the fact."
-	}
-	out := generic.Reject(r.class, orDefault(code, fmt.Sprintf("HTTP_%d", a.status)), orDefault(r.next, next), "The ERP refused a posting on order %s: %s.",
-		generic.OrderNo(p), strings.TrimRight(orDefault(reason, a.words()), ". "))
+func refusal(r generic.Refusal, p connector.Posting, a *answer, vars map[string]any) *connector.Outcome {
+	out := r.Outcome(generic.OrderNo(p), fmt.Sprintf("HTTP_%d", a.status), a.words(), vars)
 	out.RetryAfter = a.retryAfter
 	return out
 }
