@@ -47,6 +47,8 @@ type Harness struct {
 
 	// Listing is needed where the connector is a connector.EffectReader.
 	Listing Listing
+	// FinishedEmpty is what an order is in the system after it was finished with nothing made; COMPLETED when empty.
+	FinishedEmpty object.OrderState
 
 	// Sparse tries the faults that look like another one to the system at a third of the exchanges only, for systems that take
 	// long for each.

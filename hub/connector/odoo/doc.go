@@ -1,0 +1,2 @@
+// Package odoo x.
+package odoo

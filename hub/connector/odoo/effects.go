@@ -1,0 +1,171 @@
+package odoo
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"regexp"
+	"strings"
+	"time"
+
+	"github.com/linekeeper/linekeeper/hub/connector"
+	"github.com/linekeeper/linekeeper/hub/object"
+)
+
+var keyForm = regexp.MustCompile(`^[A-Z2-7]{16}$`)
+
+// split takes an origin apart into order and key; the key is empty where the text does not end with one.
+func split(origin string) (order, key string) {
+	i := strings.LastIndexByte(origin, ' ')
+	if i < 0 || !keyForm.MatchString(origin[i+1:]) {
+		return origin, ""
+	}
+	return origin[:i], origin[i+1:]
+}
+
+// Effects implements connector.EffectReader. A document is a transfer made here, or a single move that Odoo or a person made under the order.
+func (c *Connector) Effects(ctx context.Context, orderNo string) (connector.Effects, error) {
+	fail := func(err error) (connector.Effects, error) {
+		return connector.Effects{}, fmt.Errorf("list moves of order %q: %w", orderNo, err)
+	}
+	out := connector.Effects{AsOf: time.Now().UTC().Add(-c.cfg.ReadDelay)}
+	s, err := c.known(ctx)
+	if err != nil {
+		return fail(err)
+	}
+	f, err := c.find(ctx, s, orderNo)
+	if err != nil {
+		return fail(err)
+	}
+	if out.Order, err = c.Get(ctx, f.number); err != nil {
+		return fail(err)
+	}
+	transfers, err := c.transfers(ctx, s, []any{where("origin", "=like", escape(f.number)+" %"), where("state", "!=", "cancel")})
+	if err != nil {
+		return fail(err)
+	}
+	own, err := c.moves(ctx, s, []any{where("state", "=", "done"), "|", where(tieRaw, "in", f.ids()), where(tieMade, "in", f.ids())})
+	if err != nil {
+		return fail(err)
+	}
+	known := map[int]bool{}
+	all := make([]listed, 0, len(transfers)+len(own))
+	for _, t := range transfers {
+		known[t.ID] = true
+		all = append(all, listed{t, true})
+	}
+	for _, m := range own {
+		if !known[m.Transfer.ID] {
+			all = append(all, listed{transfer{ID: m.ID, Name: text(fmt.Sprintf("%s#%d", f.number, m.ID)), State: "done", Written: m.Date, User: m.User, Moves: []move{m}}, false})
+		}
+	}
+	if out.Documents, err = c.documents(ctx, f, all); err != nil {
+		return fail(err)
+	}
+	return out, nil
+}
+
+// listed is a document, ours or not.
+type listed struct {
+	transfer
+	ours bool
+}
+
+func (c *Connector) documents(ctx context.Context, f *family, all []listed) ([]object.Effect, error) {
+	var moves []move
+	of := map[int]string{} // document by move
+	for _, t := range all {
+		for _, m := range t.Moves {
+			of[m.ID] = string(t.Name)
+			moves = append(moves, m)
+		}
+	}
+	places, items, err := c.placesAndItems(ctx, moves)
+	if err != nil {
+		return nil, err
+	}
+	made := string(items[f.members[0].Product.ID].Code)
+	if made == "" {
+		p, err := c.products(ctx, []int{f.members[0].Product.ID})
+		if err != nil {
+			return nil, err
+		}
+		made = string(p[f.members[0].Product.ID].Code)
+	}
+	out := make([]object.Effect, len(all))
+	at := map[string]int{}
+	for i, t := range all {
+		if out[i], err = c.effect(f, t, places, items, made); err != nil {
+			return nil, err
+		}
+		at[out[i].Number] = i
+	}
+	for i, t := range all {
+		for _, m := range t.Moves {
+			if m.Returns.ID == 0 {
+				continue
+			}
+			out[i].Reverses = cmp.Or(of[m.Returns.ID], fmt.Sprint("#", m.Returns.ID))
+			if j, ok := at[out[i].Reverses]; ok && out[i].State == object.EffectBooked {
+				out[j].ReversedBy = out[i].Number
+			}
+		}
+	}
+	return out, nil
+}
+
+// effect makes one document. Which way it went says what it counts; what takes another back counts below zero as what that one counted.
+func (c *Connector) effect(f *family, t listed, places map[int]string, items map[int]product, made string) (object.Effect, error) {
+	e := object.Effect{Number: string(t.Name), ID: fmt.Sprint(t.ID), Key: t.Key, Kind: object.KindConsumption, OrderNo: f.number, State: object.EffectPending, User: t.User.Name}
+	if t.State == "done" {
+		e.State = object.EffectBooked
+		e.BookedAt = instant(t.Written)
+	}
+	for _, m := range t.Moves {
+		if m.State == "cancel" {
+			continue
+		}
+		unit, err := c.unit(m.Unit)
+		if err != nil {
+			return e, fmt.Errorf("move %d: %w", m.ID, err)
+		}
+		item := string(items[m.Product.ID].Code)
+		if item == "" {
+			return e, fmt.Errorf("move %d: product %q has no internal reference: give it one in Odoo", m.ID, m.Product.Name)
+		}
+		q := object.Quantity{Value: m.Done.Round(c.cfg.Precision), Unit: unit}
+		from, to := places[m.From.ID], places[m.To.ID]
+		if m.Returns.ID != 0 {
+			from, to, q.Value = to, from, q.Value.Neg()
+		}
+		kind, err := kindOf(from, to, item == made)
+		if err != nil {
+			return e, fmt.Errorf("move %d of %q: %w", m.ID, item, err)
+		}
+		if kind == object.Yield || kind == object.Scrap {
+			e.Kind = object.KindConfirmation
+		}
+		e.Quantities = append(e.Quantities, object.EffectQuantity{Kind: kind, Item: item, Quantity: q})
+		if kind != object.Scrap {
+			e.Movements = append(e.Movements, object.EffectMovement{Kind: kind, Item: item, Quantity: q, Backflush: !t.ours && kind == object.Consumed})
+		}
+		if at := instant(m.Date); e.State == object.EffectBooked && !at.IsZero() {
+			e.BookedAt, e.PostingDate = at, at.Format(time.DateOnly)
+		}
+	}
+	return e, nil
+}
+
+func kindOf(from, to string, made bool) (object.QuantityKind, error) {
+	switch {
+	case from == placeFloor && to == placeScrap:
+		return object.Scrap, nil
+	case from == placeFloor && to == placeStock && made:
+		return object.Yield, nil
+	case from == placeFloor && to == placeStock:
+		return object.Returned, nil
+	case from == placeStock && to == placeFloor:
+		return object.Consumed, nil
+	}
+	return "", fmt.Errorf("a move from %s to %s under an order is none that this connector knows", from, to)
+}
