@@ -166,7 +166,7 @@ func (b *bench) harness() connectortest.Harness {
 				b.Resize(order, q, began)
 			}
 		},
-		Troubles: b.troubles(), CannotShow: cannotShow, FinishedEmpty: object.OrderCancelled, LossyPostings: 200,
+		Troubles: b.troubles(), CannotShow: cannotShow, FinishedEmpty: object.OrderCancelled,
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -40,24 +41,9 @@ func (c *Connector) Effects(ctx context.Context, orderNo string) (connector.Effe
 	if out.Order, err = c.Get(ctx, f.number); err != nil {
 		return fail(err)
 	}
-	transfers, err := c.transfers(ctx, s, []any{where("origin", "=like", escape(f.number)+" %"), where("state", "!=", "cancel")})
+	all, err := c.listed(ctx, s, f)
 	if err != nil {
 		return fail(err)
-	}
-	own, err := c.moves(ctx, s, []any{where("state", "=", "done"), "|", where(tieRaw, "in", f.ids()), where(tieMade, "in", f.ids())})
-	if err != nil {
-		return fail(err)
-	}
-	known := map[int]bool{}
-	all := make([]listed, 0, len(transfers)+len(own))
-	for _, t := range transfers {
-		known[t.ID] = true
-		all = append(all, listed{t, true})
-	}
-	for _, m := range own {
-		if !known[m.Transfer.ID] {
-			all = append(all, listed{transfer{ID: m.ID, Name: text(fmt.Sprintf("%s#%d", f.number, m.ID)), State: "done", Written: m.Date, User: m.User, Moves: []move{m}}, false})
-		}
 	}
 	if out.Documents, err = c.documents(ctx, f, all); err != nil {
 		return fail(err)
@@ -69,6 +55,58 @@ func (c *Connector) Effects(ctx context.Context, orderNo string) (connector.Effe
 type listed struct {
 	transfer
 	ours bool
+}
+
+// listed reads what there is of an order: transfers that name it, whatever moved under its parts, and what takes any of that back.
+func (c *Connector) listed(ctx context.Context, s *setup, f *family) ([]listed, error) {
+	named, err := c.transfers(ctx, s, []any{where("origin", "=like", escape(f.number)+" %"), where("state", "!=", "cancel")})
+	if err != nil {
+		return nil, err
+	}
+	tied, err := c.moves(ctx, s, []any{where("state", "=", "done"), "|", where(tieRaw, "in", f.ids()), where(tieMade, "in", f.ids())})
+	if err != nil {
+		return nil, err
+	}
+	var ids, moves []int
+	for _, m := range tied {
+		ids, moves = append(ids, m.Transfer.ID), append(moves, m.ID)
+	}
+	for _, t := range named {
+		for _, m := range t.Moves {
+			moves = append(moves, m.ID)
+		}
+	}
+	back, err := c.moves(ctx, s, []any{where("state", "=", "done"), where("origin_returned_move_id", "in", moves)})
+	if err != nil {
+		return nil, err
+	}
+	for _, m := range back {
+		ids = append(ids, m.Transfer.ID)
+	}
+	ids = slices.DeleteFunc(ids, func(id int) bool {
+		return id == 0 || slices.ContainsFunc(named, func(t transfer) bool { return t.ID == id })
+	})
+	others, err := c.transfers(ctx, s, []any{where("id", "in", ids)})
+	if err != nil {
+		return nil, err
+	}
+	all := []listed{}
+	for _, t := range append(named, others...) {
+		all = append(all, listed{t, t.Key != ""})
+	}
+	for id := range returnsOf(append(named, others...)) {
+		for i := range all {
+			if all[i].ID == id {
+				all[i].Key = ""
+			}
+		}
+	}
+	for _, m := range append(tied, back...) {
+		if m.Transfer.ID == 0 {
+			all = append(all, listed{transfer{ID: m.ID, Name: text(fmt.Sprintf("%s#%d", f.number, m.ID)), State: "done", Written: m.Date, User: m.User, Moves: []move{m}}, false})
+		}
+	}
+	return all, nil
 }
 
 func (c *Connector) documents(ctx context.Context, f *family, all []listed) ([]object.Effect, error) {

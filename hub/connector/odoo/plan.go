@@ -216,8 +216,9 @@ func (c *Connector) consumption(ctx context.Context, s *setup, f *object.Consump
 		return nil, reject(connector.Fatal, "ITEM", "Give exactly one product this internal reference in Odoo, or correct the item's mapping, then replay the fact.",
 			"Odoo has %d products with internal reference %q.", len(found), f.Item), nil
 	}
-	if no := c.inUnit(f.Item, found[0].Unit, f.Quantity.Unit); no != nil {
-		return nil, no, nil
+	unit, no, err := c.unitFor(ctx, s, f, found[0], part)
+	if no != nil || err != nil {
+		return nil, no, err
 	}
 	if no := c.fits("Quantity", f.Item, f.Quantity.Value); no != nil {
 		return nil, no, nil
@@ -225,7 +226,7 @@ func (c *Connector) consumption(ctx context.Context, s *setup, f *object.Consump
 	if f.Quantity.Value.IsZero() {
 		return nil, reject(connector.Fatal, "EMPTY", "Accept the fact: there is nothing to post.", "The consumption of item %q has no quantity.", f.Item), nil
 	}
-	l := line{Item: f.Item, Product: found[0].ID, Unit: found[0].Unit.ID, Quantity: f.Quantity.Value, From: part.Source.ID, To: part.Floor.ID, Tie: tieRaw}
+	l := line{Item: f.Item, Product: found[0].ID, Unit: unit, Quantity: f.Quantity.Value, From: part.Source.ID, To: part.Floor.ID, Tie: tieRaw}
 	if f.Movement == object.Return { // Odoo would add a tied return to what was consumed
 		l.From, l.To, l.Tie = l.To, l.From, ""
 	}
@@ -233,6 +234,21 @@ func (c *Connector) consumption(ctx context.Context, s *setup, f *object.Consump
 		return nil, no, err
 	}
 	return []line{l}, nil, nil
+}
+
+// unitFor is the unit in which a component is taken: the one it is kept in, or the one in which the order needs it.
+func (c *Connector) unitFor(ctx context.Context, s *setup, f *object.Consumption, p product, part *production) (int, *connector.Outcome, error) {
+	no := c.inUnit(f.Item, p.Unit, f.Quantity.Unit)
+	if no == nil {
+		return p.Unit.ID, nil, nil
+	}
+	planned, err := c.moves(ctx, s, []any{where(tieRaw, "=", part.ID), where("product_id", "=", p.ID), where("picking_id", "=", false)})
+	for _, m := range planned {
+		if c.inUnit(f.Item, m.Unit, f.Quantity.Unit) == nil {
+			return m.Unit.ID, nil, nil
+		}
+	}
+	return 0, no, err
 }
 
 // lot finds a product's lot. Odoo makes one of what is produced where it is not there yet; where a product has no lots, there is no place for one.

@@ -9,16 +9,39 @@ import (
 	"time"
 
 	"github.com/linekeeper/linekeeper/hub/connector"
+	"github.com/linekeeper/linekeeper/hub/object"
 	"github.com/shopspring/decimal"
 )
 
-// byKey reads the transfers that bear a fact's key, oldest first, with their moves.
+// byKey reads the transfers that bear a fact's key, oldest first, with their moves. Where the field for the key is copied, a return that a person made
+// of one bears it too, and is none of the fact's.
 func (c *Connector) byKey(ctx context.Context, s *setup, order, key string) ([]transfer, error) {
 	value := key
 	if c.cfg.KeyField == "origin" {
 		value = origin(order, key)
 	}
-	return c.transfers(ctx, s, []any{where(c.cfg.KeyField, "=", value)})
+	all, err := c.transfers(ctx, s, []any{where(c.cfg.KeyField, "=", value)})
+	returned := returnsOf(all)
+	return slices.DeleteFunc(all, func(t transfer) bool { return returned[t.ID] }), err
+}
+
+// returnsOf picks those transfers that take back moves of another one with the same key.
+func returnsOf(all []transfer) map[int]bool {
+	key := map[int]string{} // by move
+	for _, t := range all {
+		for _, m := range t.Moves {
+			key[m.ID] = t.Key
+		}
+	}
+	back := map[int]bool{}
+	for _, t := range all {
+		for _, m := range t.Moves {
+			if k, ok := key[m.Returns.ID]; ok && k == t.Key {
+				back[t.ID] = true
+			}
+		}
+	}
+	return back
 }
 
 func (c *Connector) transfers(ctx context.Context, s *setup, domain []any) ([]transfer, error) {
@@ -114,7 +137,7 @@ func (c *Connector) prepare(ctx context.Context, p connector.Posting) (in intent
 
 // whole reports moves that are done and tied to their order. A reversal's are tied to none.
 func (c *Connector) whole(p connector.Posting, moves []move) bool {
-	if !p.Fact.Reverses.IsZero() || p.Fact.Consumption != nil && p.Fact.Consumption.Movement == "RETURN" {
+	if !p.Fact.Reverses.IsZero() || p.Fact.Consumption != nil && p.Fact.Consumption.Movement == object.Return {
 		return true
 	}
 	if f := p.Fact.Confirmation; f != nil && f.Yield.IsZero() {

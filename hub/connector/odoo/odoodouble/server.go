@@ -49,6 +49,13 @@ var models = map[string]struct {
 
 // fields are the fields of a model with their types, or the model that a reference leads to.
 func (s *System) fields(model string) map[string]string {
+	if s.known[model] == nil {
+		s.known[model] = s.fieldsOf(model)
+	}
+	return s.known[model]
+}
+
+func (s *System) fieldsOf(model string) map[string]string {
 	all := map[string]string{"id": "integer", "write_date": "datetime", "write_uid": "res.users"}
 	for name, kind := range models[model].fields {
 		all[name] = kind
@@ -220,7 +227,6 @@ func numbers(v any) (ids []int) {
 
 // transaction runs one method and takes back what it changed when it fails.
 func (s *System) transaction(model, method string, ids []int, words, v record) (any, *fault) {
-	s.calls = append(s.calls, model+"."+method)
 	if _, ok := models[model]; !ok {
 		return nil, &fault{404, "werkzeug.exceptions.NotFound", fmt.Sprintf("the model %q does not exist", model)}
 	}

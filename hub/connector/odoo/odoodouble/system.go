@@ -68,7 +68,7 @@ type System struct {
 	last    time.Time
 	seq     map[string]int
 	locked  map[string]bool
-	calls   []string
+	known   map[string]map[string]string // fields, by model
 }
 
 // The records that are there from the start.
@@ -89,7 +89,7 @@ func New(opt Options) *System {
 	if opt.Version == 0 {
 		opt.Version = 19
 	}
-	s := &System{opt: opt, tables: tables{}, seq: map[string]int{}, locked: map[string]bool{}}
+	s := &System{opt: opt, tables: tables{}, seq: map[string]int{}, locked: map[string]bool{}, known: map[string]map[string]string{}}
 	for model := range models {
 		s.tables[model] = map[int]record{}
 	}
@@ -138,6 +138,7 @@ func (s *System) SetTraps(t Traps) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.traps = t
+	clear(s.known)
 }
 
 // PutProduct adds a product with a unit's name, and a tracking of none, lot or serial.
@@ -302,6 +303,20 @@ func (s *System) Need(order string, quantity float64) {
 	}
 }
 
+// NeedIn makes an order need its first component in another unit.
+func (s *System) NeedIn(order, unit string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	id := s.members(order)[0]
+	for uom, u := range s.tables["uom.uom"] {
+		for _, m := range s.tables["stock.move"] {
+			if u["name"] == unit && num(m, tieRaw) == id {
+				m["product_uom"] = uom
+			}
+		}
+	}
+}
+
 // Cancel is a planner's cancel of all parts of an order.
 func (s *System) Cancel(order string) {
 	s.mu.Lock()
@@ -396,6 +411,44 @@ func (s *System) AddLine(key string, q float64) {
 					m["product_uom_qty"], m[s.done()] = q, q
 				}
 			}
+		}
+	}
+}
+
+// Return is a person's return of a done transfer by the wizard, which copies what is copied: the key among it. Origin is another one then.
+func (s *System) Return(key string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, p := range s.sorted("stock.picking") {
+		if !strings.HasSuffix(p["origin"].(string), " "+key) || p["state"] != "done" {
+			continue
+		}
+		r := maps.Clone(p)
+		s.seq["transfer"]++
+		r["name"], r["origin"] = fmt.Sprintf("WH/SF/%05d", s.seq["transfer"]), "Return of "+p["name"].(string)
+		id := s.insert("stock.picking", r)
+		for _, m := range s.sorted("stock.move") {
+			if num(m, "picking_id") != p["id"] {
+				continue
+			}
+			b := maps.Clone(m)
+			b["picking_id"], b["location_id"], b["location_dest_id"], b["origin_returned_move_id"] = id, m["location_dest_id"], m["location_id"], m["id"]
+			delete(b, tieRaw)
+			delete(b, tieMade)
+			s.insert("stock.move", b)
+			s.book(b, 0)
+		}
+	}
+	s.wrote = time.Now()
+}
+
+// Rename makes a transfer's source document another text, as a person might.
+func (s *System) Rename(key, origin string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, p := range s.tables["stock.picking"] {
+		if p["x_fact_key"] == key {
+			p["origin"] = origin
 		}
 	}
 }
