@@ -27,6 +27,7 @@ import (
 	"github.com/linekeeper/linekeeper/hub/connector/d365"
 	"github.com/linekeeper/linekeeper/hub/connector/erpnext"
 	"github.com/linekeeper/linekeeper/hub/connector/idoc"
+	"github.com/linekeeper/linekeeper/hub/connector/odoo"
 	"github.com/linekeeper/linekeeper/hub/connector/oracle"
 	"github.com/linekeeper/linekeeper/hub/connector/restapi"
 	"github.com/linekeeper/linekeeper/hub/connector/s4"
@@ -108,6 +109,14 @@ func connectors() []hub.ConnectorKind {
 			}
 			cfg.PasswordFile = beside(dir, cfg.PasswordFile)
 			return erpnext.New(cfg)
+		}},
+		{Name: "odoo", Sample: odoo.Sample, New: func(name, dir string, decode func(any) error) (connector.Connector, error) {
+			cfg := odoo.Config{Name: name}
+			if err := decode(&cfg); err != nil {
+				return nil, err
+			}
+			cfg.PasswordFile = beside(dir, cfg.PasswordFile)
+			return odoo.New(cfg)
 		}},
 		{Name: "sandbox", Sample: sandboxSample, New: func(name, dir string, decode func(any) error) (connector.Connector, error) {
 			cfg := sandbox.Config{Name: name}

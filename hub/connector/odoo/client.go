@@ -108,7 +108,7 @@ func (c *client) execute(ctx context.Context, model, method string, ids []int, w
 			named[a.name] = a.value
 		}
 	}
-	return c.rpc(ctx, "object", "execute_kw", v, c.cfg.Database, uid, c.cfg.Key, model, method, position, named)
+	return c.rpc(ctx, "object", "execute_kw", v, c.cfg.Database, uid, c.cfg.Password, model, method, position, named)
 }
 
 // logIn asks once for the user's id, which jsonrpc wants in each call.
@@ -119,11 +119,11 @@ func (c *client) logIn(ctx context.Context) (int, error) {
 		return c.uid, nil
 	}
 	var uid ref
-	if err := c.rpc(ctx, "common", "authenticate", &uid, c.cfg.Database, c.cfg.User, c.cfg.Key, row{}); err != nil {
+	if err := c.rpc(ctx, "common", "authenticate", &uid, c.cfg.Database, c.cfg.User, c.cfg.Password, row{}); err != nil {
 		return 0, notSent{fmt.Errorf("log in to Odoo: %w", err)}
 	}
 	if uid.ID == 0 {
-		return 0, notSent{fmt.Errorf("log in to Odoo: database %q does not take user %q with this key; make a new API key and put it in key_file", c.cfg.Database, c.cfg.User)}
+		return 0, notSent{fmt.Errorf("log in to Odoo: database %q does not take user %q with this key; make a new API key and put it in password_file", c.cfg.Database, c.cfg.User)}
 	}
 	c.uid = uid.ID
 	return c.uid, nil
@@ -153,7 +153,7 @@ func (c *client) send(ctx context.Context, path string, body any, judge func(*ht
 	req.Header.Set("Accept", "application/json")
 	req.Header.Set("User-Agent", "linekeeper")
 	if c.cfg.API == json2 {
-		req.Header.Set("Authorization", "bearer "+c.cfg.Key)
+		req.Header.Set("Authorization", "bearer "+c.cfg.Password)
 		if c.cfg.Database != "" {
 			req.Header.Set("X-Odoo-Database", c.cfg.Database)
 		}

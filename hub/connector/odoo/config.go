@@ -20,7 +20,7 @@ const (
 	jsonRPC = "jsonrpc"
 )
 
-// Config says where Odoo is and how it is set up. URL, Database, a key and OperationType are necessary, User with jsonrpc, and Units for
+// Config says where Odoo is and how it is set up. URL, Database, a password and OperationType are necessary, User with jsonrpc, and Units for
 // any order to be read.
 type Config struct {
 	// Name is what work orders call this ERP; "odoo" when empty.
@@ -31,10 +31,10 @@ type Config struct {
 	API string `yaml:"api"`
 	// Database is the database's name. With json2 it may be empty where the server has only one.
 	Database string `yaml:"database"`
-	// User is the log-in of a user of the connector's own; jsonrpc needs it. Key is an API key of that user, or the first line of KeyFile.
-	User    string `yaml:"user"`
-	Key     string `yaml:"key"`
-	KeyFile string `yaml:"key_file"`
+	// User is the log-in of a user of the connector's own; jsonrpc needs it. Password is an API key of that user, or the first line of PasswordFile.
+	User         string `yaml:"user"`
+	Password     string `yaml:"password"`
+	PasswordFile string `yaml:"password_file"`
 	// KeyField is the field of Transfer (stock.picking) that holds a fact's key: a custom field, x_fact_key when empty, or origin, which
 	// needs no set-up and which a person may change.
 	KeyField string `yaml:"key_field"`
@@ -66,7 +66,7 @@ type Config struct {
 	PageSize int `yaml:"page_size"`
 }
 
-// withDefaults fills in what zero means and checks the rest; the key is read from its file.
+// withDefaults fills in what zero means and checks the rest; the password is read from its file.
 func (c Config) withDefaults() (Config, error) {
 	wrong := func(format string, args ...any) error { return fmt.Errorf("configure Odoo: "+format, args...) }
 	u, err := url.Parse(c.URL)
@@ -74,13 +74,13 @@ func (c Config) withDefaults() (Config, error) {
 		return c, wrong("url %q is not scheme, host and port; write it like https://erp.example.com", c.URL)
 	}
 	c.URL = strings.TrimRight(c.URL, "/")
-	if c.KeyFile != "" {
-		text, err := os.ReadFile(c.KeyFile)
+	if c.PasswordFile != "" {
+		text, err := os.ReadFile(c.PasswordFile)
 		if err != nil {
-			return c, wrong("read key_file: %w", err)
+			return c, wrong("read password_file: %w", err)
 		}
-		c.Key, _, _ = strings.Cut(string(text), "\n")
-		c.Key = strings.TrimSpace(c.Key)
+		c.Password, _, _ = strings.Cut(string(text), "\n")
+		c.Password = strings.TrimSpace(c.Password)
 	}
 	c.Name, c.API, c.KeyField = orDefault(c.Name, "odoo"), orDefault(c.API, json2), orDefault(c.KeyField, "x_fact_key")
 	c.Precision, c.PageSize = orDefault(c.Precision, 2), orDefault(c.PageSize, 100)
@@ -88,8 +88,8 @@ func (c Config) withDefaults() (Config, error) {
 	switch {
 	case c.API != json2 && c.API != jsonRPC:
 		return c, wrong("api %q is not known; use json2 (Odoo 19 and later) or jsonrpc", c.API)
-	case c.Key == "":
-		return c, wrong("key is empty; make an API key for the connector's user (Preferences, Account Security) and put it in key_file")
+	case c.Password == "":
+		return c, wrong("password is empty; make an API key for the connector's user (Preferences, Account Security) and put it in password_file")
 	case c.API == jsonRPC && (c.Database == "" || c.User == ""):
 		return c, wrong("database or user is empty; jsonrpc needs the database's name and the log-in that the key belongs to")
 	case c.OperationType == "":

@@ -48,7 +48,7 @@ func newBench(t testing.TB, opt odoodouble.Options, change func(*odoo.Config)) *
 }
 
 func (b *bench) config() odoo.Config {
-	cfg := odoo.Config{URL: b.proxy.URL, Key: odoodouble.Key, OperationType: "Shop Floor", ScrapLocation: "Virtual Locations/Scrap", Database: odoodouble.Database,
+	cfg := odoo.Config{URL: b.proxy.URL, Password: odoodouble.Key, OperationType: "Shop Floor", ScrapLocation: "Virtual Locations/Scrap", Database: odoodouble.Database,
 		Units: map[string]string{"Units": "C62", "kg": "KGM"}}
 	if b.change != nil {
 		b.change(&cfg)

@@ -24,7 +24,7 @@ var (
 	_ connector.DocumentReverser = (*Connector)(nil)
 )
 
-// New makes a connector. It reads the key file and does no other I/O.
+// New makes a connector. It reads the password file and does no other I/O.
 func New(cfg Config) (*Connector, error) {
 	cfg, err := cfg.withDefaults()
 	if err != nil {

@@ -221,6 +221,7 @@ func TestReplicaThatLagsDoublesNothing(t *testing.T) {
 		b.proxy.Arm(connectortest.LoseReply, nth)
 		out := c.Post(t.Context(), p, intent)
 		for start := time.Now(); out.Result != connector.Posted && time.Since(start) < 30*time.Second; {
+			<-time.After(20 * time.Millisecond)
 			f, err := c.Lookup(t.Context(), p, intent)
 			if err != nil {
 				continue
@@ -371,7 +372,7 @@ func TestPagesLeaveNothingOut(t *testing.T) {
 		want := map[string]string{}
 		var orders []string
 		for i := range 30 {
-			order := b.order(t, "4")
+			order := b.CreateOrder(maker, 4) // without components, whose stamps would show it too
 			b.Change(order, second.Add(time.Duration(30-i)*70*time.Millisecond), func(map[string]any) {})
 			orders, want[order] = append(orders, order), "4"
 		}
@@ -390,6 +391,19 @@ func TestPagesLeaveNothingOut(t *testing.T) {
 				t.Errorf("pages of %d: order %s is listed with %s, want %s", size, order, seen[order].Quantity.Value, quantity)
 			}
 		}
+	}
+}
+
+// A change is committed after the newest one was read, and its stamp is older.
+func TestChangeThatIsCommittedLateIsListed(t *testing.T) {
+	b := newBench(t, odoodouble.Options{}, nil)
+	late := b.CreateOrder(maker, 4)
+	b.CreateOrder(maker, 4)
+	c := b.connect(t)
+	_, _, cursor := all(t, c, "", func() {})
+	b.Resize(late, 9, time.Now().Add(-4*time.Minute))
+	if seen, _, _ := all(t, c, cursor, func() {}); !seen[late].Quantity.Value.Equal(d("9")) {
+		t.Errorf("listed %+v", seen[late])
 	}
 }
 
@@ -504,6 +518,45 @@ func TestTransferWithAnotherSourceDocumentIsFound(t *testing.T) {
 	if got, err := c.Effects(t.Context(), order); err != nil || len(got.Documents) != 1 || got.Documents[0].Key != p.Fact.Key.String() {
 		t.Errorf("%+v, %v", got, err)
 	}
+}
+
+// Material that is given back must not count as consumed, as Odoo would count it under its order.
+func TestReturnedMaterialIsNotCountedAsConsumed(t *testing.T) {
+	b := newBench(t, odoodouble.Options{}, nil)
+	order := b.order(t, "40")
+	c := b.connect(t)
+	settled(t, c, used(order, "3"))
+	p := used(order, "1")
+	p.Fact.Consumption.Movement = object.Return
+	settled(t, c, p)
+	if got := b.Consumed(order, taken); !got.Equal(d("3")) {
+		t.Errorf("Odoo counts %s consumed, want 3", got)
+	}
+	if x := b.Totals(order); !x.Issued[taken].Equal(d("3")) || !x.Returned[taken].Equal(d("1")) || !b.InStock(taken).Equal(d("99998")) {
+		t.Errorf("the order holds %+v, in stock are %s", x, b.InStock(taken))
+	}
+}
+
+// Two drafts bear the key and a person has validated the newer one by hand: the older one is none to validate.
+func TestDraftBesideWhatIsDoneIsNotValidated(t *testing.T) {
+	b := newBench(t, odoodouble.Options{}, nil)
+	order := b.order(t, "40")
+	c, p := b.connect(t), made(order, "12", "0")
+	intent := prepare(t, c, p)
+	for range 2 {
+		b.proxy.Arm(connectortest.LoseReply, 1)
+		if out := c.Post(t.Context(), p, intent); out.Result != connector.InDoubt {
+			t.Fatalf("post: %+v", out)
+		}
+	}
+	b.bears(t, p, "draft", "draft")
+	b.ValidateNewest(p.Fact.Key.String())
+	if f, err := c.Lookup(t.Context(), p, intent); err != nil || f.Presence != connector.Found {
+		t.Errorf("look-up: %+v, %v", f, err)
+	}
+	settled(t, c, p)
+	b.bears(t, p, "done")
+	b.yields(t, order, "12")
 }
 
 // A component that the order needs in another unit than it is kept in is taken in either.
@@ -625,7 +678,7 @@ func TestOrderWithoutComponentsThatStaysOpenIsShown(t *testing.T) {
 }
 
 func TestWrongKeyIsNamed(t *testing.T) {
-	for name, opt := range map[string]func(*odoo.Config){"json2": func(c *odoo.Config) { c.Key = "old" }, "jsonrpc": func(c *odoo.Config) { rpc(c); c.Key = "old" }} {
+	for name, opt := range map[string]func(*odoo.Config){"json2": func(c *odoo.Config) { c.Password = "old" }, "jsonrpc": func(c *odoo.Config) { rpc(c); c.Password = "old" }} {
 		b := newBench(t, odoodouble.Options{}, opt)
 		if _, err := b.connect(t).Get(t.Context(), b.order(t, "1")); err == nil || !strings.Contains(err.Error(), "key") || strings.Contains(err.Error(), "old") {
 			t.Errorf("%s: %v", name, err)
@@ -634,11 +687,11 @@ func TestWrongKeyIsNamed(t *testing.T) {
 }
 
 func TestConfigurationNamesItemAndNextStep(t *testing.T) {
-	good := odoo.Config{URL: "http://x", Key: "k", OperationType: "Shop Floor"}
+	good := odoo.Config{URL: "http://x", Password: "k", OperationType: "Shop Floor"}
 	for want, change := range map[string]func(*odoo.Config){
 		"url":            func(c *odoo.Config) { c.URL = "x" },
 		"api":            func(c *odoo.Config) { c.API = "xmlrpc" },
-		"key_file":       func(c *odoo.Config) { c.Key = "" },
+		"password_file":  func(c *odoo.Config) { c.Password = "" },
 		"database":       func(c *odoo.Config) { c.API = "jsonrpc" },
 		"operation_type": func(c *odoo.Config) { c.OperationType = "" },
 		"precision":      func(c *odoo.Config) { c.Precision = 10 },
@@ -685,7 +738,7 @@ func TestSampleIsAConfiguration(t *testing.T) {
 		if err := dec.Decode(&c); err != nil {
 			t.Fatal(err)
 		}
-		c.KeyFile, c.Key = "", "secret"
+		c.PasswordFile, c.Password = "", "secret"
 		if _, err := odoo.New(c); err != nil {
 			t.Error(err)
 		}

@@ -24,7 +24,7 @@ func rejection(order string, r *refusal) *connector.Outcome {
 	case (exception{Name: r.name}).contended(), r.status == http.StatusTooManyRequests, r.status == http.StatusServiceUnavailable:
 		o.Class, o.NextStep = connector.Retryable, byItself
 	case r.name == "odoo.exceptions.AccessDenied", r.status == http.StatusUnauthorized:
-		o.Class, o.NextStep = connector.Retryable, "Make a new API key for the connector's user and put it in key_file: Odoo does not take this one."
+		o.Class, o.NextStep = connector.Retryable, "Make a new API key for the connector's user and put it in password_file: Odoo does not take this one."
 	case r.name == "odoo.exceptions.AccessError":
 		o.Class, o.NextStep = connector.Fatal, "Give the connector's user the rights Inventory: User and Manufacturing: User in Odoo, then replay the fact."
 	case strings.HasPrefix(r.name, "werkzeug.exceptions."):

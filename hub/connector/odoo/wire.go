@@ -107,10 +107,9 @@ type production struct {
 	Floor       ref    `json:"production_location_id"`
 	Written     text   `json:"write_date"`
 	// The fields whose names differ between versions.
-	Group             ref
-	Start, End        text
-	Lot               text
-	workOrders, moves []int
+	Group      ref
+	Start, End text
+	Lot        text
 }
 
 // move is a stock.move.

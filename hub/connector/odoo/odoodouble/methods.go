@@ -382,10 +382,9 @@ func (s *System) typed(model string, v record) (record, *fault) {
 // lag makes the replica catch up, where there is one and it is time.
 func (s *System) lag() tables {
 	if s.traps.ReadLag == 0 {
-		s.replica = nil
 		return s.tables
 	}
-	if s.replica == nil || time.Since(s.wrote) >= s.traps.ReadLag {
+	if time.Since(s.wrote) >= s.traps.ReadLag {
 		s.replica = s.tables.clone()
 	}
 	return s.replica

@@ -139,6 +139,10 @@ func (s *System) SetTraps(t Traps) {
 	defer s.mu.Unlock()
 	s.traps = t
 	clear(s.known)
+	s.replica = nil
+	if t.ReadLag > 0 {
+		s.replica = s.tables.clone()
+	}
 }
 
 // PutProduct adds a product with a unit's name, and a tracking of none, lot or serial.
@@ -482,6 +486,34 @@ func (s *System) Made(order string) decimal.Decimal {
 		sum += s.made(id)
 	}
 	return exactly(sum)
+}
+
+// Consumed is how much of a product Odoo itself says that an order's parts have consumed: what is done of moves that are tied to them, whichever way
+// they went.
+func (s *System) Consumed(order, code string) decimal.Decimal {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	sum := 0.0
+	for _, m := range s.sorted("stock.move") {
+		if slices.Contains(s.members(order), num(m, tieRaw)) && m["state"] == "done" && num(m, "product_id") == s.product(code) {
+			sum += m[s.done()].(float64)
+		}
+	}
+	return exactly(sum)
+}
+
+// ValidateNewest is a person's validation of the newest transfer with a key.
+func (s *System) ValidateNewest(key string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, p := range slices.Backward(s.sorted("stock.picking")) {
+		if p["x_fact_key"] == key {
+			if f := s.validateOne(p); f != nil {
+				panic(f.says)
+			}
+			return
+		}
+	}
 }
 
 // States are the states of an order's parts, by name.
