@@ -118,7 +118,7 @@ func (h *Hub) open(ctx context.Context, o Options) error {
 		routes = append(routes, dispatch.Route(r))
 	}
 	h.dispatch = dispatch.New(dispatch.Options{
-		Store: h.store, Connectors: connectors, Routes: routes, Poll: h.cfg.Dispatch.Every, Logger: o.Logger.With("part", "dispatch"),
+		Store: h.store, Connectors: connectors, Routes: routes, Poll: h.cfg.Dispatch.Every, Now: h.now, Logger: o.Logger.With("part", "dispatch"),
 	})
 	policies, _ := h.cfg.policies()
 	h.posting = posting.New(posting.Options{

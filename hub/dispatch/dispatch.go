@@ -62,7 +62,9 @@ type Options struct {
 	Poll, Backoff time.Duration
 	// CallTimeout bounds one call of a connector; 2 min.
 	CallTimeout time.Duration
-	Logger      *slog.Logger
+	// Now is the clock by which mappings come into force; time.Now.
+	Now    func() time.Time
+	Logger *slog.Logger
 }
 
 func (o *Options) setDefaults() {
@@ -74,6 +76,9 @@ func (o *Options) setDefaults() {
 	set(&o.Poll, 5*time.Second)
 	set(&o.Backoff, 5*time.Minute)
 	set(&o.CallTimeout, 2*time.Minute)
+	if o.Now == nil {
+		o.Now = time.Now
+	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -110,6 +115,7 @@ func (d *Dispatcher) Run(ctx context.Context) error {
 		return fmt.Errorf("route stored orders: %w", err)
 	}
 	var wg sync.WaitGroup
+	wg.Go(func() { d.followMappings(ctx) })
 	for name, c := range d.o.Connectors {
 		wg.Go(func() { d.poll(ctx, name, c) })
 	}
@@ -130,7 +136,11 @@ func (d *Dispatcher) reroute(ctx context.Context) error {
 				if class(o.Order.State) == "done" || class(o.Order.State) == "cancelled" {
 					continue
 				}
-				if err := d.take(tx, o.Order.ERP, o.Order); err != nil {
+				now, _, err := tx.Order(o.Order.ERP, o.Order.OrderNo) // may have changed since it was listed
+				if err == nil {
+					err = d.take(tx, o.Order.ERP, now.Order)
+				}
+				if err != nil {
 					return err
 				}
 			}
@@ -231,8 +241,13 @@ func (d *Dispatcher) take(tx *store.Tx, erp string, o object.WorkOrder) error {
 	if err != nil {
 		return err
 	}
-	next := store.Order{Order: o, Content: fingerprint(o), Sent: old.Sent}
-	d.route(&next, old)
+	said, err := wordsOf(tx, o)
+	if err != nil {
+		return err
+	}
+	next := store.Order{Order: o, Sent: old.Sent}
+	d.route(&next, old, said.site)
+	said.fingerprint(&next, old, known)
 	moved := known && old.Sent > 0 && (old.Order.Plant != next.Order.Plant || old.Agent != next.Agent)
 	revised := !known || moved || !bytes.Equal(old.Content, next.Content)
 	if known && class(old.Order.State) != class(o.State) && !revised {
@@ -248,7 +263,8 @@ func (d *Dispatcher) take(tx *store.Tx, erp string, o object.WorkOrder) error {
 		next.Order.RevisedAt = tx.Now().UTC()
 	}
 	if moved {
-		if err := d.withdraw(tx, old, next.Order); err != nil {
+		out, _ := said.order(next.Order)
+		if err := d.withdraw(tx, old, out); err != nil {
 			return err
 		}
 		next.Sent = 0
@@ -259,19 +275,20 @@ func (d *Dispatcher) take(tx *store.Tx, erp string, o object.WorkOrder) error {
 			return err
 		}
 	}
-	return d.send(tx, old, next, revised)
+	return d.send(tx, old, next, revised, said)
 }
 
 // send stores the order and queues it for its agent: orders that are released or further, and every change of one that was
 // sent before.
-func (d *Dispatcher) send(tx *store.Tx, old, next store.Order, revised bool) error {
+func (d *Dispatcher) send(tx *store.Tx, old, next store.Order, revised bool, said words) error {
 	c := class(next.Order.State)
-	if next.Agent != "" && next.Sent < next.Order.Revision && (next.Sent > 0 && revised || next.Sent == 0 && (c == "active" || c == "held")) {
+	if said.sayable(next.Order) && next.Agent != "" && next.Sent < next.Order.Revision && (next.Sent > 0 && revised || next.Sent == 0 && (c == "active" || c == "held")) {
 		a, err := tx.AgentByName(next.Order.Plant, next.Agent)
 		if err != nil {
 			return err
 		}
-		if err := tx.DeliverOrder(a.ID, next.Order); err != nil {
+		out, _ := said.order(next.Order)
+		if err := tx.DeliverOrder(a.ID, out); err != nil {
 			return err
 		}
 		next.Sent = next.Order.Revision
@@ -302,9 +319,12 @@ func (d *Dispatcher) withdraw(tx *store.Tx, old store.Order, o object.WorkOrder)
 
 // route finds the agent. An order that was sent and that no route leads to any more stays where it is: a mistake in the
 // configuration must not take the work away from a plant.
-func (d *Dispatcher) route(o *store.Order, old store.Order) {
+// site is the order's in our words.
+func (d *Dispatcher) route(o *store.Order, old store.Order, site string) {
+	asked := o.Order
+	asked.Site = site
 	for _, r := range d.o.Routes {
-		if r.matches(o.Order) {
+		if r.matches(asked) {
 			o.Order.Plant, o.Agent, o.Unroutable = r.Plant, r.Agent, ""
 			return
 		}
