@@ -70,6 +70,7 @@ func (s *server) routes(api huma.API) {
 	post(api, "close-alarm", "/v1/alarms/{id}/close", "Settle an alarm with a note", s.closeAlarm)
 	s.reconcileRoutes(api)
 	s.inboxRoutes(api)
+	s.mappingRoutes(api)
 }
 
 func get[I, O any](api huma.API, id, path, summary string, h func(context.Context, *I) (*O, error)) {
@@ -157,6 +158,8 @@ func (s *server) listFacts(ctx context.Context, in *factsInput) (*list[Fact], er
 type FactLife struct {
 	Fact
 	Life []LifeStep `json:"life" nullable:"false"`
+	// Mapping is absent where the posting says what the fact says.
+	Mapping *PostingMapping `json:"mapping,omitempty" doc:"How the posting is said in the outside system's words, and which versions made that so"`
 }
 
 // KeyInput names a fact.
@@ -173,6 +176,9 @@ func (s *server) getFact(ctx context.Context, in *KeyInput) (*struct{ Body FactL
 		return nil, fail(err, fmt.Sprintf("fact %q", in.Key))
 	}
 	v := FactLife{Fact: fact(f), Life: []LifeStep{}}
+	if v.Mapping, err = s.saidAs(ctx, f.ID); err != nil {
+		return nil, fail(err, fmt.Sprintf("the mapping of fact %q", in.Key))
+	}
 	for _, x := range steps {
 		v.Life = append(v.Life, LifeStep(x))
 	}

@@ -122,7 +122,7 @@ func (v *Version) Approve(all []Version, by, note string, from, now time.Time, d
 		var texts []string
 		for _, w := range dry.Warnings {
 			if slices.Contains(left, w.Name) {
-				texts = append(texts, fmt.Sprintf("%s (%s; %d facts, such as %s)", w.Name, w.Text, w.Facts, w.Example))
+				texts = append(texts, fmt.Sprintf("%s (%s; facts: %d, such as %s)", w.Name, w.Text, w.Facts, w.Example))
 			}
 		}
 		return fmt.Errorf("%w: %s", ErrUnacknowledged, strings.Join(texts, "; "))

@@ -242,7 +242,7 @@ func (s *Store) ChangeMapping(ctx context.Context, name string, number int, step
 		return tx.mappingStep(id, number, step, by, note)
 	})
 	if err != nil {
-		return mapping.Version{}, fmt.Errorf("%s version %d of mapping set %q: %w", step, number, name, err)
+		return mapping.Version{}, fmt.Errorf("version %d of mapping set %q: %w", number, name, err)
 	}
 	return v, nil
 }
