@@ -24,6 +24,7 @@ import (
 
 	"github.com/linekeeper/linekeeper/hub/api"
 	"github.com/linekeeper/linekeeper/hub/fleet"
+	"github.com/linekeeper/linekeeper/hub/mapping"
 )
 
 type certCmd struct {
@@ -260,6 +261,11 @@ func (c factCmd) Run(e *env) error {
 		fmt.Fprintf(e.out, ", order %s", f.OrderNo)
 	}
 	fmt.Fprintf(e.out, "\nUUID %s, made from %s\n%s\n", f.UUID, f.Position, content)
+	if m := f.Mapping; m != nil {
+		for _, v := range m.Values {
+			fmt.Fprintln(e.out, "posted with", mapping.Value(v))
+		}
+	}
 	if p := f.Posting; p != nil && p.NextStep != "" {
 		fmt.Fprintf(e.out, "next step: %s\n", p.NextStep)
 	}

@@ -157,6 +157,7 @@ type cli struct {
 	Fact      factCmd      `cmd:"" help:"Show a fact's whole life by its key."`
 	Replay    replayCmd    `cmd:"" help:"Take up parked postings again, after what was wrong has been mended."`
 	Reconcile reconcileCmd `cmd:"" help:"Print what plant and ERP say of the same orders, from the sums down to the single counter range and document."`
+	Mapping   mappingCmd   `cmd:"" help:"Units, items, sites and codes of plants and ERPs: versions, dry run, approval by somebody else, return."`
 	Import    importCmd    `cmd:"" help:"Take facts of a plant without a line, which plantagent buffer export wrote, and write the answer."`
 	Version   versionCmd   `cmd:"" help:"Print the version."`
 }
