@@ -46,16 +46,16 @@ func TestWhatIsCorrectedIsSaidInTheWordsOfItsNewItemAndOrder(t *testing.T) {
 			t.Errorf("the system holds %+v of the corrected order", c)
 		}
 		// Nothing is left on the lines that were corrected away: what comes there next is rounded alone.
-		next := weighed("WO-1", 3, "1") // 0.454 kg
+		next := weighed("WO-1", 3, "1.2") // 0.544 kg
 		w.deliver(next)
 		w.pass(time.Minute)
-		w.want(next, store.PostingNotPosted, CodeBelowScale)
+		w.want(next, store.PostingVerified, "")
 		undo := reversal(item, "undo")
 		w.deliver(undo)
 		w.pass(time.Minute)
 		w.want(undo, store.PostingVerified, "")
-		if sum := w.erp.yield("WO-1"); !sum.IsZero() {
-			t.Errorf("after the reversal the system holds %s on WO-1", sum)
+		if sum := w.erp.yield("WO-1"); sum.String() != "1" {
+			t.Errorf("after the reversal the system holds %s on WO-1, want 1", sum)
 		}
 	})
 }
