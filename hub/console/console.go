@@ -35,7 +35,7 @@ type console struct {
 func New(apiHandler http.Handler) http.Handler {
 	c := &console{api: apiHandler, pages: map[string]*template.Template{}}
 	base := template.Must(template.New("base.html").Funcs(funcs).ParseFS(pages, "pages/base.html", "pages/parts.html"))
-	for _, name := range []string{"overview", "orders", "order", "facts", "fact", "tally", "agents", "settle", "problem", "discrepancies", "discrepancy", "inbox", "entry", "evidence", "replays"} {
+	for _, name := range []string{"overview", "orders", "order", "facts", "fact", "tally", "agents", "settle", "problem", "discrepancies", "discrepancy", "inbox", "entry", "evidence", "replays", "mappings", "mapping", "mappingversion"} {
 		c.pages[name] = template.Must(template.Must(base.Clone()).ParseFS(pages, "pages/"+name+".html"))
 	}
 	mux := http.NewServeMux()
@@ -54,6 +54,12 @@ func New(apiHandler http.Handler) http.Handler {
 	mux.Handle("GET /discrepancies/{id}", c.page("discrepancy", c.discrepancy))
 	mux.Handle("POST /discrepancies/{id}", secure(http.HandlerFunc(c.settleDiscrepancy)))
 	c.inboxRoutes(mux)
+	mux.Handle("GET /mappings", c.page("mappings", c.mappings))
+	mux.Handle("POST /mappings", secure(http.HandlerFunc(c.addMapping)))
+	mux.Handle("GET /mappings/{name}", c.page("mapping", c.mappingSet))
+	mux.Handle("POST /mappings/{name}/return", secure(http.HandlerFunc(c.returnMapping)))
+	mux.Handle("GET /mappings/{name}/{version}", c.page("mappingversion", c.mappingVersion))
+	mux.Handle("POST /mappings/{name}/{version}", secure(http.HandlerFunc(c.decideMapping)))
 	mux.Handle("GET /settle", c.page("settle", c.settleForm))
 	mux.Handle("POST /decide", secure(http.HandlerFunc(c.decide)))
 	mux.Handle("POST /settle", secure(http.HandlerFunc(c.settle)))
@@ -104,15 +110,24 @@ func (a *answer) Write(p []byte) (int, error) {
 
 // ask calls the API in the name of whoever asked for the page.
 func (c *console) ask(r *http.Request, method, path string, body, into any) error {
+	res, err := c.call(r, method, path, body)
+	if err != nil {
+		return err
+	}
+	return json.Unmarshal(res.body.Bytes(), into)
+}
+
+// call is ask for an answer that may be no JSON.
+func (c *console) call(r *http.Request, method, path string, body any) (*answer, error) {
 	var send bytes.Buffer
 	if body != nil {
 		if err := json.NewEncoder(&send).Encode(body); err != nil {
-			return err
+			return nil, err
 		}
 	}
 	req, err := http.NewRequestWithContext(r.Context(), method, path, &send)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	req.Host, req.RemoteAddr = r.Host, r.RemoteAddr
 	for _, h := range []string{"Authorization", "Origin", "Sec-Fetch-Site"} {
@@ -134,9 +149,9 @@ func (c *console) ask(r *http.Request, method, path string, body, into any) erro
 		for _, x := range problem.Errors {
 			problem.Detail += "; " + x.Location + ": " + x.Message
 		}
-		return &refused{res.code, res.header, problem.Detail}
+		return nil, &refused{res.code, res.header, problem.Detail}
 	}
-	return json.Unmarshal(res.body.Bytes(), into)
+	return res, nil
 }
 
 // view is what every page gets.

@@ -109,13 +109,13 @@ func unit(code string) string {
 // tone is the class of a state: its colour and its symbol.
 func tone(state string) string {
 	switch state {
-	case "verified", "ok", "HEALED", "COMPLETED", "CLOSED", "FINISHED", "connected":
+	case "verified", "ok", "HEALED", "COMPLETED", "CLOSED", "FINISHED", "connected", "effective":
 		return "good"
-	case "parked", "failed", "losing", "ESCALATED", "REJECTED", "CANCELLED", "high":
+	case "parked", "failed", "losing", "ESCALATED", "REJECTED", "CANCELLED", "high", "rejected":
 		return "bad"
-	case "in_doubt", "held", "OPEN", "degraded", "offline", "HELD", "connecting", "stopped", "not connected", "medium", "running":
+	case "in_doubt", "held", "OPEN", "degraded", "offline", "HELD", "connecting", "stopped", "not connected", "medium", "running", "proposed":
 		return "warn"
-	case "not_posted", "settled", "low", "cancelled":
+	case "not_posted", "settled", "low", "cancelled", "superseded", "draft":
 		return "quiet"
 	}
 	return "info"
@@ -157,7 +157,7 @@ func factStep(step string) string {
 		"occurred": "Happened at the source", "recorded": "Stored by the agent", "received": "Stored by the hub", "planned": "Planned for its work order",
 		"due": "Waits for its turn", "sending": "Sent to the ERP", "posted": "Posted", "verified": "Read back from the ERP and found equal", "in_doubt": "The ERP did not answer: it is being looked up",
 		"absent": "Not in the ERP: it may be sent again", "rejected": "Refused by the ERP", "parked": "Waits for a person", "retry": "Refused for now, tried again later",
-		"unreachable": "The ERP cannot be reached, tried again later", "released": "What was missing has come", "replayed": "Taken up again", "accepted": "Settled by a person",
+		"unreachable": "The ERP cannot be reached, tried again later", "released": "What was missing has come", "mapped": "Said anew: the mappings have changed", "replayed": "Taken up again", "accepted": "Settled by a person",
 		"differs": "The ERP's document says something else", "not_posted": "Needs no posting", "conflict": "Another fact came under the same key",
 		"corrected": "Corrected by a person or a heal", "reversing": "Being taken back in the ERP", "taken back": "Taken back in the ERP", "not taken back": "The ERP did not take it back",
 		"posted anew":  "Due again under a new key",
