@@ -3,7 +3,9 @@ package posting
 import (
 	"context"
 	"fmt"
+	"math/big"
 
+	"github.com/linekeeper/linekeeper/hub/mapping"
 	"github.com/linekeeper/linekeeper/hub/object"
 	"github.com/linekeeper/linekeeper/hub/store"
 	"github.com/shopspring/decimal"
@@ -24,9 +26,13 @@ func (e *Engine) overDelivered(ctx context.Context, c *call) (held bool, err err
 		percent = *w.OverPercent
 	}
 	limit := w.Quantity.Value.Mul(decimal.NewFromInt(100).Add(percent)).Div(decimal.NewFromInt(100))
-	posted, err := e.o.Store.PostedYield(ctx, object.LedgerKey{Plant: c.p.Plant, OrderNo: f.OrderNo, Operation: f.Operation, Item: f.Item, Unit: f.Unit})
+	own := c.correction.Apply(c.f.Fact).Confirmation // the ledger is in the plant's words
+	posted, err := e.o.Store.PostedYield(ctx, object.LedgerKey{Plant: c.p.Plant, OrderNo: f.OrderNo, Operation: f.Operation, Item: own.Item, Unit: own.Unit})
 	if err != nil {
 		return false, err
+	}
+	if c.applied.Converts() {
+		posted = mapping.RoundTo(new(big.Rat).Mul(posted.Rat(), c.applied.Ratio()), c.applied.DecimalsOf(c.erp.Capabilities().QuantityScale))
 	}
 	if sum := posted.Add(f.Yield); sum.GreaterThan(limit) {
 		return true, e.hold(ctx, c, CodeOverDelivery, fmt.Sprintf("%s %s of item %q are in the books at operation %q of order %q, and with this one it would be %s: ordered are %s, and %s percent more are allowed",
@@ -42,6 +48,11 @@ func (e *Engine) noteResidues(tx *store.Tx, erp, orderNo string, factID int64) e
 	if err != nil {
 		return err
 	}
+	mapped, err := tx.MappedResidues(erp, orderNo)
+	if err != nil {
+		return err
+	}
+	left = append(left, mapped...)
 	for _, r := range left {
 		step := store.OrderStep{OrderNo: orderNo, Step: "never posted", Origin: "hub", FactID: factID,
 			Reason: fmt.Sprintf("%s %s %s of item %q at operation %q: less than the last decimal that system %q keeps", r.Value, r.Unit, r.Kind, r.Item, r.Operation, erp)}

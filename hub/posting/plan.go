@@ -315,7 +315,7 @@ func (e *Engine) route(tx *store.Tx, p *store.Posting, f store.Fact) error {
 		notPosted(p, CodePolicy, fmt.Sprintf("system %q takes no facts of this kind", w.ERP))
 	case !f.Fact.Reverses.IsZero():
 		return e.admitReversal(tx, p, f, c.Capabilities())
-	case e.owned(p, f.Fact, w, c.Capabilities().Backflush):
+	case e.owned(p, inItsWords(tx, p.ERP, f.Fact), w, c.Capabilities().Backflush):
 	default:
 		return e.say(tx, p, f, w, c.Capabilities().QuantityScale)
 	}

@@ -55,6 +55,20 @@ func (e *Engine) say(tx *store.Tx, p *store.Posting, f store.Fact, w object.Work
 	return tx.SetApplied(p.FactID, a)
 }
 
+// inItsWords is a fact with its item in the system's words, as orders and policies name it. What no mapping knows stays as it is:
+// say parks it.
+func inItsWords(tx *store.Tx, erp string, f object.Fact) object.Fact {
+	rules, err := tx.MappingRules()
+	if err != nil || rules.Empty() || f.Consumption == nil {
+		return f // an error comes again where it is told
+	}
+	a, missing := rules.Of(f, erp, tx.Now())
+	if missing != nil {
+		return f
+	}
+	return (&mapping.Applied{Item: a.Item}).Apply(f)
+}
+
 // convert makes the posting due with quantities in the system's unit. They are exact until they are rounded, once, with what
 // earlier ones left over. The amounts in the fact's own unit tell the tally how much of what was counted that is.
 func (e *Engine) convert(tx *store.Tx, p *store.Posting, f store.Fact, a *mapping.Applied, scale int32) error {

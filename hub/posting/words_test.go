@@ -473,3 +473,48 @@ func (w *world) nothingLostBetweenUnits(facts []object.Fact) {
 		w.t.Logf("only %v: the draw was poor", mixed)
 	}
 }
+
+// What policies decide by the order is decided in the words of the order: a component that the system takes by itself is found
+// under its own item, and what is over-delivered is counted in the order's unit.
+func TestPoliciesSeePostingsInTheWordsOfTheOrder(t *testing.T) {
+	simulate(t, func(t *testing.T, w *world) {
+		w.opts.Policies = []Policy{{Delivery: DeliveryStop}}
+		w.put(store.Order{Agent: "edge1", Order: object.WorkOrder{OrderNo: "WO-1", ERP: "erp", Plant: "ulm", Revision: 1, Item: "M-77", State: object.OrderReleased,
+			Quantity: object.Quantity{Value: decimal.NewFromInt(24), Unit: "C62"}, Components: []object.Component{{Item: "M-OIL", Operation: "0010", Backflush: true}}}})
+		w.approve(mapping.Set{Name: "items", Kind: mapping.Item}, before, mapping.Row{From: "P", To: "M-77"}, mapping.Row{From: "OIL", To: "M-OIL"})
+		w.approve(weights, before, mapping.Row{From: "XBX", To: "C62", Factor: "12"}, mapping.Row{From: "KGM", To: "KGM"})
+		w.start()
+		oil := consume("WO-1", 1, "OIL", "2")
+		boxes := func(n int) object.Fact {
+			f := confirm("WO-1", n, "1")
+			f.Confirmation.Unit = "XBX"
+			return f
+		}
+		w.deliver(oil, boxes(1), boxes(2), boxes(3))
+		w.pass(time.Minute)
+		w.want(oil, store.PostingNotPosted, CodeBackflushed)
+		w.want(boxes(1), store.PostingVerified, "")
+		w.want(boxes(2), store.PostingVerified, "")
+		if p := w.want(boxes(3), store.PostingParked, CodeOverDelivery); !strings.Contains(p.Reason, "24 C62") || !strings.Contains(p.Reason, "36") {
+			t.Errorf("%s", p.Reason)
+		}
+	})
+}
+
+func TestWhatRoundingLeavesInOtherWordsIsNamedAtTheEnd(t *testing.T) {
+	simulate(t, func(t *testing.T, w *world) {
+		w.erp.scale = 2
+		w.order("WO-1")
+		w.approve(weights, before, pounds)
+		w.start()
+		w.deliver(weighed("WO-1", 1, "3"), state("WO-1", object.FloorFinished)) // 1.36077711
+		w.pass(10 * time.Minute)
+		w.want(state("WO-1", object.FloorFinished), store.PostingVerified, "")
+		_, _, steps, err := w.s.OrderTimeline(context.Background(), "", "WO-1")
+		if err != nil || !slices.ContainsFunc(steps, func(s store.OrderStep) bool {
+			return s.Step == "never posted" && strings.HasPrefix(s.Reason, `0.00077711 KGM yield of item "P"`)
+		}) {
+			t.Errorf("%+v, %v", steps, err)
+		}
+	})
+}

@@ -139,6 +139,26 @@ func (tx *Tx) SetMappedResidue(l MappedLine, rest *big.Rat, own decimal.Decimal)
 	return err
 }
 
+// MappedResidues lists what rounding has left over of an order in the outside system's words.
+func (tx *Tx) MappedResidues(erp, orderNo string) ([]Rest, error) {
+	return collect(tx.ctx, tx, func(r *sql.Rows) (x Rest, err error) {
+		var item, rest string
+		if err := r.Scan(&x.OrderNo, &x.Operation, &x.Item, &x.Kind, &item, &x.Unit, &rest); err != nil {
+			return x, err
+		}
+		v, ok := new(big.Rat).SetString(rest)
+		if !ok {
+			return x, fmt.Errorf("stored rest %q is no fraction", rest)
+		}
+		if item != "" {
+			x.Item = item
+		}
+		x.Value = mapping.RoundTo(v, -1)
+		return x, nil
+	}, `SELECT order_no, operation, item, kind, to_item, to_unit, rest FROM mapped_residues WHERE erp = $1 AND order_no = $2
+		AND rest <> '0/1' ORDER BY operation, item, kind, to_unit`, erp, orderNo)
+}
+
 // TrialFilter chooses the facts of a dry run. Limit is 100,000 when 0.
 type TrialFilter struct {
 	Since          time.Time
