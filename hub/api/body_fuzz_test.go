@@ -20,7 +20,7 @@ import (
 // writes are the requests that carry a body.
 var writes = []string{
 	"/v1/postings/replay", "/v1/facts/U7DOIRTV5EXVVADG/accept", "/v1/facts/U7DOIRTV5EXVVADG/post-again", "/v1/asides/conflict/1/close",
-	"/v1/exceptions/1/close", "/v1/alarms/1/close",
+	"/v1/exceptions/1/close", "/v1/alarms/1/close", "/v1/mappings", "/v1/mappings/check", "/v1/mappings/units/return", "/v1/mappings/units/versions/1/approve",
 }
 
 // FuzzBody sends anything as the body of each request that changes something: the answer is a refusal in words or a result,
@@ -28,6 +28,7 @@ var writes = []string{
 func FuzzBody(f *testing.F) {
 	for i, s := range []string{
 		`{"key":"U7DOIRTV5EXVVADG"}`, `{"document":"4711","note":"found by hand"}`, `{"note":"ab"}`, `{"note":"seen","surprise":1}`, `{"plant":"ulm","state":"parked"}`,
+		`{"format":"csv","text":"line,from,to\nrow,A,B","base":0,"note":"why","propose":true}`, `{"format":"yaml","text":"kind: unit\nrows: [{from: KGM, to: GRM, factor: 1/0}]"}`,
 		`[]`, `null`, ``, `{"note":"\ud800"}`, `{"key":null,"key":"x"}`, "\xff", `{"document":{"a":[[[[]]]]},"note":123}`, `{"note":"a\u0000b"}`,
 	} {
 		f.Add(uint8(i), []byte(s), "application/json")

@@ -21,6 +21,7 @@ var trouble = map[string]Type{
 	"BM/302": UnitMismatch, "unit_mismatch": UnitMismatch,
 	// The hub's own, of what its policies hold.
 	"late_fact": PeriodClosed, "over_delivery": OverDelivery, "order_closed_for_good": OrderClosed,
+	"mapping_missing": MasterMissing,
 }
 
 // TypeOf says what kind of disagreement the code of a refused posting means; empty for none that is compared.
@@ -64,6 +65,11 @@ func (c *orderCheck) refused(f *Fact) {
 		act(WaitReceipt, Warehouse, "wait for the receipt of %q, then post again in causal order", x.Item)
 		x.decide(!c.o.Receipts[x.Item] && old > c.p.ReceiptFor, fmt.Sprintf("no receipt of %q is under way", x.Item), "a receipt may come")
 	case MasterMissing:
+		if f.Code == "mapping_missing" {
+			act(Ask, Masterdata, "add what is missing to the mapping set and have that approved; then it goes on by itself")
+			x.decide(true, "no mapping in force knows it, and nothing is guessed", "")
+			break
+		}
 		act(PullMaster, Masterdata, "read the master data again, then post again")
 		x.decide(old > c.p.LockFor, "it was not found after the master data was read again", "the master data may have come meanwhile")
 	case UnitMismatch:

@@ -190,6 +190,7 @@ func seeds() []seed {
 			e.Movements[0].Value = e.Quantities[0].Value
 		})},
 		{"unit refused", reconcile.UnitMismatch, false, order(func(o O, _ P) { refuse(o, "BM/302", 10*time.Minute) })},
+		{"word that no mapping knows", reconcile.MasterMissing, false, order(func(o O, _ P) { refuse(o, "mapping_missing", 10*time.Minute) })},
 		{"period closed", reconcile.PeriodClosed, true, order(func(o O, _ P) { refuse(o, "M7/053", 10*time.Minute) })},
 		{"period closed, policy asks", reconcile.PeriodClosed, false, order(func(o O, p P) { p.FirstOpenDay = false; refuse(o, "period_closed", 10*time.Minute) })},
 		{"order locked", reconcile.OrderLocked, true, order(func(o O, _ P) { refuse(o, "C1/005", 10*time.Minute).State = "due" })},
