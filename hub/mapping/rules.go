@@ -249,6 +249,17 @@ func (a *Applied) Ratio() *big.Rat {
 // Converts reports that quantities are posted in another unit or by a factor.
 func (a *Applied) Converts() bool { return a != nil && a.Unit != "" }
 
+// Same reports that two postings are said in the same words and amounts, by whichever versions.
+func (a *Applied) Same(b *Applied) bool {
+	words := func(a *Applied) string {
+		if a == nil {
+			a = &Applied{}
+		}
+		return fmt.Sprint(a.Item, "\x00", a.Unit, "\x00", a.Factor, "\x00", a.Reason, "\x00", a.Site, "\x00", a.Amounts)
+	}
+	return words(a) == words(b)
+}
+
 // Posted is the amount of a kind; ok is false when there is none.
 func (a *Applied) Posted(kind object.QuantityKind) (decimal.Decimal, bool) {
 	for _, x := range a.Amounts {

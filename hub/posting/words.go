@@ -213,6 +213,13 @@ func (e *Engine) reworded(ctx context.Context, c *call) (bool, error) {
 		if done, err = e.sayAgain(tx, &p, c.f); err != nil || !done {
 			return err
 		}
+		a, err := tx.Applied(p.FactID)
+		if err != nil {
+			return err
+		}
+		if p.State == store.PostingDue && a.Same(c.applied) {
+			return tx.PutPosting(p) // another mapping changed
+		}
 		step, outcome := "mapped", pb.Receipt_OUTCOME_UNSPECIFIED
 		if p.State != store.PostingDue {
 			step = string(p.State)
