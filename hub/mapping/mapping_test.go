@@ -218,6 +218,17 @@ func TestAValueThatWasAddedLaterIsTakenFromThere(t *testing.T) {
 	}
 }
 
+// A version that was taken back counts at no time, also not for what the versions before it lack.
+func TestAVersionThatWasTakenBackIsNotSearched(t *testing.T) {
+	s, c := kgToG()
+	wrong := c
+	wrong.Rows = append(slices.Clone(c.Rows), Row{From: "LBR", To: "GRM", Factor: "453.59237", Direction: Up})
+	r := NewRules(1, []Version{approved(s, 1, noon.Add(-time.Hour), c), approved(s, 2, noon.Add(time.Hour), wrong), approved(s, 3, noon.Add(time.Hour), c)})
+	if a, missing := r.Of(fact("LBR", "x", "2"), "erp", noon.Add(2*time.Hour)); missing == nil {
+		t.Errorf("%+v", a)
+	}
+}
+
 func TestTheNarrowerSetGoesFirst(t *testing.T) {
 	row := func(to string) Content { return Content{Rows: []Row{{From: "A", To: to}}} }
 	all := []Version{

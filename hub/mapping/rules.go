@@ -28,7 +28,8 @@ type history struct {
 type version struct {
 	number int
 	from   time.Time
-	table  *table
+	said   Content
+	table  *table // of what is said; nil until it counts
 }
 
 // NewRules makes rules of approved versions; others are left out. Versions are expected to have passed Check.
@@ -44,8 +45,7 @@ func NewRules(generation int64, all []Version) *Rules {
 }
 
 func (r *Rules) take(v Version) {
-	t, _ := compile(v.Set, v.Content)
-	x := version{v.Number, v.From, t}
+	x := version{number: v.Number, from: v.From, said: v.Content}
 	for _, h := range r.sets {
 		if h.Name == v.Name {
 			h.versions = append(h.versions, x)
@@ -59,7 +59,26 @@ func (r *Rules) sort() {
 	slices.SortStableFunc(r.sets, func(a, b *history) int { return cmp.Or(b.rank()-a.rank(), cmp.Compare(a.Name, b.Name)) })
 	for _, h := range r.sets {
 		slices.SortFunc(h.versions, func(a, b version) int { return cmp.Compare(a.number, b.number) })
+		h.versions = counting(h.versions)
+		for i := range h.versions {
+			if v := &h.versions[i]; v.table == nil {
+				v.table, _ = compile(h.Set, v.said)
+				v.said = Content{}
+			}
+		}
 	}
+}
+
+// counting leaves out the versions that count at no time: a later one came into force no later. What a version said that was
+// taken back must not be found when a word is looked for in later versions.
+func counting(all []version) []version {
+	out := make([]version, 0, len(all))
+	for i, v := range all {
+		if !slices.ContainsFunc(all[i+1:], func(o version) bool { return !o.from.After(v.from) }) {
+			out = append(out, v)
+		}
+	}
+	return out
 }
 
 // With returns the rules as they would be with one more version of a set, in force from v.From.
