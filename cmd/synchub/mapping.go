@@ -271,6 +271,10 @@ func (c mappingDryRunCmd) Run(e *env) error {
 		return err
 	}
 	fmt.Fprintf(e.out, "facts since %s: %d, said otherwise: %d, would stop: %d, would go on: %d (compared with version %d)\n", minute(&d.Since), d.Facts, d.Changed, d.Stops, d.Goes, d.Against)
+	fmt.Fprintf(e.out, "open work orders: %d, told otherwise: %d, would stop: %d\n", d.Orders, d.OrdersChanged, d.OrdersStop)
+	for _, o := range d.OrderExamples {
+		fmt.Fprintf(e.out, "order %s: %s; then %s\n", o.OrderNo, o.Before, o.After)
+	}
 	w := tabwriter.NewWriter(e.out, 0, 0, 2, ' ', 0)
 	if len(d.Sums) > 0 {
 		fmt.Fprintln(w, "COUNTED\tTODAY\tTHEN\tFACTS")

@@ -77,13 +77,14 @@ type MappingContent struct {
 
 // These are the types of package mapping under names of this document's own.
 type (
-	MappingRow     mapping.Row
-	MappingTest    mapping.Test
-	MappingFault   mapping.Fault
-	MappingChange  mapping.Change
-	MappingExample mapping.Example
-	MappingWarning mapping.Warning
-	MappedValue    mapping.Value
+	MappingRow       mapping.Row
+	MappingTest      mapping.Test
+	MappingFault     mapping.Fault
+	MappingChange    mapping.Change
+	MappingExample   mapping.Example
+	MappingWarning   mapping.Warning
+	MappingOrderLine mapping.OrderLine
+	MappedValue      mapping.Value
 )
 
 // MappingBody is what a version says.
@@ -123,6 +124,11 @@ type MappingDryRun struct {
 	Truncated bool             `json:"truncated,omitempty" doc:"There are more facts: the latest ones were looked at"`
 	At        *time.Time       `json:"at,omitempty"`
 	By        string           `json:"by,omitempty"`
+	// Orders are the open work orders that the set concerns.
+	Orders        int                `json:"orders" doc:"Open work orders that the set concerns"`
+	OrdersChanged int                `json:"orders_changed" doc:"Would go down otherwise, or not at all"`
+	OrdersStop    int                `json:"orders_stop" doc:"Would not go down any more"`
+	OrderExamples []MappingOrderLine `json:"order_examples" nullable:"false" doc:"Those that would stop stand first"`
 }
 
 // MappingSum is the quantities of all facts that are counted in one unit and posted in another.
@@ -458,6 +464,9 @@ func (s *server) try(ctx context.Context, v mapping.Version, in MappingTrial) (m
 	if err != nil {
 		return mapping.Dry{}, fail(err, "the facts for a dry run")
 	}
+	if err := s.store.OpenOrders(ctx, v.ERP, cmp.Or(in.Plant, v.Plant), trial.AddOrder); err != nil {
+		return mapping.Dry{}, fail(err, "the work orders for a dry run")
+	}
 	d := trial.Result()
 	d.Truncated = truncated
 	if err := s.store.PutDryRun(ctx, d, caller(ctx)); err != nil {
@@ -470,7 +479,9 @@ func dryRun(d mapping.Dry) MappingDryRun {
 	out := MappingDryRun{
 		Set: d.Set, Version: d.Version, Against: d.Against, Since: d.Since, Facts: d.Facts, Changed: d.Changed, Stops: d.Stops, Goes: d.Goes, Sums: []MappingSum{},
 		Examples: each(d.Examples, toExample), Stopped: each(d.Stopped, toExample), Truncated: d.Truncated,
-		Warnings: each(d.Warnings, func(w mapping.Warning) MappingWarning { return MappingWarning(w) }),
+		Orders: d.Orders, OrdersChanged: d.OrdersChanged, OrdersStop: d.OrdersStop,
+		OrderExamples: each(d.OrderExamples, func(x mapping.OrderLine) MappingOrderLine { return MappingOrderLine(x) }),
+		Warnings:      each(d.Warnings, func(w mapping.Warning) MappingWarning { return MappingWarning(w) }),
 	}
 	for _, x := range d.Sums {
 		out.Sums = append(out.Sums, MappingSum{x.Unit, x.Facts, x.Counted.String(), x.UnitBefore, x.Before.String(), x.UnitAfter, x.After.String()})

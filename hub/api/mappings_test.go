@@ -67,6 +67,9 @@ func TestKilogramsThatBecomeGramsAreNotApprovedUnnamed(t *testing.T) {
 	if i := slices.IndexFunc(d.Sums, func(s api.MappingSum) bool { return s.Unit == "KGM" }); i < 0 || d.Sums[i].Before != "1.125" || d.Sums[i].After != "1125" || d.Sums[i].UnitAfter != "GRM" {
 		t.Errorf("%+v", d.Sums)
 	}
+	if d.Orders != 3 || d.OrdersStop != 3 || len(d.OrderExamples) != 3 || !strings.Contains(d.OrderExamples[0].After, `"KGM"`) { // their components are in kilograms
+		t.Errorf("%+v", d)
+	}
 	approve := "/v1/mappings/weights/versions/1/approve"
 	note := map[string]any{"note": "checked with the scale", "effective_from": time.Now().Add(-time.Hour)}
 	w.call("POST", approve, body(t, note), asBert).problem(http.StatusConflict, "ratio:KGM:GRM:1000", "by name", "KGM today")

@@ -42,7 +42,12 @@ type Dry struct {
 	Stopped   []Example `json:"stopped" nullable:"false"`
 	Warnings  []Warning `json:"warnings" nullable:"false"`
 	Truncated bool      `json:"truncated,omitempty" doc:"There are more facts than were looked at: the latest ones count"`
-	Since     time.Time `json:"since"`
+	// Orders is how many open work orders were looked at, and what would become of them on their way down.
+	Orders        int         `json:"orders"`
+	OrdersChanged int         `json:"orders_changed"`
+	OrdersStop    int         `json:"orders_stop"`
+	OrderExamples []OrderLine `json:"order_examples,omitempty"`
+	Since         time.Time   `json:"since"`
 }
 
 // Sum is the quantities of all facts that are counted in one unit and posted in another.
@@ -63,6 +68,14 @@ type Example struct {
 	OrderNo string    `json:"order_no,omitempty"`
 	Before  string    `json:"before"`
 	After   string    `json:"after"`
+}
+
+// OrderLine is one work order that would stop, or go down otherwise.
+type OrderLine struct {
+	OrderNo string `json:"order_no"`
+	ERP     string `json:"erp"`
+	Before  string `json:"before"`
+	After   string `json:"after"`
 }
 
 // Warning is something that is wrong as a rule. Whoever approves must name it.
@@ -147,6 +160,50 @@ func (t *Trial) Add(s Sample) {
 	if t.draft.Kind == Unit {
 		t.quantities(s, before, after, stopped, stops)
 	}
+}
+
+// AddOrder looks at one open work order, as the outside system has it. Those that stop stand first among the examples.
+func (t *Trial) AddOrder(w object.WorkOrder) {
+	if !t.draft.fits(t.draft.Kind, w.ERP, w.Plant) {
+		return
+	}
+	t.out.Orders++
+	b, bm := t.told(t.before, w)
+	a, am := t.told(t.after, w)
+	if a == b {
+		return
+	}
+	t.out.OrdersChanged++
+	x := OrderLine{w.OrderNo, w.ERP, b, a}
+	if am != nil && bm == nil {
+		t.out.OrdersStop++
+		t.out.OrderExamples = slices.Insert(t.out.OrderExamples, min(t.out.OrdersStop-1, len(t.out.OrderExamples)), x)
+	} else {
+		t.out.OrderExamples = append(t.out.OrderExamples, x)
+	}
+	t.out.OrderExamples = t.out.OrderExamples[:min(len(t.out.OrderExamples), examplesShown)]
+}
+
+// told is a work order in the plant's words.
+func (t *Trial) told(r *Rules, w object.WorkOrder) (string, *Missing) {
+	out, _, missing := r.Order(w, t.now)
+	if t.draft.Kind == Site {
+		var m *Missing
+		if out.Site, m = r.Place(w.ERP, w.Site, t.now); m != nil {
+			missing = m
+		}
+	}
+	if missing != nil {
+		return "stops: " + missing.Reason(), missing
+	}
+	text := fmt.Sprintf("%s %s of %s", out.Quantity.Value, out.Quantity.Unit, out.Item)
+	for _, c := range out.Components {
+		text += fmt.Sprintf(", %s %s of %s", c.Required.Value, c.Required.Unit, c.Item)
+	}
+	if out.Site != "" {
+		text += ", site " + out.Site
+	}
+	return text, nil
 }
 
 // said is a fact in the outside system's words, as far as mapping goes.

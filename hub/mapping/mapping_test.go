@@ -348,6 +348,22 @@ func TestDryRunCatchesKilogramsThatBecomeGrams(t *testing.T) {
 	}
 }
 
+func TestDryRunNamesOrdersThatWouldStop(t *testing.T) {
+	s, c := kgToG()
+	trial := NewTrial(NewRules(0, nil), Version{Set: s, Number: 1, Content: c}, noon, noon)
+	order := func(no, erp, unit string) object.WorkOrder {
+		return object.WorkOrder{OrderNo: no, ERP: erp, Item: "M-1", Quantity: object.Quantity{Value: decimal.NewFromInt(5), Unit: unit}}
+	}
+	for _, w := range []object.WorkOrder{order("same", "erp", "C62"), order("other", "erp", "GRM"), order("stops", "erp", "KGM"), order("elsewhere", "else", "KGM")} {
+		trial.AddOrder(w)
+	}
+	d := trial.Result()
+	if d.Orders != 3 || d.OrdersChanged != 2 || d.OrdersStop != 1 || len(d.OrderExamples) != 2 || d.OrderExamples[0].OrderNo != "stops" || !strings.Contains(d.OrderExamples[0].After, `"KGM"`) ||
+		d.OrderExamples[1].After != "0.005 KGM of M-1" {
+		t.Errorf("%+v", d)
+	}
+}
+
 func TestDryRunCatchesPackSizesDimensionsAndTheWayBack(t *testing.T) {
 	for _, x := range []struct {
 		row, before Row

@@ -204,6 +204,24 @@ func (s *Store) Samples(ctx context.Context, f TrialFilter, take func(mapping.Sa
 	return floor > 0, nil
 }
 
+// OpenOrders hands over the work orders that are not over.
+func (s *Store) OpenOrders(ctx context.Context, erp, plant string, take func(object.WorkOrder)) error {
+	for page := (Page{Limit: 1000}); ; {
+		orders, err := s.Orders(ctx, OrderFilter{ERP: erp, Plant: plant}, page)
+		if err != nil || len(orders) == 0 {
+			return err
+		}
+		for _, o := range orders {
+			page.Before = o.ID
+			switch o.Order.State {
+			case object.OrderCompleted, object.OrderClosed, object.OrderCancelled:
+			default:
+				take(o.Order)
+			}
+		}
+	}
+}
+
 const samplesAtOnce = 1000
 
 type sample struct {
