@@ -357,12 +357,12 @@ func (b *bigRun) run() outcome {
 		b.put(left[:n])
 		left = left[n:]
 		p := b.start(b.env...)
+		b.closePeriod(i == b.kills/2 && i < b.kills)
 		if i == b.kills {
 			b.settled(p)
 			break
 		}
 		b.front.killAfter(n/2+b.random.IntN(n/3), func() { p.Process.Kill() })
-		b.closePeriod(i == b.kills/2)
 		b.untilDead(p)
 		b.t.Logf("%4.0f s: killed, %d of %d facts are in the hub", time.Since(began).Seconds(), len(b.facts)-len(left), len(b.facts))
 	}
@@ -388,7 +388,6 @@ func (b *bigRun) disturb(random *rand.Rand, over <-chan struct{}) {
 	}
 }
 
-// closePeriod closes the books when it is time for that, until the hub dies the next time.
 func (b *bigRun) closePeriod(now bool) {
 	if now != b.shut {
 		b.books.period(!now)
@@ -396,7 +395,8 @@ func (b *bigRun) closePeriod(now bool) {
 	}
 }
 
-// untilDead waits until the hub was killed. Meanwhile a person replays what a closed period has refused, once it is open again.
+// untilDead waits until the hub was killed. Meanwhile people open the period that was closed by mistake, and replay what was
+// refused for it.
 func (b *bigRun) untilDead(p *hubProcess) {
 	b.t.Helper()
 	patience := time.NewTimer(20 * time.Minute)
@@ -411,10 +411,20 @@ func (b *bigRun) untilDead(p *hubProcess) {
 			}
 			return
 		case <-tick.C:
+			b.openPeriod()
 			b.replay()
 		case <-patience.C:
 			b.t.Fatal("the hub has not come to the moment of its death")
 		}
+	}
+}
+
+// openPeriod opens the books again when enough was refused.
+func (b *bigRun) openPeriod() {
+	var refused struct{ Count int }
+	err := b.call("POST", "/v1/postings/replay", map[string]any{"code": b.books.closed(), "dry_run": true}, &refused)
+	if err == nil && refused.Count >= max(10, b.postings/b.kills/20) {
+		b.closePeriod(false)
 	}
 }
 
@@ -439,7 +449,6 @@ type stateCounts struct {
 func (b *bigRun) settled(p *hubProcess) {
 	b.t.Helper()
 	const patience = 5 * time.Minute // without anything that happens
-	b.closePeriod(false)
 	tick := time.NewTicker(500 * time.Millisecond)
 	defer tick.Stop()
 	var last stateCounts
