@@ -134,7 +134,7 @@ func (p pace) drain(ctx context.Context, s *store.Store, c connector.Connector) 
 	var broke error
 	wg.Go(func() { broke = e.Run(running) })
 	began := time.Now()
-	err = await(ctx, 10*time.Minute, 10*time.Millisecond, func() error { return p.verified(ctx, s) })
+	err = await(ctx, 10*time.Minute, 50*time.Millisecond, func() error { return p.verified(ctx, s) })
 	took = time.Since(began)
 	stop()
 	wg.Wait()

@@ -252,16 +252,11 @@ func (e *Engine) changed(tx *store.Tx, p store.Posting, f store.Fact, step, by s
 
 // changedFor is changed with a step that says more than the posting does.
 func (e *Engine) changedFor(tx *store.Tx, p store.Posting, f store.Fact, step store.PostingStep, outcome pb.Receipt_Outcome) error {
-	if err := tx.PutPosting(p); err != nil {
-		return err
-	}
-	if inBooks(p) || p.State == store.PostingParked {
-		if err := e.releaseReversals(tx, f); err != nil {
-			return err
-		}
-	}
 	step.FactID, step.Attempt = p.FactID, p.Attempt
-	err := tx.AddPostingStep(step)
+	err := tx.PutPostingStep(p, step)
+	if err == nil && (inBooks(p) || p.State == store.PostingParked) {
+		err = e.releaseReversals(tx, f)
+	}
 	if err != nil || outcome == pb.Receipt_OUTCOME_UNSPECIFIED {
 		return err
 	}

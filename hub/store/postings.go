@@ -167,6 +167,18 @@ func (tx *Tx) AddPostingStep(s PostingStep) error {
 	if err := tx.keepFirstStep(s.FactID); err != nil {
 		return err
 	}
+	return tx.addStep(s)
+}
+
+// PutPostingStep is PutPosting and AddPostingStep for a posting that was stored before.
+func (tx *Tx) PutPostingStep(p Posting, s PostingStep) error {
+	if err := tx.PutPosting(p); err != nil {
+		return err
+	}
+	return tx.addStep(s)
+}
+
+func (tx *Tx) addStep(s PostingStep) error {
 	_, err := tx.exec("INSERT INTO "+stepFields+" VALUES ($1, $2, $3, $4, $5, $6, $7, $8)", s.fields(tx.now)...)
 	return err
 }
@@ -349,23 +361,31 @@ func (s *Store) ActiveLanes(ctx context.Context) ([]Lane, error) {
 // the posted one that is to be read back first; each is nil when there is none.
 type LaneWork struct{ Doubt, Due, Unverified *Posting }
 
-// LaneWork returns what a lane has to do.
+// LaneWork returns what a lane has to do. It is one question, because it is asked before each step of each posting.
 func (s *Store) LaneWork(ctx context.Context, l Lane) (w LaneWork, err error) {
-	for _, q := range []struct {
-		into **Posting
-		rest string
-	}{
-		{&w.Doubt, "p.state IN ('sending', 'in_doubt') ORDER BY p.fact_id LIMIT 1"},
-		{&w.Due, "p.state = 'due' ORDER BY p.closing, p.fact_id LIMIT 1"},
-		{&w.Unverified, "p.state = 'posted' ORDER BY p.next_at, p.fact_id LIMIT 1"},
-	} {
-		*q.into, err = optionalRow(first(ctx, s, scanPosting, postingColumns+" WHERE p.erp = $1 AND p.order_no = $2 AND "+q.rest, l.ERP, l.OrderNo))
-		if err != nil {
-			return w, fmt.Errorf("read what order %q has to do: %w", l.OrderNo, err)
+	all, err := collect(ctx, s, scanPosting, laneWork, l.ERP, l.OrderNo)
+	if err != nil {
+		return w, fmt.Errorf("read what order %q has to do: %w", l.OrderNo, err)
+	}
+	for i := range all {
+		switch p := &all[i]; p.State {
+		case PostingDue:
+			w.Due = p
+		case PostingPosted:
+			w.Unverified = p
+		default:
+			w.Doubt = p
 		}
 	}
 	return w, nil
 }
+
+const (
+	ofLane   = postingColumns + " WHERE p.erp = $1 AND p.order_no = $2 AND "
+	laneWork = "SELECT * FROM (" + ofLane + "p.state IN ('sending', 'in_doubt') ORDER BY p.fact_id LIMIT 1) UNION ALL SELECT * FROM (" +
+		ofLane + "p.state = 'due' ORDER BY p.closing, p.fact_id LIMIT 1) UNION ALL SELECT * FROM (" +
+		ofLane + "p.state = 'posted' ORDER BY p.next_at, p.fact_id LIMIT 1)"
+)
 
 func optionalRow[T any](v T, err error) (*T, error) {
 	if errors.Is(err, ErrNotFound) {
