@@ -40,9 +40,11 @@ bench: setup ## Measure: tables, then one "ratio NAME VALUE GOAL" line for each 
 	@$(GO) build -o .bin/bench ./buildscripts/bench
 	@.bin/bench
 
-soak: ## Kill the buffer 1,000 times, drain 10 GB, run SEEDS=n seeds of the simulation; logs of failing ones are kept in .bin/soak
+soak: ## Kill the buffer 1,000 times, drain 10 GB, post LINEKEEPER_POSTINGS=n facts to S/4 and LINEKEEPER_TRYTON_POSTINGS=n to Tryton, run SEEDS=n seeds of the simulation; logs of failing ones are kept in .bin/soak
 	@mkdir -p .bin
 	@LINEKEEPER_BACKLOG=10737418240 LINEKEEPER_CRASHES=1000 $(GO) test -count=1 -timeout 90m -run 'TestBacklogDrains|TestKilledProcess' ./agent/buffer
+	@LINEKEEPER_POSTINGS=$(or $(LINEKEEPER_POSTINGS),100000) LINEKEEPER_TRYTON_POSTINGS=$(or $(LINEKEEPER_TRYTON_POSTINGS),5000) \
+	  $(GO) test -count=1 -v -timeout 4h -run 'TestManyPostings|TestHubThatPostsAgainWithoutLooking' ./cmd/e2e
 	@$(GO) build -o .bin/soak-run ./cmd/sim/soak
 	@.bin/soak-run -seeds $(or $(SEEDS),2000)
 

@@ -355,7 +355,7 @@ routes:
   # - {erp: erp1, site: WH2, work_center: Line 1, plant: ulm, agent: line2}
 
 # posting:
-#   workers: 4              # orders of one ERP that are posted side by side
+#   workers: 4              # calls that one ERP is asked side by side, each about another order
 #   quiet: 10s              # an order is closed in the ERP when it brought no new fact for so long
 #   close_after: 1h         # at the latest, when the plant cannot say that nothing is left
 #   policies:               # of those that fit, the first that says something about a matter counts
