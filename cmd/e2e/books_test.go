@@ -11,6 +11,7 @@ import (
 	"net/http/httputil"
 	"net/url"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -138,9 +139,10 @@ type trytonBooks struct {
 	t   *testing.T
 	erp *realparts.TrytonServer
 	*httputil.ReverseProxy
-	db   *sql.DB
-	at   time.Time
-	shut []int // the stock period
+	db    *sql.DB
+	at    time.Time
+	shut  []int    // the stock period
+	ready []string // orders that are not given out yet
 }
 
 func newTrytonBooks(t *testing.T) *trytonBooks {
@@ -187,9 +189,35 @@ func (b *trytonBooks) words() (item, unit, component, itsUnit string) {
 func (b *trytonBooks) day() time.Time { return b.at }
 func (b *trytonBooks) closed() string { return "period_closed" }
 
+// release copies many orders at a time, because Tryton takes long to work one out.
 func (b *trytonBooks) release() string {
 	b.t.Helper()
-	return b.erp.CreateProductionOrder(b.t, realparts.TrytonOrder{Item: "FG-GEAR", Quantity: "1000"})
+	const atOnce = 40
+	if len(b.ready) == 0 {
+		first := b.erp.OrderID(b.t, b.erp.CreateProductionOrder(b.t, realparts.TrytonOrder{Item: "FG-GEAR", Quantity: "1000"}))
+		var copies []int
+		var read []struct{ Number string }
+		b.call(&copies, "copy", slices.Repeat([]int{first}, atOnce))
+		b.call(nil, "wait", copies)
+		b.call(&read, "read", append(copies, first), []string{"number"})
+		for _, r := range read {
+			b.ready = append(b.ready, r.Number)
+		}
+	}
+	no := b.ready[0]
+	b.ready = b.ready[1:]
+	return no
+}
+
+func (b *trytonBooks) call(into any, method string, args ...any) {
+	b.t.Helper()
+	raw := b.erp.Call(b.t, "production", method, args...)
+	if into == nil {
+		return
+	}
+	if err := json.Unmarshal(raw, into); err != nil {
+		b.t.Fatalf("read Tryton's answer %.200s: %v", raw, err)
+	}
 }
 
 func (b *trytonBooks) spoil(c *object.Confirmation, n int) string {
