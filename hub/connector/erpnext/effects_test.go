@@ -60,6 +60,11 @@ func TestListOfWhatTheUserMayNotSeeIsAnError(t *testing.T) {
 			t.Errorf("%d entries, %v", len(all.Documents), err)
 		}
 	}
+	odd := b.order(t, "40") // an item that is gone does not make its order gone
+	b.change(t, odd, func(o map[string]any) { o["required_items"].([]any)[0].(map[string]any)["item_code"] = "GONE" })
+	if all, err := c.Effects(t.Context(), odd); err == nil || errors.Is(err, connector.ErrNotFound) {
+		t.Errorf("%d entries of an order with an item that is gone, %v", len(all.Documents), err)
+	}
 	b.SetTraps(erpnextdouble.Traps{NoKeyField: true})
 	if all, err := b.connect(t).Effects(t.Context(), order); err == nil || errors.Is(err, connector.ErrNotFound) {
 		t.Errorf("%d entries without a field for keys, %v", len(all.Documents), err)

@@ -110,30 +110,32 @@ func TestCancellationsByHandAndEarlierOperationsAreListed(t *testing.T) {
 		Operations: []s4double.Operation{{Number: "0010", WorkCenter: "SAW"}, {Number: "0020", WorkCenter: "ASSEMBLY"}},
 		Components: []s4double.Component{{Material: taken, StorageLocation: place, Operation: "0020", Required: d("5")}}})
 	var numbers []string
-	for _, op := range []string{"0010", "0020", "0020"} {
-		p := confirmation(order, "12", "0")
+	for i, op := range []string{"0010", "0020", "0020", "0020"} {
+		p := confirmation(order, []string{"12", "12", "5", "12"}[i], "0")
 		p.Fact.Confirmation.Operation = op
 		numbers = append(numbers, settled(t, c, p).Document.Number)
 	}
-	if err := b.CancelByHand(numbers[1]); err != nil {
-		t.Fatal(err)
+	for _, i := range []int{2, 1} { // the later one first
+		if err := b.CancelByHand(numbers[i]); err != nil {
+			t.Fatal(err)
+		}
 	}
 	used := settled(t, c, consumption(order, "2.5", object.Issue)).Document.Number
 	if err := b.CancelByHand(used); err != nil {
 		t.Fatal(err)
 	}
 	all := listed(t, c, order)
-	if len(all) != 6 {
-		t.Fatalf("%d documents, want 6: %+v", len(all), all)
+	if len(all) != 8 {
+		t.Fatalf("%d documents, want 8: %+v", len(all), all)
 	}
-	for _, number := range []string{numbers[1], used} {
+	for _, number := range []string{numbers[1], numbers[2], used} {
 		old := byNumber(t, all, number)
 		if back := byNumber(t, all, old.ReversedBy); back.Reverses != number || !back.Quantities[0].Value.Equal(old.Quantities[0].Value.Neg()) {
 			t.Errorf("%+v and %+v are not a pair", old, back)
 		}
 	}
-	if e := byNumber(t, all, numbers[2]); e.ReversedBy != "" || e.Interim {
-		t.Errorf("the second confirmation of the last operation is %+v", e)
+	if e := byNumber(t, all, numbers[3]); e.ReversedBy != "" || e.Interim {
+		t.Errorf("the last confirmation of the last operation is %+v", e)
 	}
 	if e := byNumber(t, all, numbers[0]); !e.Interim || e.Operation != "0010" || len(e.Movements) != 0 {
 		t.Errorf("the confirmation of the first operation is %+v", e)
