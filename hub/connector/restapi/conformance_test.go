@@ -218,6 +218,14 @@ func (b *bench) conform(t *testing.T, always erp.Faults) {
 			}
 		},
 		Troubles: b.troubles(always),
+		Listing: connectortest.Listing{
+			ByHand: func(t testing.TB, order, yield string) {
+				_, err := b.Post(t.Context(), erp.Request{Kind: erp.KindConfirmation, OrderNo: order, Item: "BRACKET-10", Unit: "C62", Yield: d(yield)})
+				must(t, err)
+			},
+			Without: map[string]string{"Pages": "the sandbox gives all documents of an order in one answer", "Pending": "what waits is in no list of the sandbox",
+				"Failed": "the effects' map says nothing of movements"},
+		},
 	})
 }
 

@@ -153,5 +153,8 @@ func (r reading) quantity(q effectQuantity, vars map[string]any, d *object.Effec
 		return err
 	}
 	d.Quantities = append(d.Quantities, object.EffectQuantity{Kind: q.kind, Item: item, Quantity: object.Quantity{Value: n, Unit: unit}})
+	if q.kind == object.Yield || q.kind == object.Consumed || q.kind == object.Returned { // nothing says otherwise; else it would be called missing
+		d.Movements = append(d.Movements, object.EffectMovement{Kind: q.kind, Item: item, Quantity: object.Quantity{Value: n, Unit: unit}})
+	}
 	return nil
 }
