@@ -57,7 +57,7 @@ func tables(t *testing.T) (all []map[string]map[string]string) {
 func sampled(t *testing.T, k hub.ConnectorKind, settings string) connector.Connector {
 	t.Helper()
 	dir := t.TempDir()
-	for _, name := range regexp.MustCompile(`_file: (\S+)`).FindAllStringSubmatch(k.Sample, -1) {
+	for _, name := range regexp.MustCompile(`file: ([\w.-]+)`).FindAllStringSubmatch(k.Sample, -1) {
 		secret := "secret\n"
 		if name[1] == "erp-database.txt" {
 			secret = "postgres://erp@127.0.0.1:1/erp\n"

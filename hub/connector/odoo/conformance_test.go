@@ -167,6 +167,12 @@ func (b *bench) harness() connectortest.Harness {
 			}
 		},
 		Troubles: b.troubles(), CannotShow: cannotShow, FinishedEmpty: object.OrderCancelled,
+		Listing: connectortest.Listing{Without: map[string]string{
+			"Pages":   "a search without a limit gives all moves of an order",
+			"ByHand":  "what a person makes uses material, too, and is a document for each move",
+			"Double":  "a second transfer with a key stays a draft, which the look-up deletes",
+			"Pending": "a draft that a late request leaves is deleted by whoever sees it first",
+		}},
 	}
 }
 
