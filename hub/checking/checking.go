@@ -166,6 +166,12 @@ func (c *Checker) All(ctx context.Context, kind string, f store.Compared, each E
 }
 
 func (c *Checker) all(ctx context.Context, f store.Compared, run *store.Reconciliation, each Each) error {
+	why := ""
+	defer func() {
+		if why != "" {
+			c.o.Logger.Warn("orders were not compared with the ERP's documents, and nothing of them is called missing; see CONNECTORS.md", "orders", run.Unasked, "first", why)
+		}
+	}()
 	for after := ""; ; {
 		orders, err := c.o.Store.OrdersToCompare(ctx, f, after, ordersAtOnce)
 		if err != nil || len(orders) == 0 {
@@ -179,12 +185,16 @@ func (c *Checker) all(ctx context.Context, f store.Compared, run *store.Reconcil
 			run.Orders++
 			run.Facts, run.Documents, run.Found = run.Facts+n.facts, run.Documents+n.documents, run.Found+n.found
 			run.Begun, run.Unasked = run.Begun+n.begun, run.Unasked+n.unasked
+			why = cmp.Or(why, n.why)
 			after = no
 		}
 	}
 }
 
-type counts struct{ facts, documents, found, begun, unasked int64 }
+type counts struct {
+	facts, documents, found, begun, unasked int64
+	why                                     string // one order was not asked
+}
 
 // order compares one order, in each plant and system that its facts name.
 func (c *Checker) order(ctx context.Context, plant, no string, each Each) (n counts, err error) {
@@ -194,7 +204,11 @@ func (c *Checker) order(ctx context.Context, plant, no string, each Each) (n cou
 	}
 	for _, o := range all {
 		found := reconcile.CheckOrder(o, c.o.Policy)
-		changes, err := c.o.Store.MergeDiscrepancies(ctx, o.Plant, o.ERP, no, found, c.o.Policy)
+		merge := c.o.Store.MergeDiscrepancies
+		if !o.Asked {
+			merge = c.o.Store.MergeUnasked // what cannot be seen now is not gone
+		}
+		changes, err := merge(ctx, o.Plant, o.ERP, no, found, c.o.Policy)
 		if err != nil {
 			return n, err
 		}
@@ -212,6 +226,7 @@ func (c *Checker) order(ctx context.Context, plant, no string, each Each) (n cou
 		n.facts, n.documents, n.found = n.facts+int64(len(o.Facts)), n.documents+int64(len(o.Effects)), n.found+int64(len(found))
 		if !o.Asked {
 			n.unasked++
+			n.why = cmp.Or(n.why, o.Unasked)
 		}
 	}
 	return n, nil
@@ -281,6 +296,7 @@ func ask(ctx context.Context, s *store.Store, erp connector.Connector, o *reconc
 	}
 	all, err := reader.Effects(ctx, o.OrderNo)
 	if err != nil {
+		o.Unasked = err.Error()
 		return ctx.Err() // unasked, also when the system has lost the order itself: a person must bring that back first
 	}
 	o.Asked, o.AsOf, o.Effects = true, o.Now, all.Documents

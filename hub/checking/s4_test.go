@@ -162,6 +162,33 @@ func TestAConfirmationThatSomebodyCancelledInS4GoesToAPerson(t *testing.T) {
 	}
 }
 
+// What only SAP's documents show is not gone while they cannot be read.
+func TestASystemThatCannotBeAskedHealsNothing(t *testing.T) {
+	p := newS4Plant(t, 1, s4double.Traps{})
+	p.produce(1)
+	f, err := p.s.FactByKey(t.Context(), p.facts[0].Key.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := p.sap.CancelByHand(f.Posting.Document); err != nil {
+		t.Fatal(err)
+	}
+	p.all()
+	before := p.one(reconcile.Missing, reconcile.Escalated)
+	p.sap.SetTraps(s4double.Traps{NoRead: true})
+	if run := p.all(); run.Found != 0 || run.Unasked != 1 {
+		t.Errorf("%+v", run)
+	}
+	if d := p.one(reconcile.Missing, reconcile.Escalated); d.ID != before.ID {
+		t.Errorf("%+v, before it was %+v", d, before)
+	}
+	p.sap.SetTraps(s4double.Traps{})
+	if run := p.all(); run.Found != 1 || run.Unasked != 0 {
+		t.Errorf("%+v", run)
+	}
+	p.one(reconcile.Missing, reconcile.Escalated)
+}
+
 // SAP saves a confirmation whose goods movement failed. It is found with item and quantity, and gone once SAP has processed it again.
 func TestAFailedMovementInS4IsFoundUntilItIsProcessed(t *testing.T) {
 	p := newS4Plant(t, 1, s4double.Traps{})

@@ -73,7 +73,9 @@ type Order struct {
 	// Elsewhere are facts that name this order and were corrected to be posted to another one.
 	Elsewhere []Fact
 	// Effects count only when Asked: an unreachable system never makes anything missing. AsOf is when they were read.
-	Asked   bool
+	Asked bool
+	// Unasked says why a system that can list its documents has not, empty when it has.
+	Unasked string
 	AsOf    time.Time
 	Effects []object.Effect
 	Edge    []object.EdgeLine

@@ -40,6 +40,15 @@ func Types() []Type {
 		Deficit, WrongPlace, ClockSkew, CounterReset, CounterStep, SequenceGap, LotMismatch, BalanceDrift, MasterMissing}
 }
 
+// ByDocuments reports a type that only the outside system's documents show: while they cannot be read, nothing of it is known.
+func (t Type) ByDocuments() bool {
+	switch t {
+	case Duplicate, Missing, MovementFailed, DoubleUse, UseOff, OverDelivery, UnitMismatch:
+		return true
+	}
+	return false
+}
+
 // ActionKind says what would be done. Every action that changes books is made under a key of its own and has an opposite.
 type ActionKind string
 

@@ -327,7 +327,16 @@ func scanHeal(r *sql.Rows) (h Heal, err error) {
 
 // MergeDiscrepancies brings the discrepancies of one order up to date with what was found, in one transaction: the second of
 // two checks at once sees what the first has stored. It returns what changed, with the ids.
-func (s *Store) MergeDiscrepancies(ctx context.Context, plant, erp, orderNo string, found []reconcile.Finding, p reconcile.Policy) (changes []reconcile.Change, err error) {
+func (s *Store) MergeDiscrepancies(ctx context.Context, plant, erp, orderNo string, found []reconcile.Finding, p reconcile.Policy) ([]reconcile.Change, error) {
+	return s.merge(ctx, plant, erp, orderNo, found, p, true)
+}
+
+// MergeUnasked is MergeDiscrepancies of an order whose system did not list its documents: what only they can show stays as it is.
+func (s *Store) MergeUnasked(ctx context.Context, plant, erp, orderNo string, found []reconcile.Finding, p reconcile.Policy) ([]reconcile.Change, error) {
+	return s.merge(ctx, plant, erp, orderNo, found, p, false)
+}
+
+func (s *Store) merge(ctx context.Context, plant, erp, orderNo string, found []reconcile.Finding, p reconcile.Policy, asked bool) (changes []reconcile.Change, err error) {
 	if len(found) == 0 { // as of most orders: that needs no writer
 		live, err := s.Discrepancies(ctx, DiscrepancyFilter{OrderNo: orderNo, Live: true}, Page{Limit: 1})
 		if err != nil || len(live) == 0 {
@@ -350,6 +359,12 @@ func (s *Store) MergeDiscrepancies(ctx context.Context, plant, erp, orderNo stri
 				return err
 			}
 			known = append(known, d)
+		}
+		if !asked {
+			known = slices.DeleteFunc(known, func(d reconcile.Discrepancy) bool {
+				again := slices.ContainsFunc(found, func(f reconcile.Finding) bool { return f.Type == d.Type && f.Subject == d.Subject })
+				return d.State.Live() && d.Type.ByDocuments() && !again
+			})
 		}
 		used, err := tx.healed(orderNo)
 		if err != nil {

@@ -341,6 +341,9 @@ func contains(all []string, one string) bool {
 // list answers a GET of a set with $filter, $orderby, $skip, $top, $inlinecount and $expand.
 func (s *System) list(service, set string, q url.Values) (any, *failure) {
 	sch := Schemas[set]
+	if s.traps.NoRead && set == "ProdnOrdConf2" {
+		return nil, &failure{status: http.StatusForbidden, code: "/IWFND/CM_CONSUMER/101", text: "No authorization to access service"}
+	}
 	var f filter
 	if text := q.Get("$filter"); text != "" {
 		var err error

@@ -42,6 +42,8 @@ type Traps struct {
 	OtherQuantity string
 	// VisibleAfter hides what was booked for so long.
 	VisibleAfter time.Duration
+	// NoRead refuses to list confirmations, for lack of a right.
+	NoRead bool
 	// NoKeySearch refuses every $filter by an external key.
 	NoKeySearch bool
 	// NoStampAtCreation leaves the stamp of the last change empty until an order is changed.
