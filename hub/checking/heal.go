@@ -51,6 +51,11 @@ func (c *Checker) carryOut(ctx context.Context, d reconcile.Discrepancy, by, rea
 		if a.Document == "" { // of a fact that waits for movements which may be processed by now
 			return "", c.o.Books.ReplayFact(ctx, a.Fact, by)
 		}
+	case reconcile.Reopen:
+		// The posting engine opens the order and restores its state, where the plant's policy lets it.
+		if _, ok := c.o.Connectors[d.ERP].(connector.Reopener); ok {
+			return "", c.o.Books.ReplayFact(ctx, a.Fact, by)
+		}
 	case reconcile.ReverseDocument:
 		return c.reverse(ctx, d, a.Document, "reverse", a.Document)
 	case reconcile.Convert:

@@ -232,8 +232,8 @@ func TestADocumentInAWrongUnitIsReversedAndPostedAnew(t *testing.T) {
 
 func TestWhatNobodyCarriesOutSaysSoAndIsNoHeal(t *testing.T) {
 	p := newPlant(t)
-	d := reconcile.Finding{Type: reconcile.OrderClosed, Subject: "order x", Plant: "ulm", ERP: "erp", OrderNo: "x", Severity: reconcile.High, Owner: reconcile.Planning, Escalate: true,
-		Proposed: reconcile.Action{Kind: reconcile.Reopen, Text: "reopen the order"}}
+	d := reconcile.Finding{Type: reconcile.CounterReset, Subject: "counter x", Plant: "ulm", ERP: "erp", OrderNo: "x", Severity: reconcile.High, Owner: reconcile.Automation, Escalate: true,
+		Proposed: reconcile.Action{Kind: reconcile.CountRollover, Text: "count 12: the counter turned over"}}
 	changes, err := p.s.MergeDiscrepancies(t.Context(), "ulm", "erp", "x", []reconcile.Finding{d}, reconcile.DefaultPolicy())
 	if err != nil || len(changes) != 1 {
 		t.Fatal(changes, err)
@@ -241,7 +241,7 @@ func TestWhatNobodyCarriesOutSaysSoAndIsNoHeal(t *testing.T) {
 	if err := p.check.Act(t.Context(), changes[0].ID, "anna", "please"); err == nil || !strings.Contains(err.Error(), "by hand") {
 		t.Errorf("%v", err)
 	}
-	if got := p.only(reconcile.OrderClosed); got.State != reconcile.Escalated || len(got.Heals) != 0 || got.Steps[len(got.Steps)-1].Step != "not carried out" {
+	if got := p.only(reconcile.CounterReset); got.State != reconcile.Escalated || len(got.Heals) != 0 || got.Steps[len(got.Steps)-1].Step != "not carried out" {
 		t.Errorf("%+v", got)
 	}
 }

@@ -115,6 +115,9 @@ func correctable(tx *store.Tx, p *store.Posting, f object.Fact, c store.Correcti
 	refuse := func(format string, args ...any) error {
 		return fmt.Errorf("%w: %s", ErrNotNow, fmt.Sprintf(format, args...))
 	}
+	if err := alone(tx, p); err != nil {
+		return err
+	}
 	dated := c.Before
 	dated.PostingDate = c.After.PostingDate
 	switch {
@@ -148,6 +151,15 @@ func correctable(tx *store.Tx, p *store.Posting, f object.Fact, c store.Correcti
 		return refuse("work order %q belongs to plant %q, the fact comes from %q", c.After.OrderNo, order.Order.Plant, p.Plant)
 	}
 	return nil
+}
+
+// alone refuses a posting whose document is of other facts too.
+func alone(tx *store.Tx, p *store.Posting) error {
+	shared, err := tx.Shared(p.FactID)
+	if err == nil && shared {
+		err = fmt.Errorf("%w: it is posted together with other facts as one document: change that in the outside system by hand, then accept it", ErrNotNow)
+	}
+	return err
 }
 
 // takeUp makes a corrected posting due, or lets it wait for what is missing.
@@ -293,6 +305,9 @@ func (e *Engine) reversible(tx *store.Tx, p *store.Posting) (connector.DocumentR
 	inPlace := p.State == store.PostingVerified || p.State == store.PostingSettled || p.State == store.PostingParked && p.Class == ClassMismatch
 	if !inPlace || p.Document == "" {
 		return nil, refuse("it is %s and no document of it is known to be in the books", p.State)
+	}
+	if err := alone(tx, p); err != nil {
+		return nil, err
 	}
 	other, err := tx.LastStep(p.FactID, stepReversed)
 	if err == nil {

@@ -2,6 +2,7 @@ package posting
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"slices"
 	"strings"
@@ -294,6 +295,29 @@ func TestADateThatIsCorrectedWhileAPostingIsPreparedIsTheOneThatIsSent(t *testin
 		w.want(f, store.PostingVerified, "")
 		if date := erp.dates[f.Key.String()]; !once || !strings.HasPrefix(date, "2026-12-01 for ") {
 			t.Errorf("posted with date %q", date)
+		}
+	})
+}
+
+func TestAPostingWithoutADocumentOfItsOwnIsLeftAlone(t *testing.T) {
+	simulate(t, func(t *testing.T, w *world) {
+		withReverser(w)
+		w.order("WO-1")
+		f := confirm("WO-1", 1, "5")
+		w.start()
+		w.deliver(f)
+		w.pass(time.Minute)
+		p := w.want(f, store.PostingVerified, "")
+		db, err := sql.Open("sqlite", w.path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer db.Close()
+		if _, err := db.Exec("INSERT INTO aggregate_members (fact_id, aggregate_id) VALUES (?, 1)", p.FactID); err != nil {
+			t.Fatal(err)
+		}
+		if err := w.e.Reverse(context.Background(), f.Key.String(), "try", "anna"); !errors.Is(err, ErrNotNow) || !strings.Contains(err.Error(), "together with other facts") {
+			t.Errorf("%v", err)
 		}
 	})
 }

@@ -140,6 +140,12 @@ func (s *Store) Corrections(ctx context.Context, factID int64) ([]Correction, er
 	return all, nil
 }
 
+// Shared reports that a posting is made together with others as one document, which is of all of them.
+func (tx *Tx) Shared(factID int64) (bool, error) {
+	n, err := first(tx.ctx, tx, scanValue[int64], "SELECT COUNT(*) FROM aggregate_members WHERE fact_id = $1", factID)
+	return n > 0, err
+}
+
 // AddCorrection stores a correction, with its number and time.
 func (tx *Tx) AddCorrection(c *Correction) error {
 	var key []byte
