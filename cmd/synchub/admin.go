@@ -287,6 +287,8 @@ type replayCmd struct {
 	Code    string `help:"Only postings parked with this code."`
 	All     bool   `help:"Really all parked postings."`
 	DryRun  bool   `name:"dry-run" help:"Only count what would be taken up again."`
+	Rate    int    `name:"per-minute" help:"Take them up one after the other, so many a minute; the hub goes on with it after a restart, and the console cancels it."`
+	Note    string `help:"Why; kept with a replay that has a rate." default:"asked for by synchub replay"`
 	remote
 }
 
@@ -296,6 +298,12 @@ func (c replayCmd) Run(e *env) error {
 	}
 	if c.Key == "" && c.ERP == "" && c.OrderNo == "" && c.Code == "" && !c.All {
 		return usage("choose what to replay: a key, --order, --code, --erp, or --all")
+	}
+	if c.Key != "" && c.Rate != 0 {
+		return usage("a key names one posting: leave out --per-minute")
+	}
+	if c.Rate != 0 && !c.DryRun {
+		return c.atRate(e)
 	}
 	body := map[string]any{}
 	for k, v := range map[string]bool{"all": c.All, "dry_run": c.DryRun} {
@@ -377,6 +385,8 @@ routes:
 #   nightly: 2h             # everything, as time since midnight UTC
 #   heals_per_order: 20     # what may change the ERP's books without a person; -1 means nothing
 #   heals_per_day: 1000
+#   prices: {STEEL-S235: "1.35"}   # per unit of an item: the inbox says what an exception is worth, and no heal without a person moves more than 10000
+#   currency: EUR
 
 erps:
 `

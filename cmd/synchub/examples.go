@@ -31,7 +31,10 @@ func (factCmd) Help() string {
 }
 
 func (replayCmd) Help() string {
-	return "Example: synchub replay --code no_stock\n\nA replay never doubles an effect: what may have happened is looked up first."
+	return "Example: synchub replay --code no_stock --dry-run, then synchub replay --code no_stock --per-minute 60\n\n" +
+		"A replay never doubles an effect: what may have happened is looked up first."
 }
+
+func (inboxCmd) Help() string { return "Example: synchub inbox --owner warehouse --late" }
 
 func (versionCmd) Help() string { return "Example: synchub version" }

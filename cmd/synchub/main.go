@@ -155,6 +155,7 @@ type cli struct {
 	Token     tokenCmd     `cmd:"" help:"Make a token for the API: prints the secret once, and what to put into the configuration."`
 	Agents    agentsCmd    `cmd:"" help:"List the plant agents and how they are."`
 	Fact      factCmd      `cmd:"" help:"Show a fact's whole life by its key."`
+	Inbox     inboxCmd     `cmd:"" help:"List everything that a person must see to: whose it is, what it is worth, what is proposed."`
 	Replay    replayCmd    `cmd:"" help:"Take up parked postings again, after what was wrong has been mended."`
 	Reconcile reconcileCmd `cmd:"" help:"Print what plant and ERP say of the same orders, from the sums down to the single counter range and document."`
 	Mapping   mappingCmd   `cmd:"" help:"Units, items, sites and codes of plants and ERPs: versions, dry run, approval by somebody else, return."`

@@ -82,8 +82,8 @@ func TestWrongUsageEndsWith64AndPointsToTheHelp(t *testing.T) {
 
 func TestEveryCommandShowsAnExample(t *testing.T) {
 	out, _ := synchub(t, 0, "--help")
-	commands := []string{"serve", "check", "sample", "cert", "cert init", "cert agent", "token", "agents", "fact", "replay", "import", "version"}
-	says(t, out, append(commands[:3:3], "cert init", "cert agent", "token", "agents", "fact", "replay", "import", "version", "Example: synchub ")...)
+	commands := []string{"serve", "check", "sample", "cert", "cert init", "cert agent", "token", "agents", "fact", "inbox", "replay", "import", "version"}
+	says(t, out, append(commands[:3:3], "cert init", "cert agent", "token", "agents", "fact", "inbox", "replay", "import", "version", "Example: synchub ")...)
 	for _, c := range commands {
 		out, _ := synchub(t, 0, append(strings.Fields(c), "--help")...)
 		says(t, out, "Example: synchub "+c)
@@ -352,6 +352,14 @@ func TestCommandsAskARunningHub(t *testing.T) {
 	_, e = ask(1, "fact", "nonsense")
 	says(t, e, `"nonsense"`, "neither")
 
+	out, _ = ask(0, "inbox")
+	says(t, out, "posting:", "controlling", "unknown", "waits for a person", "posting date")
+	out, _ = ask(0, "inbox", "--owner", "quality")
+	says(t, out, "nothing waits for a person")
+	out, _ = ask(0, "replay", "--code", "no_such_code", "--per-minute", "30", "--note", "only a try")
+	says(t, out, "replay 1 has begun: 0 postings, 30 a minute")
+	_, e = ask(exitUsage, "replay", p.keys[1], "--per-minute", "30")
+	says(t, e, "--per-minute")
 	if err := p.erp.SetPeriod(context.Background(), "2026-02", true); err != nil {
 		t.Fatal(err)
 	}
