@@ -12,10 +12,17 @@ import (
 	"github.com/linekeeper/linekeeper/proto/factkey"
 )
 
-// heal carries out what was begun. What fails stays in healing and goes to a person in the end.
+// heal carries out what was begun. What nobody carries out goes to a person at once and is no heal; what fails otherwise stays in
+// healing and goes to a person in the end.
 func (c *Checker) heal(ctx context.Context, x reconcile.Change) {
 	made, err := c.carryOut(ctx, x.Discrepancy, By, "reconciliation: "+x.Why)
 	note := "done"
+	if errors.Is(err, ErrByHand) {
+		if err := c.o.Store.DropHeal(ctx, x.ID, err.Error()); err != nil {
+			c.o.Logger.Warn("what could not be healed could not be written down", "error", err)
+		}
+		return
+	}
 	if err != nil {
 		note = err.Error()
 		c.o.Logger.Warn("a discrepancy could not be healed", "type", x.Type, "subject", x.Subject, "error", err)

@@ -200,7 +200,7 @@ func TestAFailedMovementInS4IsFoundUntilItIsProcessed(t *testing.T) {
 	if run := p.all(); run.Found != 1 {
 		t.Fatalf("%+v", run)
 	}
-	d := p.one(reconcile.MovementFailed, reconcile.Healing)
+	d := p.one(reconcile.MovementFailed, reconcile.Open) // a person processes it there
 	made := p.facts[2].Confirmation
 	if d.Item != "BRACKET-10" || !d.Delta.Equal(made.Yield) || d.Facts[0] != p.facts[2].Key.String() || !strings.Contains(d.Evidence[1].Text, "COGI") {
 		t.Errorf("%+v, want the receipt of %s", d, made.Yield)

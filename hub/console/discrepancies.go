@@ -31,7 +31,15 @@ func (c *console) settleDiscrepancy(w http.ResponseWriter, r *http.Request) {
 	page := "/discrepancies/" + url.PathEscape(r.PathValue("id"))
 	body := map[string]string{"note": r.PostFormValue("note")}
 	switch action := r.PostFormValue("action"); action {
-	case "accept", "act", "undo":
+	case "undo":
+		// Its body has a mark beside the note.
+		undo := map[string]any{"note": body["note"], "by_hand": r.PostFormValue("by_hand") != ""}
+		if err := c.ask(r, http.MethodPost, "/v1"+page+"/undo", undo, &struct{}{}); err != nil {
+			c.fail(w, err)
+			return
+		}
+		http.Redirect(w, r, page, http.StatusSeeOther)
+	case "accept", "act":
 		c.done(w, r, "/v1"+page+"/"+action, body, page)
 	case "assign":
 		body["person"] = r.PostFormValue("person")

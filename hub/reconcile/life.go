@@ -45,8 +45,8 @@ type Change struct {
 	Begin bool
 }
 
-// most is how often the rules begin an action for one discrepancy before a person gets it.
-const most = 3
+// MostHeals is how often the rules begin an action for one discrepancy before a person gets it.
+const MostHeals = 3
 
 type identity struct {
 	t Type
@@ -114,10 +114,10 @@ func (c *Change) decide(now time.Time, used *Used, p Policy) {
 	case c.Escalate:
 		c.State, c.Step, c.Note = Escalated, "escalated", c.Why
 		c.Tier = max(c.Tier, 1)
-	case c.State == Healing && c.Heals < most && now.Before(c.Due):
+	case c.State == Healing && c.Heals < MostHeals && now.Before(c.Due):
 		// It was begun; when it takes too long it is begun again, after a look at what became of it.
 		c.Begin = d.Heal && now.Sub(c.BegunAt) >= healAgain
-	case d.Heal && c.Heals < most:
+	case d.Heal && c.Heals < MostHeals:
 		c.State, c.Step, c.Begin, c.Note = Healing, "healing", true, d.Why
 	default:
 		c.State, c.Note = Open, d.Why

@@ -499,14 +499,14 @@ func (s *Store) BeginHeal(ctx context.Context, id int64, by, note string) error 
 }
 
 // DropHeal takes back that the latest heal of a discrepancy was begun: it could not be carried out, and nothing has changed. The
-// discrepancy waits for a person again.
+// discrepancy waits for a person, and the rules begin nothing more about it.
 func (s *Store) DropHeal(ctx context.Context, id int64, why string) error {
 	return s.Update(ctx, func(tx *Tx) error {
 		d, err := first(tx.ctx, tx, scanDiscrepancy, "SELECT id, body FROM discrepancies WHERE id = $1", id)
 		if err != nil || !d.State.Live() {
 			return err
 		}
-		d.State, d.Note = reconcile.Open, why
+		d.State, d.Note, d.Heals = reconcile.Open, why, reconcile.MostHeals
 		if d.Tier > 0 {
 			d.State = reconcile.Escalated
 		}
