@@ -99,6 +99,10 @@ func TestAFactOfAClosedPeriodIsPostedOnTheFirstOpenDayAndThatCanBeTakenBack(t *t
 	}
 	f := p.confirm(last.Add(12*time.Hour).In(time.FixedZone("", 3600)), func(*object.Fact) {})
 	p.becomes(f, "parked M7/053")
+	said, err := p.s.Exchanges(t.Context(), p.posting(f).FactID)
+	if text := fmt.Sprint(said); err != nil || len(said) == 0 || !strings.Contains(text, f.Key.String()) || !strings.Contains(text, "M7/053") || strings.Contains(text, "Bearer ") || strings.Contains(text, "Basic ") {
+		t.Errorf("what was said with the ERP: %+v %v", said, err)
+	}
 	if run := p.all(); run.Found != 1 || run.Begun != 1 {
 		t.Fatalf("%+v", run)
 	}
