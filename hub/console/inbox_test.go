@@ -2,9 +2,7 @@ package console_test
 
 import (
 	"net/http"
-	"net/http/httptest"
 	"net/url"
-	"os"
 	"strings"
 	"testing"
 	"time"
@@ -42,7 +40,6 @@ func TestTheInboxShowsWhatWaitsWhoseItIsAndTheEvidence(t *testing.T) {
 	if rec := w.call("GET", "/inbox/posting:999999", nil); rec.Code != http.StatusNotFound {
 		t.Errorf("%d", rec.Code)
 	}
-	w.shots(ref)
 
 	close(w.erp.stock)
 	page := "/facts/" + steel.Key.String() + "/evidence"
@@ -77,25 +74,5 @@ func TestManyPostingsAreReplayedFromAPage(t *testing.T) {
 	form.Set("per_minute", "many")
 	if rec := w.call("POST", "/replays", form); rec.Code != http.StatusBadRequest {
 		t.Errorf("%d", rec.Code)
-	}
-}
-
-// shots serves the pages for a browser while the file that the variable names is there: `CONSOLE_SHOTS=FILE go test`.
-func (w *world) shots(ref string) {
-	file := os.Getenv("CONSOLE_SHOTS")
-	if file == "" {
-		return
-	}
-	s := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
-		r.Host = "localhost"
-		w.handler.ServeHTTP(rw, r)
-	}))
-	defer s.Close()
-	os.WriteFile(file, []byte(s.URL+" "+ref), 0o600)
-	for {
-		if _, err := os.Stat(file); err != nil {
-			return
-		}
-		time.Sleep(100 * time.Millisecond)
 	}
 }
