@@ -81,11 +81,10 @@ func (c *Checker) carryOut(ctx context.Context, d reconcile.Discrepancy, by, rea
 
 // reverse makes the opposite of a document that no fact asked for, under a key of its own.
 func (c *Checker) reverse(ctx context.Context, d reconcile.Discrepancy, number string, position ...string) (string, error) {
-	r, ok := c.o.Connectors[d.ERP].(connector.DocumentReverser)
-	if !ok || number == "" {
+	if _, ok := c.o.Connectors[d.ERP].(connector.DocumentReverser); !ok || number == "" {
 		return "", fmt.Errorf("%w: system %q takes no document back by itself", ErrByHand, d.ERP)
 	}
-	out, err := r.ReverseDocument(ctx, number, factkey.Of(factkey.Position(append([]string{"reconciliation", fmt.Sprint(d.ID)}, position...)...)).String())
+	out, err := c.o.Books.ReverseDocument(ctx, d.ERP, d.OrderNo, number, factkey.Of(factkey.Position(append([]string{"reconciliation", fmt.Sprint(d.ID)}, position...)...)).String())
 	if err == nil && out.Result != connector.Posted {
 		err = fmt.Errorf("%s: %s %s", out.Result, out.Code, out.Reason)
 	}

@@ -270,9 +270,7 @@ func (e *Engine) takeOut(ctx context.Context, key, note, by string, again bool) 
 	if err := e.crash("reversing"); err != nil {
 		return err
 	}
-	call, cancel := context.WithTimeout(context.WithoutCancel(ctx), e.o.CallTimeout)
-	defer cancel()
-	out, asked := e.reverse(call, reverser, was)
+	out, asked := e.reverse(ctx, reverser, store.Lane{ERP: was.ERP, OrderNo: was.OrderNo}, was.Document, factkey.Of(factkey.Position("taken back", was.ERP, was.Document)).String())
 	if err := e.crash("reversed"); err != nil {
 		return err
 	}
@@ -321,12 +319,6 @@ func (e *Engine) reversible(tx *store.Tx, p *store.Posting) (connector.DocumentR
 		return nil, refuse("system %q takes no document back by itself: reverse %s there by hand", p.ERP, p.Document)
 	}
 	return r, nil
-}
-
-// reverse asks the outside system. A connector that breaks down leaves the question open.
-func (e *Engine) reverse(ctx context.Context, r connector.DocumentReverser, p store.Posting) (out connector.Outcome, err error) {
-	defer guarded{erp: p.ERP, log: e.o.Logger}.broke(connector.Posting{}, func(reason string) { out, err = connector.Outcome{}, errors.New(reason) })
-	return r.ReverseDocument(ctx, p.Document, factkey.Of(factkey.Position("taken back", p.ERP, p.Document)).String())
 }
 
 // reversed stores what came of it.

@@ -20,7 +20,6 @@ import (
 type reversing struct {
 	*modelERP
 	lose, refuse bool
-	asked        int
 	dates        map[string]string // by fact key: date for the books, and the fact's own where that is another
 }
 
@@ -36,9 +35,7 @@ func (m *reversing) Post(ctx context.Context, p connector.Posting, intent []byte
 }
 
 func (m *reversing) ReverseDocument(_ context.Context, number, key string) (connector.Outcome, error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.asked++
+	defer m.enter("reverse", m.orderOf(number))()
 	if m.refuse {
 		return connector.Outcome{Result: connector.Rejected, Class: connector.Correctable, Code: "M7/053", Reason: "period is closed"}, nil
 	}
@@ -61,6 +58,18 @@ func (m *reversing) ReverseDocument(_ context.Context, number, key string) (conn
 		return connector.Outcome{}, errors.New("connection reset")
 	}
 	return connector.Outcome{Result: connector.Posted, Document: connector.Document{Number: e.document}}, nil
+}
+
+// orderOf is the order of a document.
+func (m *reversing) orderOf(number string) string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, e := range m.effects {
+		if e.document == number {
+			return e.fact.OrderNo()
+		}
+	}
+	return ""
 }
 
 func withReverser(w *world) *reversing {
@@ -318,6 +327,32 @@ func TestAPostingWithoutADocumentOfItsOwnIsLeftAlone(t *testing.T) {
 		}
 		if err := w.e.Reverse(context.Background(), f.Key.String(), "try", "anna"); !errors.Is(err, ErrNotNow) || !strings.Contains(err.Error(), "together with other facts") {
 			t.Errorf("%v", err)
+		}
+	})
+}
+
+func TestNothingElseIsAskedAboutAnOrderWhileADocumentOfItIsTakenBack(t *testing.T) {
+	simulate(t, func(t *testing.T, w *world) {
+		withReverser(w)
+		w.order("WO-1")
+		w.start()
+		first := confirm("WO-1", 0, "5")
+		w.deliver(first)
+		w.pass(time.Minute)
+		w.want(first, store.PostingVerified, "")
+		for i := range 200 {
+			w.deliver(confirm("WO-1", 1+i, "1"))
+		}
+		time.Sleep(100 * time.Millisecond) // in the middle of their postings
+		if err := w.e.Convert(context.Background(), first.Key.String(), "the unit was wrong", "anna"); err != nil {
+			t.Fatal(err)
+		}
+		if n := w.erp.called("post"); n > 150 {
+			t.Errorf("it was taken back after %d postings: the test shows nothing", n)
+		}
+		w.pass(10 * time.Minute) // the model names two calls at a time
+		if sum := w.erp.yield("WO-1"); sum.String() != "205" {
+			t.Errorf("the outside system holds %s", sum)
 		}
 	})
 }

@@ -179,6 +179,11 @@ func (e *Engine) permitted(ctx context.Context, l store.Lane, p store.Posting, d
 	if err != nil {
 		return time.Time{}, ended(ctx, err)
 	}
+	give, err := e.onOrder.take(ctx, l)
+	if err != nil {
+		return time.Time{}, ended(ctx, err)
+	}
+	defer give()
 	if err := c.turn.take(ctx, false); err != nil {
 		return time.Time{}, ended(ctx, err)
 	}

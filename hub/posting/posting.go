@@ -84,6 +84,7 @@ type Engine struct {
 	closing map[int64]time.Time // since when the plant is asked whether an order may be closed, by fact
 
 	reversals reversals
+	onOrder   onOrder
 
 	// crash is asked at each step whether the process dies there (errDies), or the store fails (any other); tests set it.
 	crash func(step string) error
