@@ -10,7 +10,7 @@
 // In Odoo one call is one transaction, no call can be tied to what was read before it, and a posting takes several. So only one of them has an
 // effect on stock, and that one happens once however often it comes:
 //
-//  1. create: a transfer with its moves and the fact's key, as a draft. It has no effect on stock.
+//  1. create: a transfer with its moves and the fact's key, called a draft here though Odoo from 17 on confirms it at once. It has no effect on stock.
 //  2. read what bears the key: what is done is the effect. Else the oldest draft is compared with the fact and, where Odoo before 17 gave its moves
 //     the places of the transfer's head, put right.
 //  3. button_validate of that draft: all its moves are done, in one transaction. Odoo takes only moves that are not done yet, so that it does nothing

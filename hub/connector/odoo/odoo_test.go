@@ -177,8 +177,8 @@ func TestDraftChangedByAPersonIsNotValidated(t *testing.T) {
 	if out := c.Post(t.Context(), p, intent); out.Result != connector.InDoubt {
 		t.Fatalf("post: %+v", out)
 	}
-	b.bears(t, p, "draft")
-	b.AddLine(p.Fact.Key.String(), 120)
+	b.bears(t, p, "open")
+	b.ChangeDraft(p.Fact.Key.String(), 120)
 	f, err := c.Lookup(t.Context(), p, intent)
 	if err != nil || f.Presence != connector.Absent || f.Rejection == nil || f.Rejection.Code != "DRAFT_CHANGED" {
 		t.Errorf("look-up: %+v, %v", f, err)
@@ -199,7 +199,7 @@ func TestLateDraftIsDeleted(t *testing.T) {
 		t.Fatalf("post: %+v", out)
 	}
 	b.proxy.Deliver()
-	b.bears(t, p, "done", "draft")
+	b.bears(t, p, "done", "open")
 	if v, err := c.Verify(t.Context(), p, intent, out.Document); err != nil || !v.Matches {
 		t.Errorf("verify: %+v, %v", v, err)
 	}
@@ -549,7 +549,7 @@ func TestDraftBesideWhatIsDoneIsNotValidated(t *testing.T) {
 			t.Fatalf("post: %+v", out)
 		}
 	}
-	b.bears(t, p, "draft", "draft")
+	b.bears(t, p, "open", "open")
 	b.ValidateNewest(p.Fact.Key.String())
 	if f, err := c.Lookup(t.Context(), p, intent); err != nil || f.Presence != connector.Found {
 		t.Errorf("look-up: %+v, %v", f, err)

@@ -249,11 +249,9 @@ func (c *Connector) mend(ctx context.Context, s *setup, key string, in *intent, 
 		i := slices.IndexFunc(left, func(m move) bool { return fits(m) && m.From.ID == l.From && m.To.ID == l.To })
 		if i < 0 {
 			if i = slices.IndexFunc(left, fits); i >= 0 {
-				var ok bool
-				if err := c.client.call(ctx, "stock.move", "write", []int{left[i].ID}, nil, &ok, arg{"vals", row{"location_id": l.From, "location_dest_id": l.To}}); err != nil {
+				if err := c.replace(ctx, t, left[i].ID, l); err != nil {
 					return nil, err
 				}
-				t.place(left[i].ID, l.From, l.To)
 			}
 		}
 		if i < 0 {
@@ -269,12 +267,34 @@ func (c *Connector) mend(ctx context.Context, s *setup, key string, in *intent, 
 	return nil, nil
 }
 
-func (t *transfer) place(id, from, to int) {
-	for i := range t.Moves {
-		if t.Moves[i].ID == id {
-			t.Moves[i].From, t.Moves[i].To = ref{ID: from}, ref{ID: to}
+// replace gives a move of a draft its places: its lines first, because they are what is booked and the move is what is looked at.
+func (c *Connector) replace(ctx context.Context, t *transfer, id int, l line) error {
+	var lines []struct {
+		ID int `json:"id"`
+	}
+	if err := c.client.list(ctx, "stock.move.line", []any{where("move_id", "=", id)}, []string{"move_id"}, "id", 0, &lines); err != nil {
+		return err
+	}
+	ids := make([]int, len(lines))
+	for i := range lines {
+		ids[i] = lines[i].ID
+	}
+	places := arg{"vals", row{"location_id": l.From, "location_dest_id": l.To}}
+	var ok bool
+	if len(ids) > 0 {
+		if err := c.client.call(ctx, "stock.move.line", "write", ids, nil, &ok, places); err != nil {
+			return err
 		}
 	}
+	if err := c.client.call(ctx, "stock.move", "write", []int{id}, nil, &ok, places); err != nil {
+		return err
+	}
+	for i := range t.Moves {
+		if t.Moves[i].ID == id {
+			t.Moves[i].From, t.Moves[i].To = ref{ID: l.From}, ref{ID: l.To}
+		}
+	}
+	return nil
 }
 
 // validate makes a draft take effect, in one transaction. An answer that is an action of the user interface means that Odoo asks something first

@@ -2,6 +2,8 @@ package odoo
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -87,7 +89,11 @@ func (c *Connector) tidy(ctx context.Context, spare []int) error {
 }
 
 func (c *Connector) judge(ctx context.Context, s *setup, p connector.Posting, f *family, t *transfer, doc connector.Document) ([]string, error) {
-	wrong, err := c.compare(ctx, p, t.Moves, !p.Fact.Reverses.IsZero())
+	booked, err := c.booking(ctx, s, t)
+	if err != nil {
+		return nil, err
+	}
+	wrong, err := c.compare(ctx, p, booked, !p.Fact.Reverses.IsZero())
 	if err != nil {
 		return nil, err
 	}
@@ -135,6 +141,27 @@ func (c *Connector) judge(ctx context.Context, s *setup, p connector.Posting, f 
 		wrong = append(wrong, fmt.Sprintf("transfer %s takes back no move of fact %s", t.Name, p.Fact.Reverses))
 	}
 	return wrong, err
+}
+
+// booking reads the lines of a done transfer, as moves: they are what Odoo books by.
+func (c *Connector) booking(ctx context.Context, s *setup, t *transfer) ([]move, error) {
+	var raw []json.RawMessage
+	fields := []string{"product_id", "product_uom_id", "location_id", "location_dest_id", s.lineDone}
+	if err := c.client.list(ctx, "stock.move.line", []any{where("picking_id", "=", t.ID)}, fields, "id", 0, &raw); err != nil {
+		return nil, err
+	}
+	all := make([]move, len(raw))
+	for i := range raw {
+		var named map[string]json.RawMessage
+		if err := errors.Join(json.Unmarshal(raw[i], &all[i]), json.Unmarshal(raw[i], &named)); err != nil {
+			return nil, &lost{cause: fmt.Errorf("read a line of transfer %s: %w: %w", t.Name, errForm, err)}
+		}
+		if err := errors.Join(field1(named, "product_uom_id", &all[i].Unit), field1(named, s.lineDone, &all[i].Done)); err != nil {
+			return nil, err
+		}
+		all[i].State = "done"
+	}
+	return all, nil
 }
 
 func lotOf(p connector.Posting) string {

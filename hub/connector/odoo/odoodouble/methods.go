@@ -60,6 +60,9 @@ func (s *System) newTransfer(v record) (int, *fault) {
 	}
 	s.seq["transfer"]++
 	r["name"], r["state"] = fmt.Sprintf("WH/SF/%05d", s.seq["transfer"]), "draft"
+	if s.opt.Version >= 17 { // Odoo confirms at once what has a quantity
+		r["state"] = "assigned"
+	}
 	id := s.insert("stock.picking", r)
 	for _, command := range nested {
 		c, _ := command.([]any)
@@ -99,6 +102,9 @@ func (s *System) addMove(head record, picking int, v record) *fault {
 		m[s.done()] = 0.0
 	}
 	id := s.insert("stock.move", m)
+	if len(lines) == 0 && m[s.done()].(float64) != 0 {
+		s.addLine(m)
+	}
 	for _, command := range lines {
 		c, _ := command.([]any)
 		values, _ := c[2].(record)
@@ -113,9 +119,25 @@ func (s *System) addMove(head record, picking int, v record) *fault {
 	return nil
 }
 
+// addLine is the line that Odoo makes of a move's quantity; it has the places that the move has then.
+func (s *System) addLine(m record) {
+	s.insert("stock.move.line", record{"move_id": m["id"], "picking_id": m["picking_id"], "product_id": m["product_id"], "product_uom_id": m["product_uom"],
+		s.lineDone(): m[s.done()], "location_id": m["location_id"], "location_dest_id": m["location_dest_id"]})
+}
+
+func (s *System) lines(m record) []record {
+	var all []record
+	for _, l := range s.sorted("stock.move.line") {
+		if num(l, "move_id") == m["id"] {
+			all = append(all, l)
+		}
+	}
+	return all
+}
+
 // write changes fields of records.
 func (s *System) write(model string, ids []int, v record) *fault {
-	if model != "stock.move" {
+	if model != "stock.move" && model != "stock.move.line" {
 		return notAllowed
 	}
 	v, f := s.typed(model, v)
@@ -132,6 +154,9 @@ func (s *System) write(model string, ids []int, v record) *fault {
 		}
 		if _, places := v["location_id"]; places && m["state"] == "done" {
 			return userError("You cannot change the locations of a done move.")
+		}
+		if model == "stock.move.line" && s.tables["stock.move"][num(m, "move_id")]["state"] == "done" {
+			return userError("You cannot change the lines of a done move.")
 		}
 		was := []int{num(m, tieRaw), num(m, tieMade)}
 		for k, x := range v {
@@ -216,8 +241,11 @@ func (s *System) validateOne(p record) *fault {
 		if m[s.done()].(float64) == 0 && s.opt.Version >= 17 {
 			m[s.done()] = m["product_uom_qty"]
 		}
+		if len(s.lines(m)) == 0 {
+			s.addLine(m)
+		}
 		if i == 0 && s.traps.OtherQuantity != 0 {
-			m[s.done()] = s.traps.OtherQuantity
+			m[s.done()], s.lines(m)[0][s.lineDone()] = s.traps.OtherQuantity, s.traps.OtherQuantity
 		}
 		lot := 0
 		if s.tables["product.product"][num(m, "product_id")]["tracking"] != "none" {
@@ -234,10 +262,7 @@ func (s *System) validateOne(p record) *fault {
 }
 
 func (s *System) lotOf(m record) int {
-	for _, l := range s.tables["stock.move.line"] {
-		if num(l, "move_id") != m["id"] {
-			continue
-		}
+	for _, l := range s.lines(m) {
 		if name, _ := l["lot_name"].(string); name != "" && num(l, "lot_id") == 0 {
 			l["lot_id"] = s.insert("stock.lot", record{"name": name, "product_id": m["product_id"]})
 		}
@@ -246,18 +271,36 @@ func (s *System) lotOf(m record) int {
 	return 0
 }
 
+// book moves what the lines of a move say, or the move where it has none.
 func (s *System) book(m record, lot int) {
-	q := m[s.done()].(float64)
-	for at, sign := range map[int]float64{num(m, "location_id"): -1, num(m, "location_dest_id"): 1} {
-		if s.tables["stock.location"][at]["usage"] == "internal" {
-			quant := s.quant(num(m, "product_id"), at, lot)
-			quant["quantity"] = quant["quantity"].(float64) + sign*q
+	for _, f := range s.flows(m) {
+		for at, sign := range map[int]float64{f.from: -1, f.to: 1} {
+			if s.tables["stock.location"][at]["usage"] == "internal" {
+				quant := s.quant(num(m, "product_id"), at, lot)
+				quant["quantity"] = quant["quantity"].(float64) + sign*f.quantity
+			}
 		}
 	}
 	m["state"], m["date"] = "done", s.now()
 	s.touch(m)
 	s.recompute(num(m, tieRaw))
 	s.recompute(num(m, tieMade))
+}
+
+type flow struct {
+	from, to int
+	quantity float64
+}
+
+func (s *System) flows(m record) []flow {
+	var all []flow
+	for _, l := range s.lines(m) {
+		all = append(all, flow{num(l, "location_id"), num(l, "location_dest_id"), l[s.lineDone()].(float64)})
+	}
+	if len(all) == 0 {
+		all = []flow{{num(m, "location_id"), num(m, "location_dest_id"), m[s.done()].(float64)}}
+	}
+	return all
 }
 
 // cancel does what action_cancel does to one order.

@@ -404,8 +404,8 @@ func (s *System) markDone(r record, makes float64) {
 	s.wrote = time.Now()
 }
 
-// AddLine makes a draft transfer's quantity another one, as a person might.
-func (s *System) AddLine(key string, q float64) {
+// ChangeDraft makes a draft transfer's quantity another one, as a person might.
+func (s *System) ChangeDraft(key string, q float64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, p := range s.tables["stock.picking"] {
@@ -413,6 +413,9 @@ func (s *System) AddLine(key string, q float64) {
 			for _, m := range s.tables["stock.move"] {
 				if num(m, "picking_id") == p["id"] {
 					m["product_uom_qty"], m[s.done()] = q, q
+					for _, l := range s.lines(m) {
+						l[s.lineDone()] = q
+					}
 				}
 			}
 		}
@@ -464,14 +467,18 @@ func (s *System) Lock(order string, on bool) {
 	s.locked[order] = on
 }
 
-// Transfers are the states of the transfers with a key, oldest first.
+// Transfers are the states of the transfers with a key, oldest first; open for one that is neither done nor cancelled.
 func (s *System) Transfers(key string) []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var all []string
 	for _, p := range s.sorted("stock.picking") {
 		if strings.HasSuffix(p["origin"].(string), " "+key) {
-			all = append(all, p["state"].(string))
+			state := p["state"].(string)
+			if state != "done" && state != "cancel" {
+				state = "open"
+			}
+			all = append(all, state)
 		}
 	}
 	return all
@@ -550,13 +557,13 @@ func (s *System) Totals(order string) Totals {
 		if m["state"] != "done" || !ours && !slices.Contains(ids, num(m, tieRaw)) && !slices.Contains(ids, num(m, tieMade)) {
 			continue
 		}
-		q := m[s.done()].(float64)
 		code := s.tables["product.product"][num(m, "product_id")]["default_code"].(string)
-		way := fmt.Sprint(num(m, "location_id"), ">", num(m, "location_dest_id"))
 		if num(m, "product_id") == made {
 			code = ""
 		}
-		sums[code+"|"+way] += q
+		for _, f := range s.flows(m) {
+			sums[fmt.Sprintf("%s|%d>%d", code, f.from, f.to)] += f.quantity
+		}
 		if p == nil {
 			t.Documents++
 		} else if !seen[p["id"].(int)] {
@@ -564,7 +571,7 @@ func (s *System) Totals(order string) Totals {
 			t.Documents++
 		}
 	}
-	in, out := fmt.Sprint(Floor, ">", Stock), fmt.Sprint(Stock, ">", Floor)
+	in, out := fmt.Sprintf("%d>%d", Floor, Stock), fmt.Sprintf("%d>%d", Stock, Floor)
 	for k, q := range sums {
 		code, way, _ := strings.Cut(k, "|")
 		switch {
@@ -572,7 +579,7 @@ func (s *System) Totals(order string) Totals {
 			t.Yield = t.Yield.Add(exactly(q))
 		case code == "" && way == out:
 			t.Yield = t.Yield.Sub(exactly(q))
-		case code == "" && way == fmt.Sprint(Floor, ">", Scrap):
+		case code == "" && way == fmt.Sprintf("%d>%d", Floor, Scrap):
 			t.Scrap = t.Scrap.Add(exactly(q))
 		case code == "":
 			t.Scrap = t.Scrap.Sub(exactly(q))
