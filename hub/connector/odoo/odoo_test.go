@@ -186,6 +186,54 @@ func TestDraftChangedByAPersonIsNotValidated(t *testing.T) {
 	b.yields(t, order, "0")
 }
 
+// The moves are what the fact says and their lines, by which Odoo books, are not.
+func TestLineThatIsBookedElsewhereIsSeen(t *testing.T) {
+	b := newBench(t, odoodouble.Options{}, nil)
+	order := b.order(t, "40")
+	c, p := b.connect(t), made(order, "12", "0")
+	intent := prepare(t, c, p)
+	b.proxy.Arm(connectortest.LoseReply, 1)
+	c.Post(t.Context(), p, intent)
+	b.MoveLines(p.Fact.Key.String(), odoodouble.Scrap)
+	f, err := c.Lookup(t.Context(), p, intent)
+	if err != nil || f.Presence != connector.Found {
+		t.Fatalf("look-up: %+v, %v", f, err)
+	}
+	if v, err := c.Verify(t.Context(), p, intent, f.Document); err != nil || v.Matches || !strings.Contains(v.Difference, maker) {
+		t.Errorf("verify: %+v, %v", v, err)
+	}
+}
+
+// Two drafts bear the key and a person has validated both by hand: that is shown, in the posting and in the list of effects.
+func TestTwoTransfersUnderOneKeyAreShown(t *testing.T) {
+	b := newBench(t, odoodouble.Options{}, nil)
+	order := b.order(t, "40")
+	c, p := b.connect(t), made(order, "12", "0")
+	intent := prepare(t, c, p)
+	for range 2 {
+		b.proxy.Arm(connectortest.LoseReply, 1)
+		c.Post(t.Context(), p, intent)
+		b.ValidateNewest(p.Fact.Key.String())
+	}
+	if x := ends(t, c, p, connectortest.Undecided); !strings.Contains(x.Why[len(x.Why)-1], "both have key") {
+		t.Errorf("%v", x.Why)
+	}
+	got, err := c.Effects(t.Context(), order)
+	if err != nil || len(got.Documents) != 2 || got.Documents[0].Key != got.Documents[1].Key {
+		t.Fatalf("%+v, %v", got, err)
+	}
+	if x := ends(t, c, back(p), connectortest.Refused); x.Outcome.Code != "SEVERAL_TO_REVERSE" {
+		t.Errorf("a reversal of both: %+v", x.Outcome)
+	}
+	if out, err := c.ReverseDocument(t.Context(), got.Documents[1].Number, factkey.Random().String()); err != nil || out.Result != connector.Posted {
+		t.Errorf("reverse: %+v, %v", out, err)
+	}
+	b.yields(t, order, "12")
+	settled(t, c, p)
+	settled(t, c, back(p))
+	b.yields(t, order, "0")
+}
+
 // A request that was taken for lost makes its draft when all is over: it has no effect, and it goes.
 func TestLateDraftIsDeleted(t *testing.T) {
 	b := newBench(t, odoodouble.Options{}, nil)
@@ -298,7 +346,7 @@ func TestBackordersAreOneOrder(t *testing.T) {
 			if got := b.States(order); !maps.Equal(got, want) {
 				t.Errorf("the parts are %v, want %v", got, want)
 			}
-			if w, err = c.Get(t.Context(), order); err != nil || w.State != object.OrderCompleted {
+			if w, err = c.Get(t.Context(), order); err != nil || w.State != object.OrderCompleted || !w.Quantity.Value.Equal(d("30")) {
 				t.Errorf("finished order %+v, %v", w, err)
 			}
 			ends(t, c, made(order, "1", "0"), connectortest.Refused)

@@ -44,6 +44,32 @@ func returnsOf(all []transfer) map[int]bool {
 	return back
 }
 
+// standing leaves out of several done transfers with one key those that were taken back since: somebody has mended that there were two.
+func (c *Connector) standing(ctx context.Context, s *setup, all []transfer) ([]transfer, error) {
+	if len(all) < 2 {
+		return all, nil
+	}
+	var ids []int
+	for _, t := range all {
+		for _, m := range t.Moves {
+			ids = append(ids, m.ID)
+		}
+	}
+	returns, err := c.moves(ctx, s, []any{where("origin_returned_move_id", "in", ids), where("state", "=", "done")})
+	if err != nil {
+		return nil, err
+	}
+	stands := func(t transfer) bool {
+		return slices.ContainsFunc(t.Moves, func(m move) bool {
+			return !slices.ContainsFunc(returns, func(r move) bool { return r.Returns.ID == m.ID })
+		})
+	}
+	if !slices.ContainsFunc(all, stands) {
+		return all, nil
+	}
+	return slices.DeleteFunc(all, func(t transfer) bool { return !stands(t) }), nil
+}
+
 func (c *Connector) transfers(ctx context.Context, s *setup, domain []any) ([]transfer, error) {
 	fields := []string{"name", "state", "origin", "write_date", "write_uid"}
 	if c.cfg.KeyField != "origin" {

@@ -24,7 +24,10 @@ func (c *Connector) prepareReversal(ctx context.Context, s *setup, p connector.P
 	if err != nil {
 		return nil, err
 	}
-	found = slices.DeleteFunc(found, func(t transfer) bool { return t.State != "done" })
+	found, err = c.standing(ctx, s, slices.DeleteFunc(found, func(t transfer) bool { return t.State != "done" }))
+	if err != nil {
+		return nil, err
+	}
 	switch len(found) {
 	case 0:
 		return reject(connector.Correctable, "NOTHING_TO_REVERSE", "Look in Odoo what became of that fact, then replay or accept this one.", "No transfer of fact %s is done in Odoo.", p.Fact.Reverses), nil

@@ -49,6 +49,9 @@ func (c *Connector) Verify(ctx context.Context, p connector.Posting, raw []byte,
 		return fail(err)
 	}
 	done := slices.DeleteFunc(slices.Clone(there), func(t transfer) bool { return t.State != "done" })
+	if done, err = c.standing(ctx, s, done); err != nil {
+		return fail(err)
+	}
 	if in, err := readIntent(raw); len(done) == 0 && err == nil && c.early(in) {
 		return connector.Verification{NotYet: true}, nil
 	}

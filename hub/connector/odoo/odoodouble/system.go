@@ -422,6 +422,19 @@ func (s *System) ChangeDraft(key string, q float64) {
 	}
 }
 
+// MoveLines gives the lines of a draft transfer another destination than its moves have, as a person might.
+func (s *System) MoveLines(key string, to int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, p := range s.tables["stock.picking"] {
+		for _, l := range s.tables["stock.move.line"] {
+			if p["x_fact_key"] == key && num(l, "picking_id") == p["id"] {
+				l["location_dest_id"] = to
+			}
+		}
+	}
+}
+
 // Return is a person's return of a done transfer by the wizard, which copies what is copied: the key among it. Origin is another one then.
 func (s *System) Return(key string) {
 	s.mu.Lock()
