@@ -46,6 +46,24 @@ func Recording(ctx context.Context) (context.Context, *Recorder) {
 	return context.WithValue(ctx, recorderKey{}, r), r
 }
 
+type hiddenKey struct{}
+
+// Hiding returns a context in which a secret is removed from what is recorded, for protocols in which no name gives it away.
+func Hiding(ctx context.Context, secret string) context.Context {
+	return context.WithValue(ctx, hiddenKey{}, secret)
+}
+
+// hide removes the secret of a context as it is, and as it stands in JSON.
+func hide(ctx context.Context, text []byte) []byte {
+	secret, _ := ctx.Value(hiddenKey{}).(string)
+	if secret == "" {
+		return text
+	}
+	quoted, _ := json.Marshal(secret)
+	text = bytes.ReplaceAll(text, quoted[1:len(quoted)-1], []byte(removed))
+	return bytes.ReplaceAll(text, []byte(secret), []byte(removed))
+}
+
 // Records returns what was recorded, oldest first.
 func (r *Recorder) Records() []Record {
 	r.mu.Lock()
@@ -63,8 +81,8 @@ func Note(ctx context.Context, method, address string, request []byte, status st
 	defer func() { _ = recover() }() // evidence is no reason for a posting to fail
 	x := Record{At: time.Now(), Method: method, Address: cleanAddress(address), Status: status}
 	var cut bool
-	x.Request, x.Cut = shown(request)
-	x.Answer, cut = shown(answer)
+	x.Request, x.Cut = shown(hide(ctx, request))
+	x.Answer, cut = shown(hide(ctx, answer))
 	x.Cut = x.Cut || cut
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -80,6 +80,19 @@ func TestDoRecordsWhereTheContextAsksForIt(t *testing.T) {
 	}
 }
 
+// A secret that stands where no name gives it away is removed where the context says so, in a request, an answer and a failure.
+func TestHiddenSecretIsNotRecorded(t *testing.T) {
+	const key = `k"ey-7f3a`
+	for _, body := range []string{`{"args":["db",7,"k\"ey-7f3a","x"]}`, `k"ey-7f3a`, `{"error":"no user with k\"ey-7f3a"}`} {
+		ctx, rec := Recording(Hiding(t.Context(), key))
+		Note(ctx, "POST", "http://x/y", []byte(body), "200 OK", []byte(body))
+		all := rec.Records()
+		if len(all) != 1 || strings.Contains(all[0].Request+all[0].Answer, "7f3a") || !strings.Contains(all[0].Request, removed) {
+			t.Errorf("%s is recorded as %+v", body, all)
+		}
+	}
+}
+
 // A record is no reason for a posting to fail, whatever the bytes are.
 func FuzzShown(f *testing.F) {
 	for _, s := range []string{`{"token": "x`, "<a token='", "a=b&token=", "Bearer xxxxxxxx", "\x00\xff", `[{"password":{}}]`} {

@@ -145,7 +145,8 @@ func (c *client) send(ctx context.Context, path string, body any, judge func(*ht
 	if err != nil {
 		return err
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, c.cfg.URL+path, bytes.NewReader(text))
+	// jsonrpc sends the key by position, where nobody would take it for a secret.
+	req, err := http.NewRequestWithContext(exchange.Hiding(ctx, c.cfg.Password), http.MethodPost, c.cfg.URL+path, bytes.NewReader(text))
 	if err != nil {
 		return err
 	}

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/linekeeper/linekeeper/hub/connector"
@@ -20,6 +22,7 @@ type Connector struct {
 var (
 	_ connector.Connector        = (*Connector)(nil)
 	_ connector.StockReader      = (*Connector)(nil)
+	_ connector.LotStockReader   = (*Connector)(nil)
 	_ connector.EffectReader     = (*Connector)(nil)
 	_ connector.DocumentReverser = (*Connector)(nil)
 )
@@ -47,11 +50,24 @@ func (c *Connector) Capabilities() connector.Capabilities {
 		states = append(states, object.FloorStarted)
 	}
 	return connector.Capabilities{System: c.cfg.Name, Posts: append([]object.Kind{object.KindOrderState}, moves...), States: states, Reverses: moves,
-		ExternalKey: true, QuantityScale: c.cfg.Precision, Settle: c.cfg.ReadDelay}
+		ExternalKey: true, Backflush: connector.BackflushNever, QuantityScale: c.cfg.Precision, Settle: c.cfg.ReadDelay}
 }
 
-// Inventory reads the quants of the configured locations, or of all internal ones.
+// Inventory sums the quants of the configured locations, or of all internal ones, whatever lot they are of.
 func (c *Connector) Inventory(ctx context.Context, items []string) ([]object.Balance, error) {
+	return c.stock(ctx, items, false)
+}
+
+// Balances is Inventory with each lot apart, without what is not there.
+func (c *Connector) Balances(ctx context.Context, items []string) ([]object.Balance, error) {
+	all, err := c.stock(ctx, items, true)
+	return slices.DeleteFunc(all, func(b object.Balance) bool { return b.OnHand.Value.IsZero() }), err
+}
+
+// held is what is summed into one balance.
+type held struct{ product, location, lot int }
+
+func (c *Connector) stock(ctx context.Context, items []string, lots bool) ([]object.Balance, error) {
 	domain := []any{where("location_id.usage", "=", "internal")}
 	if len(c.cfg.Locations) > 0 {
 		domain = append(domain, where("location_id.complete_name", "in", c.cfg.Locations))
@@ -59,11 +75,9 @@ func (c *Connector) Inventory(ctx context.Context, items []string) ([]object.Bal
 	if len(items) > 0 {
 		domain = append(domain, where("product_id.default_code", "in", items))
 	}
-	asOf := time.Now().UTC()
-	type key struct{ product, location, lot int }
-	sums := map[key]*object.Balance{}
-	var order []key
-	var ids []int
+	asOf := time.Now().UTC().Add(-c.cfg.ReadDelay)
+	sums := map[held]*object.Balance{}
+	var order []held
 	names := map[int]ref{}
 	const size = 500
 	for last := 0; ; {
@@ -78,25 +92,27 @@ func (c *Connector) Inventory(ctx context.Context, items []string) ([]object.Bal
 			return nil, fmt.Errorf("read stock: %w", err)
 		}
 		for _, q := range page {
-			k := key{q.Product.ID, q.Location.ID, q.Lot.ID}
+			if !lots {
+				q.Lot = ref{}
+			}
+			k := held{q.Product.ID, q.Location.ID, q.Lot.ID}
 			if sums[k] == nil {
 				sums[k] = &object.Balance{Site: c.cfg.Sites[q.Location.Name], Location: q.Location.Name, Lot: q.Lot.Name, AsOf: asOf}
-				order, ids = append(order, k), append(ids, q.Product.ID)
-				names[q.Product.ID] = q.Product
+				order = append(order, k)
 			}
+			names[q.Product.ID] = q.Product
 			sums[k].OnHand.Value = sums[k].OnHand.Value.Add(q.Quantity.Decimal)
 			last = q.ID
 		}
 		if len(page) < size {
-			break
+			return c.balances(ctx, order, sums, names)
 		}
 	}
-	return byItem(ctx, c, order, func(k key) (ref, *object.Balance) { return names[k.product], sums[k] }, ids)
 }
 
-// byItem gives balances their item and unit. A product that has none stops the whole: a stock that is left out would be taken for none.
-func byItem[K any](ctx context.Context, c *Connector, order []K, at func(K) (ref, *object.Balance), ids []int) ([]object.Balance, error) {
-	products, err := c.products(ctx, ids)
+// balances gives sums their item and unit. A product that has none stops the whole: a stock that is left out would be taken for none.
+func (c *Connector) balances(ctx context.Context, order []held, sums map[held]*object.Balance, names map[int]ref) ([]object.Balance, error) {
+	products, err := c.products(ctx, slices.Sorted(maps.Keys(names)))
 	if err != nil {
 		return nil, fmt.Errorf("read stock: %w", err)
 	}
@@ -104,10 +120,10 @@ func byItem[K any](ctx context.Context, c *Connector, order []K, at func(K) (ref
 	var all []object.Balance
 	var bad []error
 	for _, k := range order {
-		p, b := at(k)
-		item, err := d.item(p)
+		b := sums[k]
+		item, err := d.item(names[k.product])
 		if err == nil {
-			b.OnHand.Unit, err = c.unit(products[p.ID].Unit)
+			b.OnHand.Unit, err = c.unit(products[k.product].Unit)
 		}
 		if err != nil {
 			bad = append(bad, err)

@@ -140,11 +140,11 @@ func (c *Connector) documents(ctx context.Context, f *family, all []listed) ([]o
 	}
 	for i, t := range all {
 		for _, m := range t.Moves {
-			if m.Returns.ID == 0 {
+			if m.Returns.ID == 0 || out[i].State != object.EffectBooked { // what is not booked has taken nothing back
 				continue
 			}
 			out[i].Reverses = cmp.Or(of[m.Returns.ID], fmt.Sprint("#", m.Returns.ID))
-			if j, ok := at[out[i].Reverses]; ok && out[i].State == object.EffectBooked {
+			if j, ok := at[out[i].Reverses]; ok {
 				out[j].ReversedBy = out[i].Number
 			}
 		}

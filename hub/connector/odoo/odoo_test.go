@@ -10,6 +10,7 @@ import (
 
 	"github.com/linekeeper/linekeeper/hub/connector"
 	"github.com/linekeeper/linekeeper/hub/connector/connectortest"
+	"github.com/linekeeper/linekeeper/hub/connector/exchange"
 	"github.com/linekeeper/linekeeper/hub/connector/odoo"
 	"github.com/linekeeper/linekeeper/hub/connector/odoo/odoodouble"
 	"github.com/linekeeper/linekeeper/hub/object"
@@ -644,9 +645,10 @@ func TestDocumentIsTakenBackOnce(t *testing.T) {
 	if x := b.Totals(order); !x.Scrap.IsZero() {
 		t.Errorf("scrap is %s", x.Scrap)
 	}
-	if out, err := c.ReverseDocument(t.Context(), doc.Number, factkey.Random().String()); err != nil || out.Code != "ALREADY_REVERSED" {
+	if out, err := c.ReverseDocument(t.Context(), doc.Number, factkey.Random().String()); err != nil || out.Result != connector.Posted || out.Document == doc {
 		t.Errorf("a second reversal: %+v, %v", out, err)
 	}
+	b.yields(t, order, "10")
 	if out, err := c.ReverseDocument(t.Context(), "WH/SF/99999", key); err != nil || out.Code != "NOT_REVERSIBLE" {
 		t.Errorf("reversal of nothing: %+v, %v", out, err)
 	}
@@ -683,7 +685,19 @@ func TestLotsGoWithTheirMoves(t *testing.T) {
 			}
 			u.Fact.Consumption.Lot = "R-1"
 			settled(t, c, u)
+			held, err := c.Balances(t.Context(), []string{"LOTTED", "RESIN", taken})
+			got := map[string]string{}
+			for _, h := range held {
+				got[h.Item+" "+h.Lot] = h.OnHand.Value.String() + h.OnHand.Unit + h.Location
+			}
+			want := map[string]string{"LOTTED L-77": "2C62WH/Stock", "RESIN R-1": "-1KGMWH/Stock", taken + " ": "100000KGMWH/Stock"}
+			if err != nil || !maps.Equal(got, want) {
+				t.Errorf("in stock are %v, want %v: %v", got, want, err)
+			}
 			settled(t, c, back(u))
+			if held, err = c.Balances(t.Context(), []string{"RESIN"}); err != nil || len(held) != 0 {
+				t.Errorf("after the reversal there are %+v, %v", held, err)
+			}
 		})
 	}
 }
@@ -722,6 +736,21 @@ func TestOrderWithoutComponentsThatStaysOpenIsShown(t *testing.T) {
 	settled(t, c, made(order, "4", "0"))
 	if x := ends(t, c, state(order, object.FloorFinished), connectortest.Undecided); !strings.Contains(x.Why[len(x.Why)-1], "close it there") {
 		t.Errorf("%v", x.Why)
+	}
+}
+
+// The evidence of a posting holds no key, by either protocol: jsonrpc has it among the arguments.
+func TestEvidenceHoldsNoKey(t *testing.T) {
+	for name, opt := range map[string]func(*odoo.Config){"json2": nil, "jsonrpc": rpc} {
+		b := newBench(t, odoodouble.Options{}, opt)
+		ctx, rec := exchange.Recording(t.Context())
+		if _, _, err := b.connect(t).Prepare(ctx, made(b.order(t, "1"), "1", "0")); err != nil {
+			t.Fatal(err)
+		}
+		all := fmt.Sprint(rec.Records())
+		if !strings.Contains(all, "search_read") || strings.Contains(all, odoodouble.Key) {
+			t.Errorf("%s: recorded is %s", name, all)
+		}
 	}
 }
 

@@ -142,6 +142,9 @@ func note(p connector.Posting) string {
 	if !p.PostingDate.IsZero() {
 		text += ", for the books of " + p.PostingDate.Format(time.DateOnly)
 	}
+	if !p.EventDate.IsZero() {
+		text += ", of " + p.EventDate.Format(time.DateOnly)
+	}
 	if f := p.Fact.Confirmation; f != nil && (f.ScrapReason != "" || f.ScrapReasonText != "") {
 		text += ", scrap: " + plain(f.ScrapReason+" "+f.ScrapReasonText)
 	}

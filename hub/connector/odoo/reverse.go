@@ -43,31 +43,41 @@ func (c *Connector) prepareReversal(ctx context.Context, s *setup, p connector.P
 		return reject(connector.Correctable, "REVERSAL_DIFFERS", "Return in Odoo what is to be returned, then accept the fact.", "Transfer %s of fact %s is not what this fact takes back: %s.",
 			found[0].Name, p.Fact.Reverses, strings.Join(wrong, "; ")), nil
 	}
-	no, err := c.opposite(ctx, s, f, &found[0], p.Fact.Key.String(), in)
+	by, err := c.takenBack(ctx, s, &found[0])
+	if err != nil {
+		return nil, err
+	}
+	if by != nil && by.Key != p.Fact.Key.String() {
+		return reject(connector.Correctable, "ALREADY_REVERSED", "Check that the other reversal meant the same, then accept this fact.", "Transfer %s of fact %s is taken back already by %s.", found[0].Name, p.Fact.Reverses, by.Name), nil
+	}
+	no, err := c.opposite(ctx, s, f, &found[0], in)
 	in.Note = note(p) + ", takes back " + p.Fact.Reverses.String()
 	return no, err
 }
 
-// opposite fills an intent with the opposite of a done transfer. Moves that counted in an open order are taken out of it: Odoo would add the opposite
-// to what was made or consumed.
-func (c *Connector) opposite(ctx context.Context, s *setup, f *family, t *transfer, key string, in *intent) (*connector.Outcome, error) {
+// takenBack is the done transfer that takes a transfer back, nil when there is none.
+func (c *Connector) takenBack(ctx context.Context, s *setup, t *transfer) (*transfer, error) {
 	var ids []int
 	for _, m := range t.Moves {
 		ids = append(ids, m.ID)
 	}
 	returned, err := c.moves(ctx, s, []any{where("origin_returned_move_id", "in", ids), where("state", "=", "done")})
+	if err != nil || len(returned) == 0 {
+		return nil, err
+	}
+	by, err := c.transfers(ctx, s, []any{where("id", "=", returned[0].Transfer.ID)})
+	if err == nil && len(by) == 0 {
+		by = []transfer{{ID: returned[0].ID, Name: text(fmt.Sprintf("#%d", returned[0].ID)), State: "done"}}
+	}
 	if err != nil {
 		return nil, err
 	}
-	if len(returned) > 0 {
-		mine, err := c.transfers(ctx, s, []any{where("id", "=", returned[0].Transfer.ID)})
-		if err != nil {
-			return nil, err
-		}
-		if len(mine) == 0 || mine[0].Key != key {
-			return reject(connector.Correctable, "ALREADY_REVERSED", "Check that the other reversal meant the same, then accept this fact.", "Transfer %s of fact %s is taken back already by %s.", t.Name, t.Key, returned[0].Transfer.Name), nil
-		}
-	}
+	return &by[0], nil
+}
+
+// opposite fills an intent with the opposite of a done transfer. Moves that counted in an open order are taken out of it: Odoo would add the opposite
+// to what was made or consumed.
+func (c *Connector) opposite(ctx context.Context, s *setup, f *family, t *transfer, in *intent) (*connector.Outcome, error) {
 	lots, no, err := c.lotsOf(ctx, t)
 	if no != nil || err != nil {
 		return no, err
@@ -137,8 +147,15 @@ func (c *Connector) ReverseDocument(ctx context.Context, number, key string) (co
 	if err != nil {
 		return fail(err)
 	}
-	if in.There = len(there) > 0; !in.There || there[0].State != "done" {
-		if no, err := c.opposite(ctx, s, f, &found[0], key, &in); no != nil || err != nil {
+	by, err := c.takenBack(ctx, s, &found[0])
+	switch {
+	case err != nil:
+		return fail(err)
+	case by != nil && by.Key != key:
+		return connector.Outcome{Result: connector.Posted, Document: document(by), Reason: fmt.Sprintf("Transfer %s was taken back already.", number)}, nil
+	}
+	if in.There = len(there) > 0; by == nil {
+		if no, err := c.opposite(ctx, s, f, &found[0], &in); no != nil || err != nil {
 			if err != nil {
 				return fail(err)
 			}

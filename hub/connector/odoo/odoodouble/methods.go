@@ -205,7 +205,7 @@ func (s *System) validate(ids []int, words record) (any, *fault) {
 		switch {
 		case p["state"] == "done":
 			continue
-		case s.locked[orderOf(p)]:
+		case s.locked[orderOf(p)], s.traps.Contended:
 			return nil, contended
 		case s.traps.Wizard != "":
 			return record{"type": "ir.actions.act_window", "name": "Confirm", "res_model": s.traps.Wizard, "context": words}, nil
@@ -262,13 +262,14 @@ func (s *System) validateOne(p record) *fault {
 }
 
 func (s *System) lotOf(m record) int {
-	for _, l := range s.lines(m) {
-		if name, _ := l["lot_name"].(string); name != "" && num(l, "lot_id") == 0 {
-			l["lot_id"] = s.insert("stock.lot", record{"name": name, "product_id": m["product_id"]})
-		}
-		return num(l, "lot_id")
+	all := s.lines(m)
+	if len(all) == 0 {
+		return 0
 	}
-	return 0
+	if name, _ := all[0]["lot_name"].(string); name != "" && num(all[0], "lot_id") == 0 {
+		all[0]["lot_id"] = s.insert("stock.lot", record{"name": name, "product_id": m["product_id"]})
+	}
+	return num(all[0], "lot_id")
 }
 
 // book moves what the lines of a move say, or the move where it has none.

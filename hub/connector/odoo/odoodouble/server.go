@@ -15,7 +15,7 @@ import (
 const (
 	Database = "works"
 	Login    = "linekeeper"
-	Key      = "secret"
+	Key      = "7f3a-secret-key"
 )
 
 // models names, for each model, the field that a reference shows, and the fields that every version has with their types.

@@ -27,6 +27,8 @@ type Traps struct {
 	// ValidateLies answers a validation as if it were done. OtherQuantity is what is booked of the first move instead.
 	ValidateLies  bool
 	OtherQuantity float64
+	// Contended refuses each validation because of somebody else's lock.
+	Contended bool
 	// ErrorAfterCommit tells of an error of the server's own after a validation was committed.
 	ErrorAfterCommit bool
 	// ReadLag is how far reading lags behind writing, as with a replica.
@@ -457,6 +459,43 @@ func (s *System) Return(key string) {
 			delete(b, tieMade)
 			s.insert("stock.move", b)
 			s.book(b, 0)
+		}
+	}
+	s.wrote = time.Now()
+}
+
+// MakeByHand books a person's production under an order, without a transfer.
+func (s *System) MakeByHand(order string, q float64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r := s.tables["mrp.production"][s.members(order)[0]]
+	id := s.planned(r["id"].(int), tieMade, num(r, "product_id"), q, Floor, Stock)
+	m := s.tables["stock.move"][id]
+	m[s.done()], m["picked"] = q, true
+	s.book(m, 0)
+	s.wrote = time.Now()
+}
+
+// Again books the done transfer of a key once more, under the same key.
+func (s *System) Again(key string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, p := range s.sorted("stock.picking") {
+		if !strings.HasSuffix(p["origin"].(string), " "+key) {
+			continue
+		}
+		r := maps.Clone(p)
+		s.seq["transfer"]++
+		r["name"] = fmt.Sprintf("WH/SF/%05d", s.seq["transfer"])
+		id := s.insert("stock.picking", r)
+		for _, m := range s.sorted("stock.move") {
+			if num(m, "picking_id") == p["id"] {
+				b := maps.Clone(m)
+				b["picking_id"] = id
+				s.insert("stock.move", b)
+				s.addLine(b)
+				s.book(b, 0)
+			}
 		}
 	}
 	s.wrote = time.Now()
