@@ -2,6 +2,7 @@ package odoodouble
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 )
@@ -21,6 +22,7 @@ func invalid(format string, args ...any) *fault {
 }
 
 var (
+	missing    = &fault{404, "odoo.exceptions.MissingError", "Record does not exist or has been deleted."}
 	notAllowed = &fault{403, "odoo.exceptions.AccessError", "You are not allowed to modify this record."}
 	contended  = &fault{500, "psycopg2.errors.LockNotAvailable", "could not obtain lock on row in relation \"mrp_production\""}
 )
@@ -67,14 +69,28 @@ func (s *System) newTransfer(v record) (int, *fault) {
 	for _, command := range nested {
 		c, _ := command.([]any)
 		if len(c) != 3 {
+			s.drop(id)
 			return 0, invalid("wrong command %v", command)
 		}
 		values, _ := c[2].(record)
 		if f := s.addMove(r, id, values); f != nil {
+			s.drop(id)
 			return 0, f
 		}
 	}
 	return id, nil
+}
+
+// drop takes a transfer out, with its moves and their lines.
+func (s *System) drop(id int) {
+	delete(s.tables["stock.picking"], id)
+	for _, model := range []string{"stock.move", "stock.move.line"} {
+		for at, m := range s.tables[model] {
+			if num(m, "picking_id") == id {
+				delete(s.tables[model], at)
+			}
+		}
+	}
 }
 
 func orderOf(v record) string {
@@ -127,11 +143,12 @@ func (s *System) addLine(m record) {
 
 func (s *System) lines(m record) []record {
 	var all []record
-	for _, l := range s.sorted("stock.move.line") {
+	for _, l := range s.tables["stock.move.line"] {
 		if num(l, "move_id") == m["id"] {
 			all = append(all, l)
 		}
 	}
+	slices.SortFunc(all, func(a, b record) int { return a["id"].(int) - b["id"].(int) })
 	return all
 }
 
@@ -145,19 +162,12 @@ func (s *System) write(model string, ids []int, v record) *fault {
 		return f
 	}
 	for _, id := range ids {
+		if f := s.writable(model, s.tables[model][id], v); f != nil {
+			return f
+		}
+	}
+	for _, id := range ids {
 		m := s.tables[model][id]
-		if m == nil {
-			return &fault{404, "odoo.exceptions.MissingError", "Record does not exist or has been deleted."}
-		}
-		if s.traps.DenyTies && m["state"] == "done" {
-			return notAllowed
-		}
-		if _, places := v["location_id"]; places && m["state"] == "done" {
-			return userError("You cannot change the locations of a done move.")
-		}
-		if model == "stock.move.line" && s.tables["stock.move"][num(m, "move_id")]["state"] == "done" {
-			return userError("You cannot change the lines of a done move.")
-		}
 		was := []int{num(m, tieRaw), num(m, tieMade)}
 		for k, x := range v {
 			m[k] = x
@@ -170,27 +180,36 @@ func (s *System) write(model string, ids []int, v record) *fault {
 	return nil
 }
 
+func (s *System) writable(model string, m, v record) *fault {
+	_, places := v["location_id"]
+	switch {
+	case m == nil:
+		return missing
+	case s.traps.DenyTies && m["state"] == "done":
+		return notAllowed
+	case places && m["state"] == "done":
+		return userError("You cannot change the locations of a done move.")
+	case model == "stock.move.line" && s.tables["stock.move"][num(m, "move_id")]["state"] == "done":
+		return userError("You cannot change the lines of a done move.")
+	}
+	return nil
+}
+
 // unlink deletes transfers that are drafts.
 func (s *System) unlink(model string, ids []int) *fault {
 	if model != "stock.picking" {
 		return notAllowed
 	}
 	for _, id := range ids {
-		p := s.tables[model][id]
-		if p == nil {
-			return &fault{404, "odoo.exceptions.MissingError", "Record does not exist or has been deleted."}
-		}
-		if p["state"] == "done" {
+		switch p := s.tables[model][id]; {
+		case p == nil:
+			return missing
+		case p["state"] == "done":
 			return userError("You can not delete a done transfer.")
 		}
-		delete(s.tables[model], id)
-		for _, model := range []string{"stock.move", "stock.move.line"} {
-			for at, m := range s.tables[model] {
-				if num(m, "picking_id") == id {
-					delete(s.tables[model], at)
-				}
-			}
-		}
+	}
+	for _, id := range ids {
+		s.drop(id)
 	}
 	return nil
 }
@@ -200,7 +219,7 @@ func (s *System) validate(ids []int, words record) (any, *fault) {
 	for _, id := range ids {
 		p := s.tables["stock.picking"][id]
 		if p == nil {
-			return nil, &fault{404, "odoo.exceptions.MissingError", "Record does not exist or has been deleted."}
+			return nil, missing
 		}
 		switch {
 		case p["state"] == "done":
@@ -222,20 +241,24 @@ func (s *System) validate(ids []int, words record) (any, *fault) {
 }
 
 func (s *System) validateOne(p record) *fault {
-	var moves []record
+	var moves, merged []record
 	for _, m := range s.sorted("stock.move") {
-		if num(m, "picking_id") != p["id"] {
-			continue
+		switch {
+		case num(m, "picking_id") != p["id"]:
+		case num(m, tieRaw) != 0 || num(m, tieMade) != 0:
+			// A draft that is tied is merged with the planned move of its order, and gone from its transfer.
+			merged = append(merged, m)
+		case s.tables["product.product"][num(m, "product_id")]["tracking"] != "none" && !s.hasLot(m):
+			return userError("You need to supply a Lot/Serial number for products %v.", s.tables["product.product"][num(m, "product_id")]["display_name"])
+		default:
+			moves = append(moves, m)
 		}
-		// A draft that is tied is merged with the planned move of its order, and gone from its transfer.
-		if num(m, tieRaw) != 0 || num(m, tieMade) != 0 {
-			delete(s.tables["stock.move"], m["id"].(int))
-			continue
-		}
-		moves = append(moves, m)
 	}
 	if len(moves) == 0 {
 		return userError("Please add some items to move.")
+	}
+	for _, m := range merged {
+		delete(s.tables["stock.move"], m["id"].(int))
 	}
 	for i, m := range moves {
 		if m[s.done()].(float64) == 0 && s.opt.Version >= 17 {
@@ -247,29 +270,30 @@ func (s *System) validateOne(p record) *fault {
 		if i == 0 && s.traps.OtherQuantity != 0 {
 			m[s.done()], s.lines(m)[0][s.lineDone()] = s.traps.OtherQuantity, s.traps.OtherQuantity
 		}
-		lot := 0
-		if s.tables["product.product"][num(m, "product_id")]["tracking"] != "none" {
-			if lot = s.lotOf(m); lot == 0 {
-				return userError("You need to supply a Lot/Serial number for products %v.", s.tables["product.product"][num(m, "product_id")]["display_name"])
-			}
-		}
 		m["picked"] = true
-		s.book(m, lot)
+		s.book(m, s.lotOf(m))
 	}
 	p["state"] = "done"
 	s.touch(p)
 	return nil
 }
 
+func (s *System) hasLot(m record) bool {
+	for _, l := range s.lines(m) {
+		if name, _ := l["lot_name"].(string); name != "" || num(l, "lot_id") != 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// lotOf is the lot of a move's line, which is made where it has only a name; 0 where it has none.
 func (s *System) lotOf(m record) int {
-	all := s.lines(m)
-	if len(all) == 0 {
-		return 0
+	l := s.lines(m)[0]
+	if name, _ := l["lot_name"].(string); name != "" && num(l, "lot_id") == 0 {
+		l["lot_id"] = s.insert("stock.lot", record{"name": name, "product_id": m["product_id"]})
 	}
-	if name, _ := all[0]["lot_name"].(string); name != "" && num(all[0], "lot_id") == 0 {
-		all[0]["lot_id"] = s.insert("stock.lot", record{"name": name, "product_id": m["product_id"]})
-	}
-	return num(all[0], "lot_id")
+	return num(l, "lot_id")
 }
 
 // book moves what the lines of a move say, or the move where it has none.

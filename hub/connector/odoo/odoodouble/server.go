@@ -225,7 +225,7 @@ func numbers(v any) (ids []int) {
 	return ids
 }
 
-// transaction runs one method and takes back what it changed when it fails.
+// transaction runs one method. A method that fails has changed nothing.
 func (s *System) transaction(model, method string, ids []int, words, v record) (any, *fault) {
 	if _, ok := models[model]; !ok {
 		return nil, &fault{404, "werkzeug.exceptions.NotFound", fmt.Sprintf("the model %q does not exist", model)}
@@ -247,11 +247,8 @@ func (s *System) transaction(model, method string, ids []int, words, v record) (
 	if s.traps.Deny {
 		return nil, notAllowed
 	}
-	before := s.tables.clone()
 	result, f := s.change(model, method, ids, words, v)
-	if f != nil {
-		s.tables = before
-	} else {
+	if f == nil {
 		s.wrote = time.Now()
 	}
 	if f == nil && s.traps.ErrorAfterCommit && method == "button_validate" {
@@ -266,14 +263,14 @@ func (s *System) change(model, method string, ids []int, words, v record) (any, 
 		return s.validate(ids, words)
 	case "mrp.production.action_cancel":
 		for _, id := range ids {
-			r := s.tables["mrp.production"][id]
-			if r == nil {
-				return nil, &fault{404, "odoo.exceptions.MissingError", "Record does not exist or has been deleted."}
-			}
-			name := r["name"].(string)
-			if s.locked[name] {
+			switch r := s.tables["mrp.production"][id]; {
+			case r == nil:
+				return nil, missing
+			case s.locked[r["name"].(string)]:
 				return nil, contended
 			}
+		}
+		for _, id := range ids {
 			s.cancel(id)
 		}
 		return true, nil

@@ -710,7 +710,7 @@ func (s *System) groupModel() string {
 func (s *System) made(id int) float64 {
 	sum := 0.0
 	product := s.tables["mrp.production"][id]["product_id"]
-	for _, m := range s.sorted("stock.move") {
+	for _, m := range s.tables["stock.move"] {
 		if num(m, tieMade) == id && m["state"] != "cancel" && m["product_id"] == product && m["picked"] == true {
 			sum += m[s.done()].(float64)
 		}
