@@ -398,6 +398,7 @@ password_file: erp-password.txt
 # units: {Stk: C62}         # unit symbols to UN/ECE Rec 20; adds to the built-in map
 # scrap_location: SCRAP
 # check_stock: true
+# finish_works: true
 `
 
 const sandboxSample = `url: http://127.0.0.1:8000

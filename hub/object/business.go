@@ -306,11 +306,24 @@ func (s Shipment) difference(held Shipment) string {
 
 func (v Invoice) difference(held Invoice) string {
 	var want, got, wantNet, gotNet sums
-	of := func(l InvoiceLine) what {
-		return what{order: l.OrderNo, line: l.OrderLine, item: l.Item, unit: l.Quantity.Unit}
+	orders, orderLines := false, false
+	for _, l := range v.Lines {
+		orders, orderLines = orders || l.OrderNo != "", orderLines || l.OrderLine != ""
 	}
-	money := func(l InvoiceLine) what { // prices are compared by what the lines cost, exactly
-		return what{order: l.OrderNo, line: l.OrderLine, item: l.Item, unit: "times price"}
+	of := func(l InvoiceLine) what {
+		w := what{item: l.Item, unit: l.Quantity.Unit}
+		if orders {
+			w.order = l.OrderNo
+		}
+		if orderLines {
+			w.line = l.OrderLine
+		}
+		return w
+	}
+	money := func(l InvoiceLine) what { // prices are compared by what the lines cost
+		w := of(l)
+		w.unit = v.Currency + " for " + w.unit
+		return w
 	}
 	cost := func(l InvoiceLine) decimal.Decimal {
 		if l.Price.Per.Value.IsZero() {

@@ -200,6 +200,7 @@ func TestDifferenceSeesWhatWasAskedForAndNothingElse(t *testing.T) {
 		"another reference":          {shipment(), with(shipment(), func(b Business) { b.Shipment.Reference = "ASN-2" }), "ASN-2"},
 		"another order":              {shipment(), with(shipment(), func(b Business) { b.Shipment.Lines[0].OrderNo = "8" }), `order "7"`},
 		"invoiced dearer":            {invoice(), with(invoice(), func(b Business) { b.Invoice.Lines[0].Price = euro("2.20", "1", "KGM") }), "132"},
+		"a line nobody asked of":     {invoice(), with(invoice(), func(b Business) { b.Invoice.Lines[0].OrderLine = "10" }), ""},
 		"invoiced more":              {invoice(), with(invoice(), func(b Business) { b.Invoice.Lines[0].Quantity.Value = dec("61") }), "61"},
 		"counted otherwise":          {count(), with(count(), func(b Business) { b.Count.Lines[0].Counted.Decimal = dec("4") }), "4"},
 		"booked otherwise":           {count(), with(count(), func(b Business) { b.Count.Lines[0].Posted = dec("-1") }), "-1"},

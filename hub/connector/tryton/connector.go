@@ -15,6 +15,7 @@ type Connector struct {
 	config Config
 	client *client
 	master *master
+	gates  gatekeeper
 }
 
 // New makes a connector. It reads the password file and does no other I/O: the first call logs in.
@@ -24,7 +25,7 @@ func New(c Config) (*Connector, error) {
 		return nil, err
 	}
 	client := newClient(c)
-	return &Connector{config: c, client: client, master: newMaster(client, c)}, nil
+	return &Connector{config: c, client: client, master: newMaster(client, c), gates: gatekeeper{moves: map[int][]int{}}}, nil
 }
 
 // Close gives up the connections to Tryton. The session ends by itself there.

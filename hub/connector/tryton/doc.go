@@ -2,7 +2,7 @@
 //
 // It owns the way a fact becomes stock moves of a production and the proof that it did so once. It promises that no fact
 // moves stock twice, whatever is lost between it and Tryton, and that the fact's key stands in a note on every move before
-// the move is done. It never keeps anything on disk and never lets Tryton consume the planned material by itself.
+// the move is done. It reads and writes purchases, sales, shipments, invoices and counts by the same promise. It never keeps anything on disk and never lets Tryton consume the planned material by itself.
 //
 // # How once is once
 //
@@ -24,12 +24,29 @@
 //
 // An order with a routing has works, and Tryton refuses to finish it until they are finished there. An operation that the
 // floor starts gets a cycle on its work, which runs until the floor finishes the operation or the order. A work of which the
-// floor said nothing is a person's to finish, or is finished without time where finish_works is set.
+// floor said nothing is a person's to finish, or is finished without time where finish_works is set. Tryton keeps no quantities
+// of operations: good pieces are taken from the last one, and refused from others.
+//
+// # How a purchase, a receipt or an invoice is once
+//
+// An object that is to be made has no record whose timestamp a request could be tied to, and Tryton keeps no key unique. So its
+// making also touches a gate in the same transaction: a cancelled stock move of nothing that the connector made for this, and
+// that is written only as it was read. Of two makings with one key one fails, whichever hub it comes from; and after the
+// look-up has touched the gate, one that is still under way fails too. The key stands in the description of orders and
+// invoices, in the number of counts, and in the reference of shipments until a note on them says it and the reference can say
+// the other side's number. What the object takes from others (the open moves of a purchase) is tied by timestamp as well.
+//
+// Then the object goes step by step to its state, each step tied to its own timestamp and read back. A receipt takes the
+// planned moves of its purchase, a delivery is the one that Tryton planned for the sale, an invoice the draft that Tryton made
+// of them: a draft with other quantities or prices is never changed, but shown. Tryton's warnings are confirmed only where the
+// write accepts them by code: no_origin, date_in_future, payment_term_past, needs_confirmation.
+//
+// A shipment that Tryton refuses to receive stays as a draft with the key; the same write goes on from it.
 //
 // # What Tryton must be like
 //
 // The account given to the connector must be its own: moves that it created are told from planned ones by their creator. It
-// needs the groups Stock and Production. Planners do not press Run on orders of the line, because Tryton then consumes the
+// needs the groups Stock and Production, and Purchase, Sales and Account where it writes these. Planners do not press Run on orders of the line, because Tryton then consumes the
 // planned material besides what the floor reports. PostgreSQL runs in UTC: where its clock jumps back in autumn, changes of
 // that hour would be stamped before the cursor. On SQLite Tryton's timestamps have whole seconds, and nothing here holds.
 //

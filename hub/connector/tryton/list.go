@@ -32,11 +32,18 @@ type feed struct {
 
 // change is a record and when it changed.
 type change struct {
-	ID    int    `json:"id"`
-	Stamp string `json:"_timestamp"`
-	Input *int   `json:"production_input"`
-	Out   *int   `json:"production_output"`
+	ID    int
+	Stamp string
+	raw   map[string]json.RawMessage // the fields that were asked for besides
 	at    int64
+}
+
+// UnmarshalJSON reads a record of any model.
+func (x *change) UnmarshalJSON(b []byte) error {
+	if err := json.Unmarshal(b, &x.raw); err != nil {
+		return err
+	}
+	return errors.Join(json.Unmarshal(x.raw["id"], &x.ID), json.Unmarshal(x.raw["_timestamp"], &x.Stamp))
 }
 
 // ListChanged implements connector.Connector.
@@ -74,12 +81,8 @@ func (c *Connector) position(ctx context.Context, text string) (cursor, error) {
 		}
 		return at, nil
 	}
-	var newest []change
-	err := c.client.call(ctx, &newest, nil, "stock.move.search_read", []any{}, 0, 1, [][]string{{"write_date", "DESC NULLS LAST"}, {"id", "DESC"}}, []string{"_timestamp"})
-	if err != nil || len(newest) == 0 {
-		return at, err
-	}
-	at.Moves.Since, err = microseconds(newest[0].Stamp)
+	var err error
+	at.Moves, err = c.newest(ctx, "stock.move")
 	return at, err
 }
 
@@ -93,11 +96,11 @@ func (c *Connector) movedByOthers(ctx context.Context, f *feed) ([]change, bool,
 	byOthers := []any{"OR",
 		[]any{[]any{"write_date", "!=", nil}, []any{"write_uid", "!=", uid}},
 		[]any{[]any{"write_date", "=", nil}, []any{"create_uid", "!=", uid}}}
-	return c.changes(ctx, "stock.move", f, []any{ofOrder, byOthers})
+	return c.changes(ctx, "stock.move", f, []any{ofOrder, byOthers}, "production_input", "production_output")
 }
 
 // changes returns a page of records that changed since the feed's position, oldest first, and moves the position on.
-func (c *Connector) changes(ctx context.Context, model string, f *feed, domain []any) ([]change, bool, error) {
+func (c *Connector) changes(ctx context.Context, model string, f *feed, domain []any, fields ...string) ([]change, bool, error) {
 	// At most len(f.Seen) of the rows are old ones, so a limit above it always reaches new ones.
 	limit := c.config.PageSize + len(f.Seen)
 	from := wireTimeOf(time.UnixMicro(f.Since).Add(-c.config.Overlap))
@@ -111,12 +114,8 @@ func (c *Connector) changes(ctx context.Context, model string, f *feed, domain [
 		{"create_date", []any{[]any{"write_date", "=", nil}, []any{"create_date", ">=", from}}},
 	} {
 		var part []change
-		fields := []string{"_timestamp"}
-		if model == "stock.move" {
-			fields = append(fields, "production_input", "production_output")
-		}
 		err := c.client.call(ctx, &part, nil, model+".search_read", append(by.domain, domain...), 0, limit,
-			[][]string{{by.field, "ASC"}, {"id", "ASC"}}, fields)
+			[][]string{{by.field, "ASC"}, {"id", "ASC"}}, append([]string{"_timestamp"}, fields...))
 		if err != nil {
 			return nil, false, err
 		}
@@ -161,17 +160,20 @@ func (f *feed) advance(rows []change, overlap time.Duration) {
 // parents returns the orders to read: each once, in the order of their changes.
 func parents(orders, moves []change) []int {
 	var ids []int
-	add := func(id *int) {
-		if id != nil && !slices.Contains(ids, *id) {
-			ids = append(ids, *id)
+	add := func(id int) {
+		if !slices.Contains(ids, id) {
+			ids = append(ids, id)
 		}
 	}
 	for _, x := range orders {
-		add(&x.ID)
+		add(x.ID)
 	}
 	for _, x := range moves {
-		add(x.Input)
-		add(x.Out)
+		for _, field := range []string{"production_input", "production_output"} {
+			for _, r := range refs(x.raw[field]) {
+				add(r.id)
+			}
+		}
 	}
 	return ids
 }

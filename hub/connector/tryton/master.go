@@ -62,6 +62,7 @@ type warehouse struct {
 	Storage location   `json:"storage_location."`
 	Picking *location  `json:"production_picking_location."`
 	Output  *location  `json:"production_output_location."`
+	Input   location   `json:"input_location."`
 	Waste   []location `json:"waste_locations."`
 }
 
@@ -179,7 +180,8 @@ func (m *master) warehouseOf(ctx context.Context, id int) (warehouse, error) {
 	var rows []warehouse
 	err := m.client.call(ctx, &rows, nil, "stock.location.read", []int{id}, []string{"code", "name",
 		"storage_location.type", "storage_location.code", "production_picking_location.type", "production_picking_location.code",
-		"production_output_location.type", "production_output_location.code", "waste_locations.code", "waste_locations.type"})
+		"production_output_location.type", "production_output_location.code", "input_location.code", "input_location.type",
+		"waste_locations.code", "waste_locations.type"})
 	if err != nil {
 		return warehouse{}, err
 	}
@@ -210,6 +212,14 @@ func (w warehouse) picked() location {
 		return *w.Picking
 	}
 	return w.Storage
+}
+
+// input is where goods arrive; another place than the storage, or at least one that a gate can name.
+func (w warehouse) input() int {
+	if w.Input.ID != w.Storage.ID || len(w.Waste) == 0 {
+		return w.Input.ID
+	}
+	return w.Waste[0].ID
 }
 
 func (w warehouse) made() location {

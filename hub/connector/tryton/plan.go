@@ -257,6 +257,9 @@ func (c *Connector) planConfirmation(ctx context.Context, p connector.Posting, o
 	if early, err := c.belongs(ctx, it, o); early != nil || err != nil {
 		return early, err
 	}
+	if early, err := c.lastOperation(ctx, x, o); early != nil || err != nil {
+		return early, err
+	}
 	reversed := !p.Fact.Reverses.IsZero()
 	add := func(q decimal.Decimal, to location) *connector.Outcome {
 		m := plannedMove{Side: outputs, Product: it.ID, Unit: u.ID, Digits: u.Digits, Quantity: q, From: o.Location, To: to.ID}

@@ -11,39 +11,44 @@ import (
 
 // beforeEffect turns a failed call into the outcome of a posting that had no effect. A call that may have had one is in doubt.
 func (c *Connector) beforeEffect(p connector.Posting, err error) connector.Outcome {
+	if kindOf(err) == outdated {
+		return changed(p)
+	}
+	return c.failedCall(fmt.Sprintf("order %q", p.Fact.OrderNo()), err)
+}
+
+// failedCall is what a failed call means for what was to be written.
+func (c *Connector) failedCall(what string, err error) connector.Outcome {
 	var e *callError
 	if !errors.As(err, &e) {
 		return *reject(connector.Retryable, "unreadable", err.Error(), "Nothing at first: it is tried again. If it stays, compare Tryton's version with the one this connector knows (6.0).")
 	}
-	order := p.Fact.OrderNo()
 	switch e.kind {
 	case notSent:
-		return *reject(connector.Retryable, "unreachable", fmt.Sprintf("Tryton cannot be reached for order %q: %s", order, err),
+		return *reject(connector.Retryable, "unreachable", fmt.Sprintf("Tryton cannot be reached for %s: %s", what, err),
 			"Check that Tryton runs and that the hub reaches it; it is tried again by itself.")
 	case locked:
 		out := *reject(connector.Retryable, "log_in_refused", e.text, "Set the right password for the connector's account; if it is right, wait until Tryton opens the account again.")
 		out.RetryAfter = lockout
 		return out
-	case outdated:
-		return changed(p)
 	case denied:
-		return *reject(connector.Fatal, "not_allowed", fmt.Sprintf("order %q: %s", order, e.Error()), noRight)
+		return *reject(connector.Fatal, "not_allowed", fmt.Sprintf("%s: %s", what, e.Error()), noRight)
 	case failed:
-		return *reject(connector.Retryable, "tryton_failed", fmt.Sprintf("Tryton broke down while posting to order %q: %s", order, e.text),
+		return *reject(connector.Retryable, "tryton_failed", fmt.Sprintf("Tryton broke down while posting to %s: %s", what, e.text),
 			"Nothing at first: it is tried again. If it stays, look for this text in Tryton's log.")
 	case refused, warned:
-		return *refusedBy(order, e)
+		return *refusedBy(what, e)
 	case impossible:
 		return *reject(connector.Fatal, "unreadable", err.Error(), "Compare Tryton's version with the one this connector knows (6.0).")
 	}
 	return doubt(err)
 }
 
-const noRight = "Give the connector's account the groups Stock and Production in Tryton, then replay."
+const noRight = "Give the connector's account the groups Stock and Production in Tryton, and Purchase, Sales and Account where it writes these, then replay."
 
 // refusedBy reads Tryton's sentence. The connector asks for English, so that the sentences are known.
-func refusedBy(order string, e *callError) *connector.Outcome {
-	reason := fmt.Sprintf("Tryton refuses to post to order %q: %s", order, strings.TrimSpace(e.text))
+func refusedBy(what string, e *callError) *connector.Outcome {
+	reason := fmt.Sprintf("Tryton refuses to post to %s: %s", what, strings.TrimSpace(e.text))
 	has := func(words ...string) bool {
 		for _, w := range words {
 			if !strings.Contains(e.text, w) {

@@ -31,6 +31,7 @@ const (
 	outdated               // ConcurrencyException: the record is not as it was read; taken back too
 	locked                 // wrong password, or too many of them: no log-in for a while; nothing was carried out
 	denied                 // the log-in or the method is not allowed; nothing was carried out
+	missing                // there is not enough stock: nothing was reserved
 	impossible             // the request or the answer makes no sense: a mistake of ours or another version
 )
 
@@ -148,6 +149,23 @@ func isExpired(err error) bool { return errors.Is(err, errExpired) }
 func (c *client) uid(ctx context.Context) (int, error) {
 	s, err := c.open(ctx)
 	return s.uid, err
+}
+
+// company returns the record id of the company that the user works for.
+func (c *client) company(ctx context.Context) (int, error) {
+	s, err := c.open(ctx)
+	if err != nil {
+		return 0, err
+	}
+	if id, ok := s.context["company"].(float64); ok {
+		return int(id), nil
+	}
+	if n, ok := s.context["company"].(json.Number); ok {
+		if id, err := n.Int64(); err == nil {
+			return int(id), nil
+		}
+	}
+	return 0, &callError{kind: denied, method: "res.user.get_preferences", text: fmt.Sprintf("user %q works for no company; give it one in Tryton", c.user)}
 }
 
 func (c *client) drop(s session) {

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 
+	"github.com/linekeeper/linekeeper/hub/connector"
 	"github.com/linekeeper/linekeeper/hub/object"
 )
 
@@ -100,6 +101,24 @@ var errNoWork = errors.New("the order has no such operation in Tryton")
 
 // ofWork reports whether a state is one that a work can have.
 func ofWork(s object.FloorState) bool { return s == object.FloorStarted || s == object.FloorFinished }
+
+// lastOperation refuses good pieces of an operation after which others come: they are not in stock yet, and with the last
+// operation's they would be there twice. Tryton itself keeps no quantities of operations.
+func (c *Connector) lastOperation(ctx context.Context, x *object.Confirmation, o order) (*connector.Outcome, error) {
+	if x.Operation == "" || !x.Yield.IsPositive() {
+		return nil, nil
+	}
+	works, err := c.works(ctx, o.ID)
+	if err != nil || len(works) == 0 {
+		return nil, err
+	}
+	last := works[len(works)-1].operation()
+	if !slices.ContainsFunc(works, func(w work) bool { return w.operation() == x.Operation }) || x.Operation == last {
+		return nil, nil
+	}
+	return reject(connector.Correctable, "not_the_last_operation", fmt.Sprintf("order %q goes on after operation %q: its pieces come into stock with operation %q", o.Number, x.Operation, last),
+		"Settle this fact, and let the rule of the source confirm the last operation only."), nil
+}
 
 // reachedState reports whether an order is where a state wants it. Finishing the last open operation finishes the order.
 func (c *Connector) reachedState(ctx context.Context, x *object.ShopFloorState, o order) (bool, error) {

@@ -50,7 +50,11 @@ func routedOrder(t *testing.T, pl *plant) {
 	}
 	settle(t, c, operationState(order, "10", object.FloorFinished))
 	settle(t, c, consumption(order, "2.5"))
-	settle(t, c, confirmation(order, "10", "0", "0"))
+	made := confirmation(order, "10", "0", "0")
+	made.Fact.Confirmation.Operation = "10"
+	pl.refuse(t, c, made, connector.Correctable, "not_the_last_operation")
+	made.Fact.Confirmation.Operation = "20"
+	settle(t, c, made)
 	if got := pl.erp.OrderState(t, order); got != "running" {
 		t.Errorf("with one operation of two finished the order is %s", got)
 	}
