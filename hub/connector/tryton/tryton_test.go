@@ -74,7 +74,7 @@ func (p *plant) harness(t *testing.T) connectortest.Harness {
 			return connectortest.Effects{Yield: dec(made.Yield).Sub(dec(made.Issued)), Scrap: dec(made.Scrap), Issued: dec(used.Issued), Returned: dec(used.Returned),
 				Documents: made.Done + used.Done + made.Loose + used.Loose, State: floorStates[p.erp.OrderState(t, order)]}
 		},
-		Faults: p.proxy, Sparse: true, LossyPostings: 60,
+		Faults: p.proxy, Sparse: true, LossyPostings: 40,
 		ChangeLate: func(t testing.TB, order, quantity string) func() {
 			db, err := sql.Open("pgx", p.erp.DSN)
 			if err != nil {
