@@ -246,7 +246,9 @@ func (pl *plant) businessHarness(t *testing.T) connectortest.BusinessHarness {
 	}
 }
 
-func business(t *testing.T, p *plant) {
+func TestTrytonBusiness(t *testing.T) {
+	t.Parallel() // with TestTryton, on a Tryton of its own
+	p := startPlant(t)
 	t.Run("Conformance", func(t *testing.T) { connectortest.RunBusiness(t, p.businessHarness(t)) })
 	for _, test := range []struct {
 		name string

@@ -190,8 +190,9 @@ func (p *plant) rows(t testing.TB, query string, each func(scan func(...any)), a
 	}
 }
 
-// One Tryton serves all tests of the package, because its start is the longest part of each.
+// One Tryton serves all these tests, because its start is the longest part of each.
 func TestTryton(t *testing.T) {
+	t.Parallel()
 	p := startPlant(t)
 	for _, test := range []struct {
 		name string
@@ -221,7 +222,6 @@ func TestTryton(t *testing.T) {
 		{"OrderWithUnmappedUnitStopsNoNeighbour", unmappedUnit},
 		{"ComponentChangedOnItsLineIsListed", changedLine},
 		{"ManyChangesOfOneInstantArePagedThrough", paging},
-		{"Business", business},
 	} {
 		t.Run(test.name, func(t *testing.T) { test.run(t, p) })
 	}

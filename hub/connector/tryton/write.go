@@ -249,13 +249,15 @@ func (c *Connector) marked(ctx context.Context, w connector.Write, r ref) (bool,
 	return slices.Contains(found, r), err
 }
 
-// mark puts the key on a record that does not carry it.
-func (c *Connector) mark(ctx context.Context, w connector.Write, r ref) error {
+// mark puts the key on a record that does not carry it; one that was just made cannot.
+func (c *Connector) mark(ctx context.Context, w connector.Write, r ref, fresh bool) error {
 	var n int
 	note := keyText(w.Key)
-	err := c.client.call(ctx, &n, nil, "ir.note.search_count", []any{[]any{"resource", "=", r.String()}, []any{"message", "=", note}})
-	if err != nil || n > 0 {
-		return err
+	if !fresh {
+		err := c.client.call(ctx, &n, nil, "ir.note.search_count", []any{[]any{"resource", "=", r.String()}, []any{"message", "=", note}})
+		if err != nil || n > 0 {
+			return err
+		}
 	}
 	return c.client.call(ctx, nil, nil, "ir.note.create", []any{map[string]any{"resource": r.String(), "message": note}})
 }
@@ -284,7 +286,7 @@ func (c *Connector) WriteBusiness(ctx context.Context, w connector.Write, intent
 			return c.notWritten(w, err)
 		}
 	}
-	return c.advance(ctx, w, d, r)
+	return c.advance(ctx, w, d, r, in.ID == 0)
 }
 
 // makeRecord makes the record, if and only if nothing was made through its gate since Prepare.
@@ -314,9 +316,9 @@ const mostSteps = 24
 
 // advance takes a record step by step to where the write wants it, reading it back after each: Tryton silently ignores a step
 // that does not fit.
-func (c *Connector) advance(ctx context.Context, w connector.Write, d desk, r ref) connector.Outcome {
+func (c *Connector) advance(ctx context.Context, w connector.Write, d desk, r ref, fresh bool) connector.Outcome {
 	if w.Want.Kind == object.BusinessShipment || w.Want.Names().Number != "" || w.Want.Names().ERPKey != "" {
-		if err := c.mark(ctx, w, r); err != nil {
+		if err := c.mark(ctx, w, r, fresh); err != nil {
 			return c.notWritten(w, err)
 		}
 	}
@@ -476,7 +478,7 @@ func (c *Connector) LookupBusiness(ctx context.Context, w connector.Write, inten
 
 // goOn finishes what carries the key.
 func (c *Connector) goOn(ctx context.Context, w connector.Write, d desk, r ref) (connector.Finding, error) {
-	out := c.advance(ctx, w, d, r)
+	out := c.advance(ctx, w, d, r, false)
 	switch out.Result {
 	case connector.Posted:
 		return connector.Finding{Presence: connector.Found, Document: out.Document}, nil
