@@ -263,6 +263,7 @@ func TestTrytonBusiness(t *testing.T) {
 		{"WarningIsConfirmedOnlyWhenAccepted", warningAccepted},
 		{"InvoiceThatDiffersIsNotTaken", invoiceDiffers},
 		{"NotEnoughStockReservesNothing", notEnough},
+		{"TwoDeliveriesOfOneOrderSideBySide", twoDeliveries},
 		{"ExpiredSessionPostsAllTheSame", expiredSession},
 		{"MasterDataAndMovementsAreRead", masterRead},
 		{"WritesThatCannotBe", impossibleWrites},
@@ -519,6 +520,33 @@ func notEnough(t *testing.T, pl *plant) {
 	pl.once(t, "stock.shipment.out.write", func() { pl.proxy.Arm(connectortest.LoseRequest, 1) })
 	settleWrite(t, c, w) // the same write, after it was mended: still 10 of 30, though saying so once more got lost
 	settleWrite(t, c, countOf("STO", "FG-GEAR", "0", "C62"))
+}
+
+// twoDeliveries are written at one time: the second waits for what the first leaves.
+func twoDeliveries(t *testing.T, pl *plant) {
+	c, order := pl.connect(t), pl.sale(t)
+	first, second := deliveryOf(order, "RM-SCREW", "12", "C62"), deliveryOf(order, "RM-SCREW", "8", "C62")
+	one, early1, err1 := c.PrepareBusiness(t.Context(), first)
+	two, early2, err2 := c.PrepareBusiness(t.Context(), second)
+	if err1 != nil || err2 != nil || early1 != nil || early2 != nil {
+		t.Fatalf("prepare: %+v %v, %+v %v", early1, err1, early2, err2)
+	}
+	pl.once(t, "stock.shipment.out.pick", func() { // the first is edited and claimed, and not picked yet
+		if out := c.WriteBusiness(t.Context(), second, two); out.Class != connector.Retryable {
+			t.Errorf("a second delivery over the first is answered %+v", out)
+		}
+		if _, early, err := c.PrepareBusiness(t.Context(), second); err != nil || early == nil || early.Code != "shipment_taken" {
+			t.Errorf("a delivery of what another write has taken is prepared as %+v, %v", early, err)
+		}
+	})
+	if out := c.WriteBusiness(t.Context(), first, one); out.Result != connector.Posted {
+		t.Fatalf("the first delivery is answered %+v", out)
+	}
+	settleWrite(t, c, first)
+	settleWrite(t, c, second)
+	if o := get(t, c, object.BusinessSale, order, saleField); o.State != object.SalesShipped || !o.Lines[0].Shipped.Equal(num("20")) {
+		t.Errorf("the order is %s with %s shipped, want all 20", o.State, o.Lines[0].Shipped)
+	}
 }
 
 func expiredSession(t *testing.T, pl *plant) {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/linekeeper/linekeeper/hub/connector"
 	"github.com/linekeeper/linekeeper/hub/object"
+	"github.com/linekeeper/linekeeper/proto/factkey"
 	"github.com/shopspring/decimal"
 )
 
@@ -515,11 +516,11 @@ func (c *Connector) planTransfer(ctx context.Context, w connector.Write, in *wri
 }
 
 // planDelivery finds the delivery that Tryton planned for a sales order, and what is to be changed on it: what is not shipped now
-// Tryton plans again by itself.
+// Tryton plans again by itself. The change also claims the delivery, by its reference, so that no other write takes it meanwhile.
 func (c *Connector) planDelivery(ctx context.Context, w connector.Write, in *writeIntent) (*connector.Outcome, error) {
 	s := w.Want.Shipment
 	if in.ID == 0 {
-		early, err := c.findDelivery(ctx, s, in)
+		early, err := c.findDelivery(ctx, w, in)
 		if early != nil || err != nil {
 			return early, err
 		}
@@ -531,20 +532,30 @@ func (c *Connector) planDelivery(ctx context.Context, w connector.Write, in *wri
 	if err != nil {
 		return nil, err
 	}
+	edit := map[string]any{}
+	if held.Shipment.Reference == "" {
+		edit["reference"] = w.Key.String()
+	}
 	same := *s
 	same.Number, same.Reference, same.State, same.EffectiveOn = "", "", "", ""
-	if (object.Business{Kind: object.BusinessShipment, Shipment: &same}).Difference(held) == "" {
-		return nil, nil
+	if says := (object.Business{Kind: object.BusinessShipment, Shipment: &same}).Difference(held); says != "" {
+		if held.Shipment.State != object.ShipmentPlanned {
+			return reject(connector.Correctable, "already_picked", fmt.Sprintf("shipment %q is %s in Tryton with other goods: %s", held.Shipment.Number, held.Shipment.State, says),
+				"Correct the shipment in Tryton, or what was reported of it."), nil
+		}
+		if early, err := c.pickedMoves(ctx, s, in, edit); early != nil || err != nil {
+			return early, err
+		}
 	}
-	if held.Shipment.State != object.ShipmentPlanned {
-		return reject(connector.Correctable, "already_picked", fmt.Sprintf("shipment %q is %s in Tryton with other goods: %s", held.Shipment.Number, held.Shipment.State,
-			(object.Business{Kind: object.BusinessShipment, Shipment: &same}).Difference(held)), "Correct the shipment in Tryton, or what was reported of it."), nil
+	if len(edit) > 0 {
+		in.Edit, err = json.Marshal(edit)
 	}
-	return c.pickedMoves(ctx, s, in)
+	return nil, err
 }
 
 // findDelivery finds the one open delivery of the sales order that the lines name.
-func (c *Connector) findDelivery(ctx context.Context, s *object.Shipment, in *writeIntent) (*connector.Outcome, error) {
+func (c *Connector) findDelivery(ctx context.Context, w connector.Write, in *writeIntent) (*connector.Outcome, error) {
+	s := w.Want.Shipment
 	if len(s.Lines) == 0 || s.Lines[0].OrderNo == "" {
 		return reject(connector.Fatal, "no_order", fmt.Sprintf("shipment %q names no sales order", s.Reference), "Name the order that it fulfils, or the shipment's number."), nil
 	}
@@ -566,6 +577,16 @@ func (c *Connector) findDelivery(ctx context.Context, s *object.Shipment, in *wr
 			return nil, err
 		}
 	}
+	taken, err := c.taken(ctx, open)
+	if err != nil {
+		return nil, err
+	}
+	free := slices.DeleteFunc(slices.Clone(open), func(id int) bool { return taken[id] })
+	if len(free) == 0 && len(open) > 0 {
+		return reject(connector.Retryable, "shipment_taken", fmt.Sprintf("the open shipment of sales order %q is being written under another key", s.Lines[0].OrderNo),
+			"Nothing: it is tried again, with what is left of the order. If it stays, look what became of the other."), nil
+	}
+	open = free
 	if len(open) != 1 {
 		return reject(connector.Correctable, "no_open_shipment", fmt.Sprintf("sales order %q has %d open shipments in Tryton", s.Lines[0].OrderNo, len(open)),
 			"Confirm the order, or name the shipment by its number."), nil
@@ -574,8 +595,43 @@ func (c *Connector) findDelivery(ctx context.Context, s *object.Shipment, in *wr
 	return nil, nil
 }
 
+// taken tells which deliveries carry a key: of another write, because one's own is found before.
+func (c *Connector) taken(ctx context.Context, ids []int) (map[int]bool, error) {
+	if len(ids) == 0 {
+		return nil, nil
+	}
+	refs := make([]string, len(ids))
+	for i, id := range ids {
+		refs[i] = ref{shipmentOut, id}.String()
+	}
+	var notes []struct{ Resource string }
+	err := c.client.call(ctx, &notes, nil, "ir.note.search_read", []any{[]any{"resource", "in", refs}, []any{"message", "like", "Linekeeper ________________"}}, 0, nil, nil, []string{"resource"})
+	if err != nil {
+		return nil, err
+	}
+	var rows []struct {
+		ID        int    `json:"id"`
+		Reference string `json:"reference"`
+	}
+	if err := c.client.call(ctx, &rows, nil, shipmentOut+".read", ids, []string{"reference"}); err != nil {
+		return nil, err
+	}
+	out := map[int]bool{}
+	for _, n := range notes {
+		if r, ok := parseRef(n.Resource); ok {
+			out[r.id] = true
+		}
+	}
+	for _, r := range rows {
+		if prefix, err := factkey.Parse(r.Reference); err == nil && len(prefix) == 10 {
+			out[r.ID] = true
+		}
+	}
+	return out, nil
+}
+
 // pickedMoves plans the picking as it was reported: each planned move with its lot, and nothing of what is not shipped.
-func (c *Connector) pickedMoves(ctx context.Context, s *object.Shipment, in *writeIntent) (*connector.Outcome, error) {
+func (c *Connector) pickedMoves(ctx context.Context, s *object.Shipment, in *writeIntent, edit map[string]any) (*connector.Outcome, error) {
 	var rows []struct {
 		Picking []int  `json:"inventory_moves"`
 		State   string `json:"state"`
@@ -585,6 +641,7 @@ func (c *Connector) pickedMoves(ctx context.Context, s *object.Shipment, in *wri
 	}
 	if rows[0].State != "waiting" { // what is reserved cannot be changed, and a draft has no moves to pick yet
 		in.Before = "wait"
+		clear(edit)
 		return nil, nil
 	}
 	moves, err := c.shipped(ctx, idsIn(rows[0].Picking))
@@ -618,8 +675,8 @@ func (c *Connector) pickedMoves(ctx context.Context, s *object.Shipment, in *wri
 		return reject(connector.Correctable, "not_planned", fmt.Sprintf("shipment %q plans no move for item %q, lot %q", s.Number, left[0].Item, left[0].Lot),
 			"Ship each item of an order in one lot, or split the move in Tryton; then ask again."), nil
 	}
-	in.Edit, err = json.Marshal(map[string]any{"inventory_moves": edits})
-	return nil, err
+	edit["inventory_moves"] = edits
+	return nil, nil
 }
 
 func reachedShipment(w connector.Write, r record) bool {
