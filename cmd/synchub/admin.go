@@ -392,7 +392,7 @@ erps:
 `
 
 const trytonSample = `url: https://erp.example.com/plant/
-user: linekeeper            # an account of the hub's own, groups Stock and Production
+user: linekeeper            # an account of the hub's own, groups Stock and Production (Purchase, Sales, Account for documents)
 password_file: erp-password.txt
 # sites: {WH: ulm}          # warehouse code to site
 # units: {Stk: C62}         # unit symbols to UN/ECE Rec 20; adds to the built-in map

@@ -1,5 +1,6 @@
 // Package connectortest is the conformance suite of connectors: an implementation of connector.Connector is done when Run
-// passes against the real outside system, or the best stand-in there is.
+// passes against the real outside system, or the best stand-in there is. RunBusiness is the same for a connector.BusinessReader
+// and BusinessWriter.
 //
 // Run prints a table of every fault of the line and of the system that is known: what the hub must see of it, and whether the
 // connector was shown it, or why the system cannot show it. A harness that says nothing of a fault fails.
