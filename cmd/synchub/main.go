@@ -26,6 +26,7 @@ import (
 	"github.com/linekeeper/linekeeper/hub/connector"
 	"github.com/linekeeper/linekeeper/hub/connector/d365"
 	"github.com/linekeeper/linekeeper/hub/connector/erpnext"
+	"github.com/linekeeper/linekeeper/hub/connector/filedrop"
 	"github.com/linekeeper/linekeeper/hub/connector/idoc"
 	"github.com/linekeeper/linekeeper/hub/connector/odoo"
 	"github.com/linekeeper/linekeeper/hub/connector/oracle"
@@ -85,6 +86,16 @@ func connectors() []hub.ConnectorKind {
 				*file = beside(dir, *file)
 			}
 			return restapi.New(cfg)
+		}},
+		{Name: "files", Sample: filedrop.Sample, New: func(name, dir string, decode func(any) error) (connector.Connector, error) {
+			cfg := filedrop.Config{Name: name}
+			if err := decode(&cfg); err != nil {
+				return nil, err
+			}
+			for _, file := range cfg.Local() {
+				*file = beside(dir, *file)
+			}
+			return filedrop.New(cfg)
 		}},
 		{Name: "d365", Sample: d365.Sample, New: func(name, dir string, decode func(any) error) (connector.Connector, error) {
 			cfg := d365.Config{Name: name}
