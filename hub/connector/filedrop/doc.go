@@ -14,8 +14,8 @@
 // server, the two names tell whether it was handed over, even where the other side has taken it away. It is as well known to be
 // handed over when a file with its reference lies in the folder, or in one of those where the other side puts what it took.
 //
-// The folder sent must be backed up with the hub, and must not be emptied. Names ending in .tmp belong to this connector. Only one hub
-// may use the folders.
+// The folder sent must be backed up with the hub, and must not be emptied. Names ending in .tmp belong to this connector; one of them,
+// linekeeper.tmp, stays in the folder, so that a share that is not mounted is not taken for it. Only one hub may use the folders.
 //
 // # What it can prove and what it cannot
 //

@@ -66,7 +66,9 @@ func TestHubDiesBetweenTheSteps(t *testing.T) {
 			must(t, err)
 			must(t, c.folders())
 			steps := []func() error{
-				func() error { return c.store.write(c.temporary(m.ref), m.data) },
+				func() error {
+					return errors.Join(c.sameFolder(), c.store.write(c.temporary(m.ref), m.data))
+				},
 				func() error { return os.WriteFile(c.copied(m.ref)+".new", m.data[:9], 0o600) },
 				func() error { return c.keep(m, in.Order) },
 				func() error {
@@ -113,7 +115,7 @@ func TestAWriteThatArrivesLateHandsNothingOverAgain(t *testing.T) {
 	no := e.create(t, "40")
 	c, p := e.connector(), posting(no)
 	raw := e.prepare(c, p)
-	e.faults.Arm(connectortest.DelayRequest, 2) // the first looks what lies there, the second writes
+	e.faults.Arm(connectortest.DelayRequest, 4) // it looks what lies there, looks for the marker, makes it, writes
 	if out := c.Post(t.Context(), p, raw); out.Result != connector.Rejected || out.Class != connector.Retryable || !strings.Contains(out.Reason, no) {
 		t.Fatalf("post: %+v", out)
 	}
@@ -138,11 +140,11 @@ func TestALostAnswerAndALateWriteHandNothingOverAgain(t *testing.T) {
 	e.cfg.Answers, e.cfg.Orders, e.cfg.Out.HandoverIsEffect = nil, nil, true
 	c, p := e.connector(), posting(no)
 	raw := e.prepare(c, p)
-	e.faults.Arm(connectortest.DelayRequest, 2)
+	e.faults.Arm(connectortest.DelayRequest, 4) // it looks twice, makes the marker, writes
 	if out := c.Post(t.Context(), p, raw); out.Class != connector.Retryable {
 		t.Fatalf("post whose write is late: %+v", out)
 	}
-	e.faults.Arm(connectortest.LoseReply, 3) // it looks, writes, renames
+	e.faults.Arm(connectortest.LoseReply, 4) // it looks twice, writes, renames
 	if out := c.Post(t.Context(), p, raw); out.Result != connector.InDoubt {
 		t.Fatalf("post whose rename has no answer: %+v", out)
 	}
@@ -155,6 +157,39 @@ func TestALostAnswerAndALateWriteHandNothingOverAgain(t *testing.T) {
 	if x := connectortest.Drive(t.Context(), e.connector(), p, time.Minute); x.End != connectortest.Settled || x.Attempts != 0 {
 		t.Errorf("ended %s after %d attempts; in the folder were %v:\n%s", x.End, x.Attempts, handed, strings.Join(x.Why, "\n"))
 	}
+}
+
+// TestAShareThatIsNotMountedIsNotTakenForTheFolder: an empty folder stands in its place.
+func TestAShareThatIsNotMountedIsNotTakenForTheFolder(t *testing.T) {
+	e := newERP(t)
+	no := e.create(t, "40")
+	c, p := e.connector(), posting(no)
+	raw := e.prepare(c, p)
+	e.faults.Arm(connectortest.LoseRequest, 5) // it looks twice, makes the marker, writes, renames
+	if out := c.Post(t.Context(), p, raw); out.Result != connector.InDoubt {
+		t.Fatalf("post whose rename is lost: %+v", out)
+	}
+	away := e.cfg.Out.Folder + ".away"
+	must(t, os.Rename(e.cfg.Out.Folder, away))
+	must(t, os.Mkdir(e.cfg.Out.Folder, 0o755))
+	if f, err := c.Lookup(t.Context(), p, raw); err == nil || !strings.Contains(err.Error(), "mount the share") {
+		t.Errorf("look up: %+v, %v", f, err)
+	}
+	other := p
+	other.Fact.Key = factkey.Of("another")
+	if out := c.Post(t.Context(), other, raw); out.Result != connector.Rejected || out.Class != connector.Retryable || !strings.Contains(out.Reason, "mount the share") {
+		t.Errorf("post: %+v", out)
+	}
+	must(t, os.Remove(e.cfg.Out.Folder))
+	must(t, os.Rename(away, e.cfg.Out.Folder))
+	if f, err := c.Lookup(t.Context(), p, raw); err != nil || f.Presence != connector.Absent {
+		t.Errorf("look up when it is back: %+v, %v", f, err)
+	}
+	e.run()
+	if x := connectortest.Drive(t.Context(), c, p, time.Minute); x.End != connectortest.Settled {
+		t.Fatalf("ended %s:\n%s", x.End, strings.Join(x.Why, "\n"))
+	}
+	e.idle()
 }
 
 // TestCopiesThatWerePutBackHandNothingOverAgain, as long as the other side still has the file.
@@ -172,7 +207,7 @@ func TestCopiesThatWerePutBackHandNothingOverAgain(t *testing.T) {
 			}
 			must(t, os.RemoveAll(e.cfg.Out.Sent))
 			if where == "taken" {
-				all, _ := filepath.Glob(filepath.Join(e.cfg.Out.Folder, "*"))
+				all, _ := filepath.Glob(filepath.Join(e.cfg.Out.Folder, "*.json"))
 				must(t, os.Rename(all[0], filepath.Join(e.cfg.Out.Taken[0], "2026-"+filepath.Base(all[0]))))
 			}
 			if _, early, err := e.connector().Prepare(t.Context(), p); err != nil || early == nil || early.Code != "PENDING" {

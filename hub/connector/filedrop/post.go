@@ -150,7 +150,35 @@ func (c *Connector) handedOver(ref string) (time.Time, error) {
 	if err != nil || waits {
 		return time.Time{}, err
 	}
+	if err := c.sameFolder(); err != nil { // else it may be beside its place, in a folder that is not there now
+		return time.Time{}, err
+	}
 	return info.ModTime(), c.local.rename(c.pending(ref), c.copied(ref))
+}
+
+// marker lies in the folder for the other side and, once it does, in the folder sent: so a share that is not mounted, or a server
+// that was set up anew, is not taken for the folder in which files were handed over.
+const marker = "linekeeper.tmp"
+
+// sameFolder makes sure that the folder is the one into which files were written before, and marks it the first time.
+func (c *Connector) sameFolder() error {
+	there, err := c.store.exists(c.store.join(c.cfg.Out.Folder, marker))
+	if err != nil {
+		return err
+	}
+	known, err := c.local.exists(c.copied(marker))
+	switch {
+	case err != nil || there && known:
+		return err
+	case known:
+		return fmt.Errorf("folder %s is not the one into which files were written before, for there is no %s in it: mount the share, or make that file if the folder was moved with all that is in it",
+			c.cfg.Out.Folder, marker)
+	case !there:
+		if err := c.store.write(c.store.join(c.cfg.Out.Folder, marker), []byte("This file tells Linekeeper that the folder is the right one.\n")); err != nil {
+			return err
+		}
+	}
+	return c.local.write(c.copied(marker), nil)
 }
 
 // lying looks for a file with the reference where the other side can have it, for a hub whose copies were put back.
@@ -224,6 +252,9 @@ func (c *Connector) put(p connector.Posting, in intent, m made) *connector.Outco
 	}
 	if !at.IsZero() {
 		return nil
+	}
+	if err := c.sameFolder(); err != nil {
+		return failed(err)
 	}
 	// What lies there of an earlier attempt is written anew: nobody has seen it.
 	if err := c.store.write(c.temporary(m.ref), m.data); err != nil {
