@@ -71,7 +71,8 @@ func (c *Connector) books(ctx context.Context, orderNo string) (b books, err err
 	}
 	var alone []string
 	for _, i := range b.items {
-		if doc := i.document(); !made[doc] && !slices.Contains(alone, doc) {
+		if doc := i.document(); !made[doc] {
+			made[doc] = true // once
 			alone = append(alone, doc)
 		}
 	}
@@ -95,14 +96,14 @@ func (c *Connector) docItems(ctx context.Context, order string) (map[string]sapD
 
 func (c *Connector) confirmationsOf(ctx context.Context, order string) ([]sapConfirmation, error) {
 	var all []sapConfirmation
-	cut := ""
+	seen, cut := map[string]bool{}, ""
 	q := url.Values{"$filter": {"OrderID eq " + quote(order)}, "$expand": {"to_ProdnOrdConfMatlDocItm"}, "$inlinecount": {"allpages"}, "$orderby": {"ConfirmationGroup,ConfirmationCount"}}
 	err := pages(ctx, c.client, confService, "ProdnOrdConf2", q, func(x sapConfirmation) {
 		if x.Moves.Next != "" {
 			cut = x.number()
 		}
-		again := slices.ContainsFunc(all, func(o sapConfirmation) bool { return o.number() == x.number() })
-		if sameOrder(x.OrderID, order) && !again { // one that was added meanwhile moves others to the next page
+		if sameOrder(x.OrderID, order) && !seen[x.number()] { // one that was added meanwhile moves others to the next page
+			seen[x.number()] = true
 			all = append(all, x)
 		}
 	})
@@ -152,8 +153,12 @@ func (c *Connector) documents(ctx context.Context, numbers []string) (all []sapD
 			return nil, fmt.Errorf("items of material document %s are cut off", cut[0])
 		}
 	}
+	read := map[string]bool{}
+	for _, d := range all {
+		read[d.number()] = true
+	}
 	for _, n := range numbers {
-		if !slices.ContainsFunc(all, func(d sapDocument) bool { return d.number() == n }) {
+		if !read[n] {
 			return nil, fmt.Errorf("material document %s has items of the order, and cannot be read", n)
 		}
 	}
@@ -171,6 +176,7 @@ type ledger struct {
 	docs    []object.Effect
 	// receipts are the documents of their own that belong to a confirmation, by its number.
 	receipts map[string]string
+	papers   map[string]sapDocument // by number
 	// backflushed are movements that SAP made by itself, by number, year and item.
 	backflushed map[string]bool
 }
@@ -178,7 +184,7 @@ type ledger struct {
 func (l *ledger) all() []object.Effect { return append(slices.Clone(l.confs), l.docs...) }
 
 func (c *Connector) ledger(b books) (*ledger, error) {
-	l := &ledger{c: c, b: b, receipts: map[string]string{}, backflushed: map[string]bool{}}
+	l := &ledger{c: c, b: b, receipts: map[string]string{}, papers: map[string]sapDocument{}, backflushed: map[string]bool{}}
 	l.last, l.hasLast = b.order.last()
 	for i := range b.confs {
 		e, err := l.confirmation(&b.confs[i])
@@ -192,6 +198,7 @@ func (c *Connector) ledger(b books) (*ledger, error) {
 		if err != nil {
 			return nil, fmt.Errorf("material document %s: %w", b.docs[i].number(), err)
 		}
+		l.papers[e.Number] = b.docs[i]
 		if !l.belongs(e) {
 			l.docs = append(l.docs, e)
 		}
@@ -497,12 +504,8 @@ func (l *ledger) received(n int) (sum decimal.Decimal) {
 	for _, m := range l.b.confs[n].Moves.Results {
 		add(l.b.items[m.number()], m.GoodsMovementType, m.QuantityInEntryUnit)
 	}
-	for _, d := range l.b.docs {
-		for _, i := range d.Items.Results {
-			if d.number() == l.receipts[l.confs[n].Number] {
-				add(i, i.GoodsMovementType, i.QuantityInEntryUnit)
-			}
-		}
+	for _, i := range l.papers[l.receipts[l.confs[n].Number]].Items.Results {
+		add(i, i.GoodsMovementType, i.QuantityInEntryUnit)
 	}
 	return sum
 }
