@@ -4,6 +4,7 @@ import (
 	"context"
 	"flag"
 	"fmt"
+	"os"
 	"path/filepath"
 	"runtime"
 	"sync"
@@ -101,9 +102,10 @@ func (b *ledger) measure(ctx context.Context, dir string) (peak float64, err err
 	watching, stop := context.WithCancel(ctx)
 	var wg sync.WaitGroup
 	wg.Go(func() { peak = mostHeap(watching) })
-	began := time.Now()
+	began, worked := time.Now(), processorTime(os.Getpid())
 	run, err := c.All(ctx, "asked", store.Compared{}, nil)
 	took := time.Since(began)
+	worked = processorTime(os.Getpid()) - worked
 	stop()
 	wg.Wait()
 	if err != nil {
@@ -113,8 +115,8 @@ func (b *ledger) measure(ctx context.Context, dir string) (peak float64, err err
 	if b.n%missingOf > missingOf/2 {
 		want++
 	}
-	fmt.Printf("  %d facts against %d documents in %d orders: %.1f s, %.0f/s, most memory %.0f MB; %d missing of %d that are\n",
-		run.Facts, run.Documents, run.Orders, took.Seconds(), float64(run.Facts)/took.Seconds(), peak, run.Found, want)
+	fmt.Printf("  %d facts against %d documents in %d orders: %.1f s, %.0f/s, %.1f s of a processor, most memory %.0f MB; %d missing of %d that are\n",
+		run.Facts, run.Documents, run.Orders, took.Seconds(), float64(run.Facts)/took.Seconds(), worked.Seconds(), peak, run.Found, want)
 	if run.Found != want || run.Facts != int64(b.n) {
 		return 0, fmt.Errorf("found %d of %d missing documents in %d facts", run.Found, want, run.Facts)
 	}
