@@ -231,12 +231,12 @@ func (b *trytonBooks) spoil(c *object.Confirmation, n int) string {
 
 // disturb ends all sessions, lets a planner change an order under the hub's hands, or cuts Tryton's own connections.
 func (b *trytonBooks) disturb(random *rand.Rand, order string) (end func()) {
-	switch n := random.IntN(200); {
-	case n < 3:
+	switch n := random.IntN(400); {
+	case n < 2:
 		b.exec(`DELETE FROM ir_session WHERE create_uid = $1`, b.erp.IDs["user"])
-	case n < 40:
+	case n < 80:
 		b.exec(`UPDATE production SET write_date = clock_timestamp() WHERE number = $1`, order)
-	case n < 41:
+	case n < 81:
 		b.exec(`SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()`)
 	}
 	return func() {}

@@ -32,6 +32,10 @@ func (c *Connector) failedCall(what string, err error) connector.Outcome {
 		out.RetryAfter = lockout
 		return out
 	case denied:
+		if isExpired(err) {
+			return *reject(connector.Retryable, "session_ended", fmt.Sprintf("%s: Tryton ended the session again and again: %s", what, e.Error()),
+				"Nothing at first: it is tried again. If it stays, find out who ends the sessions of the connector's account.")
+		}
 		return *reject(connector.Fatal, "not_allowed", fmt.Sprintf("%s: %s", what, e.Error()), noRight)
 	case failed:
 		return *reject(connector.Retryable, "tryton_failed", fmt.Sprintf("Tryton broke down while posting to %s: %s", what, e.text),
