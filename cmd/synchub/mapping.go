@@ -48,7 +48,7 @@ func (mappingProposeCmd) Help() string {
 }
 
 func (mappingDryRunCmd) Help() string {
-	return "Example: synchub mapping dry-run sap-units 5 --days 30\n\nNothing is changed. Exit code: 0 without warnings, 1 with some: whoever approves must name each of them."
+	return "Example: synchub mapping dry-run sap-units 5 --days 30\n\nNothing is changed. Exit code: 0 without warnings (and always with --json), 1 with some: whoever\napproves must name each of them."
 }
 
 func (mappingApproveCmd) Help() string {
