@@ -188,7 +188,7 @@ func (h *Hub) erpHealth() map[string]api.ERPHealth {
 type poster struct{ *posting.Engine }
 
 func conflict(err error) error {
-	if errors.Is(err, posting.ErrNotParked) || errors.Is(err, posting.ErrNotNow) || errors.Is(err, posting.ErrNotInBooks) {
+	if errors.Is(err, posting.ErrNotParked) || errors.Is(err, posting.ErrNotNow) || errors.Is(err, posting.ErrNotInBooks) || errors.Is(err, posting.ErrNotHeld) {
 		return fmt.Errorf("%w: %w", api.ErrConflict, err)
 	}
 	return err
@@ -200,6 +200,10 @@ func (p poster) ReplayFact(ctx context.Context, key, by string) error {
 
 func (p poster) Accept(ctx context.Context, key, document, note, by string) error {
 	return conflict(p.Engine.Accept(ctx, key, document, note, by))
+}
+
+func (p poster) Approve(ctx context.Context, key, date, note, by string) error {
+	return conflict(p.Engine.Approve(ctx, key, date, note, by))
 }
 
 func (p poster) PostAgain(ctx context.Context, key, note, by string) error {

@@ -41,6 +41,9 @@ type Poster interface {
 	Correct(ctx context.Context, key string, want store.Values, note, by string) error
 	// Reverse takes back what is in the books of a fact.
 	Reverse(ctx context.Context, key, note, by string) error
+	// Approve posts what a policy holds, or what was refused for its date: with the date for the books (2026-11-01) that a person
+	// chose, or the fact's own when it is empty.
+	Approve(ctx context.Context, key, date, note, by string) error
 }
 
 // Token lets a caller in.

@@ -250,6 +250,9 @@ func TestPersonsDecisionIsWrittenDownWithItsReason(t *testing.T) {
 	w.call("POST", path, `{}`).problem(422, "note")
 	w.call("POST", "/v1/postings/zz/accept", `{"note":"by hand"}`).problem(422, "zz")
 	w.call("POST", "/v1/postings/zz/post-again", `{"note":"by hand"}`).problem(422, "zz")
+	w.call("POST", "/v1/postings/zz/approve", `{"note":"year end"}`).problem(422, "zz")
+	w.call("POST", "/v1/postings/"+w.good.Key.String()+"/approve", `{"note":"year end","posting_date":"tomorrow"}`).problem(422, "posting_date")
+	w.call("POST", "/v1/postings/"+w.good.Key.String()+"/approve", `{"note":"year end","posting_date":"2026-11-01"}`).problem(409, w.good.Key.String())
 	w.call("POST", "/v1/postings/AAAAAAAAAAAAAAAA/accept", `{"note":"by hand"}`).problem(404, "AAAAAAAAAAAAAAAA")
 	w.call("POST", "/v1/postings/"+w.good.Key.String()+"/post-again", `{"note":"I looked"}`).problem(409, w.good.Key.String())
 	read[api.Done](w.call("POST", path, `{"note":"booked by hand","document":"4711"}`))
@@ -398,7 +401,7 @@ func TestOpenAPIDocumentIsFreshAndListsEveryRoute(t *testing.T) {
 	for _, want := range []string{
 		"get /v1/work-orders", "get /v1/work-orders/{order_no}", "get /v1/facts", "get /v1/facts/{key}", "get /v1/postings", "get /v1/postings/counts",
 		"get /v1/tally", "get /v1/agents", "get /v1/erps", "get /v1/exceptions", "get /v1/asides", "get /v1/alarms", "post /v1/postings/replay",
-		"post /v1/postings/{key}/accept", "post /v1/postings/{key}/post-again", "post /v1/asides/unreadable/{id}/replay", "post /v1/asides/{kind}/{id}/close",
+		"post /v1/postings/{key}/accept", "post /v1/postings/{key}/post-again", "post /v1/postings/{key}/approve", "post /v1/asides/unreadable/{id}/replay", "post /v1/asides/{kind}/{id}/close",
 		"post /v1/exceptions/{id}/close", "post /v1/alarms/{id}/close",
 	} {
 		method, path, _ := strings.Cut(want, " ")

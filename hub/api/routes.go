@@ -64,6 +64,7 @@ func (s *server) routes(api huma.API) {
 	post(api, "replay-postings", "/v1/postings/replay", "Put parked postings back to due", s.replay)
 	post(api, "accept-posting", "/v1/postings/{key}/accept", "Settle a parked posting: a person says which document has the effect, or that there shall be none", s.accept)
 	post(api, "post-again", "/v1/postings/{key}/post-again", "Post what nobody could tell about: a person vouches that the ERP does not have it", s.postAgain)
+	post(api, "approve-posting", "/v1/postings/{key}/approve", "Post what a policy holds, or what was refused for its date: with the date for the books that a person chose", s.approve)
 	post(api, "replay-unreadable", "/v1/asides/unreadable/{id}/replay", "Read a record again, after an upgrade", s.replayUnreadable)
 	post(api, "close-aside", "/v1/asides/{kind}/{id}/close", "Settle a record kept aside with a note; what is stored stays as it is", s.closeAside)
 	post(api, "close-exception", "/v1/exceptions/{id}/close", "Settle an exception with a note", s.closeException)
@@ -440,6 +441,24 @@ func (s *server) postAgain(ctx context.Context, in *againInput) (*struct{ Body D
 		return nil, err
 	}
 	if err := s.poster.PostAgain(ctx, in.Key, in.Body.Note, caller(ctx)); err != nil {
+		return nil, refusal(err, fmt.Sprintf("parked posting %q", in.Key))
+	}
+	return one(Done{Count: 1}), nil
+}
+
+type approveInput struct {
+	KeyInput
+	Body struct {
+		PostingDate string `json:"posting_date,omitempty" pattern:"^[0-9]{4}-[0-9]{2}-[0-9]{2}$" doc:"Date for the books, such as 2026-11-01; without it the fact's own"`
+		Note        string `json:"note" minLength:"3" doc:"Why; it stays with the fact"`
+	}
+}
+
+func (s *server) approve(ctx context.Context, in *approveInput) (*struct{ Body Done }, error) {
+	if err := badKey(in.Key); err != nil {
+		return nil, err
+	}
+	if err := s.poster.Approve(ctx, in.Key, in.Body.PostingDate, in.Body.Note, caller(ctx)); err != nil {
 		return nil, refusal(err, fmt.Sprintf("parked posting %q", in.Key))
 	}
 	return one(Done{Count: 1}), nil

@@ -67,7 +67,7 @@ func (b books) Verify(context.Context, connector.Posting, []byte, connector.Docu
 type poster struct{ *posting.Engine }
 
 func mark(err error) error {
-	if errors.Is(err, posting.ErrNotParked) || errors.Is(err, posting.ErrNotNow) {
+	if errors.Is(err, posting.ErrNotParked) || errors.Is(err, posting.ErrNotNow) || errors.Is(err, posting.ErrNotHeld) {
 		return fmt.Errorf("%w: %w", api.ErrConflict, err)
 	}
 	return err
@@ -79,6 +79,10 @@ func (p poster) ReplayFact(ctx context.Context, key, by string) error {
 
 func (p poster) Accept(ctx context.Context, key, document, note, by string) error {
 	return mark(p.Engine.Accept(ctx, key, document, note, by))
+}
+
+func (p poster) Approve(ctx context.Context, key, date, note, by string) error {
+	return mark(p.Engine.Approve(ctx, key, date, note, by))
 }
 
 func (p poster) PostAgain(ctx context.Context, key, note, by string) error {

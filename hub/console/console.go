@@ -302,6 +302,11 @@ func (c *console) decide(w http.ResponseWriter, r *http.Request) {
 		path, body["note"], body["document"] = path+"accept", r.PostFormValue("note"), r.PostFormValue("document")
 	case action == "post-again" && key != "":
 		path, body["note"] = path+"post-again", r.PostFormValue("note")
+	case action == "approve" && key != "":
+		path, body["note"] = path+"approve", r.PostFormValue("note")
+		if date := r.PostFormValue("posting_date"); date != "" {
+			body["posting_date"] = date
+		}
 	default:
 		c.fail(w, &refused{code: http.StatusBadRequest, detail: "choose a posting and what to do about it"})
 		return

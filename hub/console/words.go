@@ -3,6 +3,7 @@ package console
 import (
 	"fmt"
 	"html/template"
+	"slices"
 	"strings"
 	"time"
 	"unicode"
@@ -21,7 +22,10 @@ var funcs = template.FuncMap{
 		return "never"
 	},
 	"tone": tone, "words": words, "what": what, "unit": unit, "orderstep": orderStep, "steptone": stepTone, "factstep": factStep, "value": value, "grouped": grouped,
-	"pair":      func(a, b string) [2]string { return [2]string{a, b} },
+	"pair": func(a, b string) [2]string { return [2]string{a, b} },
+	"approvable": func(code string) bool {
+		return slices.Contains([]string{"late_fact", "doubtful_clock", "over_delivery", "period_closed", "M7/053"}, code)
+	},
 	"plantsays": func(s api.OrderStep) bool { return s.Origin != "hub" && !strings.HasPrefix(s.Origin, "erp ") },
 	"states": func() []string {
 		return []string{"parked", "in_doubt", "due", "sending", "posted", "verified", "not_posted", "settled"}
@@ -157,7 +161,9 @@ func factStep(step string) string {
 		"occurred": "Happened at the source", "recorded": "Stored by the agent", "received": "Stored by the hub", "planned": "Planned for its work order",
 		"due": "Waits for its turn", "sending": "Sent to the ERP", "posted": "Posted", "verified": "Read back from the ERP and found equal", "in_doubt": "The ERP did not answer: it is being looked up",
 		"absent": "Not in the ERP: it may be sent again", "rejected": "Refused by the ERP", "parked": "Waits for a person", "retry": "Refused for now, tried again later",
-		"unreachable": "The ERP cannot be reached, tried again later", "released": "What was missing has come", "mapped": "Said anew: the mappings have changed", "replayed": "Taken up again", "accepted": "Settled by a person",
+		"unreachable": "The ERP cannot be reached, tried again later", "released": "What was missing has come", "mapped": "Said anew: the mappings have changed", "replayed": "Taken up again", "approved": "Approved by a person", "held": "Held by a policy",
+		"collected": "Made one document with others", "apart": "Goes by itself", "date moved": "Got another date for the books", "period closed": "Refused for its date",
+		"order shut": "Refused: the order is completed", "accepted": "Settled by a person",
 		"differs": "The ERP's document says something else", "not_posted": "Needs no posting", "conflict": "Another fact came under the same key",
 		"corrected": "Corrected by a person or a heal", "reversing": "Being taken back in the ERP", "taken back": "Taken back in the ERP", "not taken back": "The ERP did not take it back",
 		"posted anew":  "Due again under a new key",

@@ -241,6 +241,11 @@ func (d *Dispatcher) take(tx *store.Tx, erp string, o object.WorkOrder) error {
 	if err != nil {
 		return err
 	}
+	if known {
+		if o.State, err = stateApart(tx, erp, old.Order.State, o); err != nil {
+			return err
+		}
+	}
 	said, err := wordsOf(tx, o)
 	if err != nil {
 		return err
@@ -276,6 +281,22 @@ func (d *Dispatcher) take(tx *store.Tx, erp string, o object.WorkOrder) error {
 		}
 	}
 	return d.send(tx, old, next, revised, said)
+}
+
+// restoredLately is how long after the hub has restored an order's state a change may still be listed that shows it open.
+const restoredLately = 10 * time.Minute
+
+// stateApart is an order's state without what the hub itself does with it: an order that it has reopened for late facts is no
+// new work for the plant.
+func stateApart(tx *store.Tx, erp string, before object.OrderState, o object.WorkOrder) (object.OrderState, error) {
+	n, err := tx.Reopening(store.Lane{ERP: erp, OrderNo: o.OrderNo})
+	if err != nil || n == nil || n.Was == "" || class(before) != "done" || class(o.State) != "active" {
+		return o.State, err
+	}
+	if n.State == store.ReopeningRestored && tx.Now().Sub(n.ChangedAt).Abs() > restoredLately {
+		return o.State, nil
+	}
+	return before, nil
 }
 
 // send stores the order and queues it for its agent: orders that are released or further, and every change of one that was

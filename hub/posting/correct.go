@@ -56,6 +56,9 @@ func (e *Engine) Correct(ctx context.Context, key string, want store.Values, not
 		if err := correctable(tx, p, f.Fact, next); err != nil {
 			return err
 		}
+		if err := e.apart(tx, p); err != nil {
+			return err
+		}
 		if p.Code == CodeTakenBack {
 			if next.Key, err = keyAfter(tx, p, f.Fact); err != nil {
 				return err
@@ -97,7 +100,7 @@ func (e *Engine) setCorrectedDate(tx *store.Tx, f store.Fact, c store.Correction
 	if c.After.PostingDate == c.Before.PostingDate {
 		return nil
 	}
-	return e.setDate(tx, store.PostingDate{FactID: f.ID, Date: c.After.PostingDate, Event: postingDate(f.Fact).Format(time.DateOnly), Reason: c.Note, ApprovedBy: cmp.Or(c.By, "somebody")})
+	return tx.SetPostingDate(store.PostingDate{FactID: f.ID, Date: c.After.PostingDate, Event: postingDate(f.Fact).Format(time.DateOnly), Reason: c.Note, ApprovedBy: cmp.Or(c.By, "somebody")})
 }
 
 // merged are the values after a correction.
@@ -114,9 +117,6 @@ func merged(v, want store.Values) store.Values {
 func correctable(tx *store.Tx, p *store.Posting, f object.Fact, c store.Correction) error {
 	refuse := func(format string, args ...any) error {
 		return fmt.Errorf("%w: %s", ErrNotNow, fmt.Sprintf(format, args...))
-	}
-	if err := alone(tx, p); err != nil {
-		return err
 	}
 	dated := c.Before
 	dated.PostingDate = c.After.PostingDate

@@ -40,4 +40,25 @@
 //
 // A confirmation with a counter range counts only what the hub does not know yet of that counter (see trim.go). Quantities
 // are rounded half-even to what the outside system keeps, and what is left over goes to the next posting of the same thing.
+//
+// # One document of several facts
+//
+// Where a policy collects, a fact that becomes due joins the open aggregate of its line: the same order, operation, item, unit, lot,
+// shift, person, machine and date for the books. It is due with code "collecting" and does nothing. The aggregate is sealed after a
+// time, from a quantity on, by a final confirmation, and when the order's end is planned, in that transaction; what comes after the
+// end goes alone. Sealing sums the members' amounts, each rounded as always, and stores the aggregate's key, made of its members'
+// keys: from then on nothing of it changes. A sealed aggregate of one member is none.
+//
+// A sealed aggregate is one posting. Whatever happens to it, an intent, an outcome, a person's decision, is stored for all members in
+// one transaction: each has the same state, its own amounts, its own life and receipts. So the lane may take any member for
+// the whole: prepareCall puts the first one's row, which keeps the intent, and the sum under the aggregate's key in its place. Look-up
+// and read-back go by that key; the tally, the counters and the order's end know members only and need to know nothing of it.
+//
+// What is said in other words (see words.go) or was corrected goes alone. An aggregate of which certainly nothing is in the books is
+// taken apart when one of its members is corrected or said anew: that is the only way in which it ends early.
+//
+// A member that comes again is known by its own key. What takes a member back while that is collected joins it, and where all of an
+// aggregate cancels out, nothing is posted. Later it waits for the document, then posts the opposite of the
+// member's share under its own key: material as the opposite movement, a confirmation where the connector can take back a part;
+// where it cannot, a person is asked.
 package posting

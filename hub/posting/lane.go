@@ -10,6 +10,7 @@ import (
 	"github.com/linekeeper/linekeeper/hub/connector/exchange"
 	"github.com/linekeeper/linekeeper/hub/mapping"
 	"github.com/linekeeper/linekeeper/hub/store"
+	"github.com/linekeeper/linekeeper/proto/factkey"
 	pb "github.com/linekeeper/linekeeper/proto/linekeeper/v1"
 	"github.com/linekeeper/linekeeper/proto/sabotage"
 )
@@ -31,13 +32,21 @@ func (e *Engine) runLane(ctx context.Context, l store.Lane) (next time.Time, err
 		if ctx.Err() != nil {
 			return time.Time{}, nil
 		}
+		seal, err := e.sealDue(ctx, l)
+		if err != nil {
+			return time.Time{}, ended(ctx, err)
+		}
 		work, err := e.o.Store.LaneWork(ctx, l)
+		if err != nil {
+			return time.Time{}, ended(ctx, err)
+		}
+		restore, err := e.restore(ctx, l, work)
 		if err != nil {
 			return time.Time{}, ended(ctx, err)
 		}
 		again, err := e.step(ctx, l, work)
 		if err != nil || !again.IsZero() || work == (store.LaneWork{}) {
-			return again, err
+			return sooner(sooner(again, seal), restore), err
 		}
 	}
 	return e.o.Now(), nil
@@ -159,6 +168,8 @@ type call struct {
 	// original is the posting of the fact that a reversal takes back.
 	original *store.Posting
 	turn     turn
+	// aggregate is the key of the document that is made of several facts; zero for one of one fact.
+	aggregate factkey.Key
 	// date is what was decided about the date for the books; zero when the fact's own counts.
 	date store.PostingDate
 	// applied is what the posting is said with; nil without mappings.
@@ -236,7 +247,10 @@ func (e *Engine) prepareCall(ctx context.Context, l store.Lane, p store.Posting)
 	c := &call{erp: guarded{e.o.Connectors[l.ERP], l.ERP, e.o.Logger}, turn: turn{of: e.turns[l.ERP]}, p: p, f: f, correction: correction, posting: connector.Posting{
 		Fact: adjusted(fact, p.Amounts), Order: order.Order, PostingDate: postingDate(fact), Attempt: max(p.Attempt, 1),
 	}}
-	if !f.Fact.Reverses.IsZero() {
+	if err := e.asOne(ctx, c); err != nil {
+		return nil, err
+	}
+	if !c.f.Fact.Reverses.IsZero() {
 		err = e.undo(ctx, c)
 	}
 	if err == nil {
@@ -257,7 +271,7 @@ func (e *Engine) prepareCall(ctx context.Context, l store.Lane, p store.Posting)
 
 // post asks for the intent, stores it, and only then makes the effect.
 func (e *Engine) post(ctx context.Context, c *call) (failure string, err error) {
-	for _, before := range []func(context.Context, *call) (bool, error){e.tooEarly, e.reworded, e.dated, e.overDelivered} {
+	for _, before := range []func(context.Context, *call) (bool, error){e.tooEarly, e.reworded, e.dated, e.overDelivered, e.opened} {
 		if stop, err := before(ctx, c); stop || err != nil {
 			return "", err
 		}
@@ -316,7 +330,7 @@ func (e *Engine) save(ctx context.Context, c *call, step string, outcome pb.Rece
 			}
 		}
 		if step == "sending" {
-			if err := sameCorrection(tx, c); err != nil {
+			if err := errors.Join(sameCorrection(tx, c), e.sameAggregate(tx, c)); err != nil {
 				return err
 			}
 		} else if err := keepSaid(tx, c, step); err != nil {
@@ -349,7 +363,7 @@ func (e *Engine) unreachable(ctx context.Context, c *call, err error) error {
 	if first {
 		return e.save(ctx, c, "unreachable", pb.Receipt_OUTCOME_UNSPECIFIED)
 	}
-	return e.o.Store.Update(context.WithoutCancel(ctx), func(tx *store.Tx) error { return tx.PutPosting(c.p) })
+	return e.put(ctx, c)
 }
 
 // answered stores the answer of Post, or the early one of Prepare.
@@ -361,8 +375,10 @@ func (e *Engine) answered(ctx context.Context, c *call, out connector.Outcome) (
 	case out.Result == connector.Rejected && out.Class == connector.Retryable:
 		return "", e.retry(ctx, c, out)
 	case out.Result == connector.Rejected:
-		if again, err := e.periodClosed(ctx, c, out); again || err != nil {
-			return "", err
+		for _, policy := range []func(context.Context, *call, connector.Outcome) (bool, error){e.periodClosed, e.orderShut} {
+			if again, err := policy(ctx, c, out); again || err != nil {
+				return "", err
+			}
 		}
 		park(&c.p, string(out.Class), out.Code, out.Reason, out.NextStep)
 		c.p.Since, c.p.Tries, c.p.Intent = now, 0, nil
@@ -470,7 +486,7 @@ func (e *Engine) verify(ctx context.Context, c *call) (failure string, err error
 	case v.NotYet && (now.Sub(c.p.Since) < e.o.DoubtFor || c.p.Tries < leastTries):
 		c.p.Tries++
 		c.p.NextAt = now.Add(lookupAfter(c.p.Tries - 1))
-		return "", e.o.Store.Update(context.WithoutCancel(ctx), func(tx *store.Tx) error { return tx.PutPosting(c.p) })
+		return "", e.put(ctx, c)
 	case v.NotYet:
 		v.Difference = fmt.Sprintf("the effect of document %q has not appeared since %s", c.p.Document, c.p.Since.Format(time.RFC3339))
 	}

@@ -19,6 +19,7 @@ import (
 type modelERP struct {
 	scale int32
 	posts []object.Kind
+	parts []object.Kind // of which it takes back a part
 
 	mu  sync.Mutex
 	rng *rand.Rand
@@ -45,6 +46,7 @@ type effect struct {
 	document string
 	fact     object.Fact
 	at       time.Time
+	date     time.Time
 }
 
 func newModel(seed uint64, now func() time.Time) *modelERP {
@@ -83,6 +85,7 @@ func (m *modelERP) Capabilities() connector.Capabilities {
 	return connector.Capabilities{
 		System: "model", Posts: m.posts, States: []object.FloorState{object.FloorStarted, object.FloorFinished},
 		Reverses: []object.Kind{object.KindConfirmation, object.KindConsumption}, ExternalKey: true, QuantityScale: m.scale, Settle: time.Second,
+		ReversesPart: m.parts,
 	}
 }
 
@@ -145,7 +148,7 @@ func (m *modelERP) effect(p connector.Posting, at time.Time) string {
 		m.takeBack(p.Fact, *o)
 	}
 	document := fmt.Sprintf("D%d", len(m.effects)+1)
-	m.effects[key] = effect{document, p.Fact, at}
+	m.effects[key] = effect{document, p.Fact, at, p.PostingDate}
 	m.made[p.Order.OrderNo] = append(m.made[p.Order.OrderNo], p.Fact.Position)
 	return document
 }
@@ -155,6 +158,11 @@ func (m *modelERP) takeBack(f object.Fact, o connector.Original) {
 	key := o.Fact.Key.String()
 	e, there := m.effects[key]
 	switch by, twice := m.undone[key]; {
+	case o.Part:
+		if !there || o.Document.Number != e.document || !f.Confirmation.Yield.LessThan(e.fact.Confirmation.Yield) {
+			m.fault("a part of %+v is taken back, and there is %+v", o, e)
+		}
+		return
 	case twice:
 		m.fault("fact %s is taken back by %s and by %s", key, by, f.Key)
 	case !there:
@@ -167,9 +175,12 @@ func (m *modelERP) takeBack(f object.Fact, o connector.Original) {
 	m.undone[key] = f.Key.String()
 }
 
-func (m *modelERP) Lookup(_ context.Context, p connector.Posting, _ []byte) (connector.Finding, error) {
+func (m *modelERP) Lookup(_ context.Context, p connector.Posting, intent []byte) (connector.Finding, error) {
 	defer m.enter("lookup", p.Order.OrderNo)()
 	key := p.Fact.Key.String()
+	if string(intent) != "intent of "+key {
+		m.fault("fact %s is looked up with intent %q", key, intent)
+	}
 	if m.chance(m.down) {
 		return connector.Finding{}, errors.New("connection refused")
 	}
@@ -200,6 +211,10 @@ func (m *modelERP) Verify(_ context.Context, p connector.Posting, _ []byte, doc 
 		return connector.Verification{Difference: fmt.Sprintf("document %q is not there", doc.Number)}, nil
 	case e.fact.Confirmation != nil && !e.fact.Confirmation.Yield.Equal(p.Fact.Confirmation.Yield):
 		return connector.Verification{Difference: "quantities differ"}, nil
+	case !e.date.Equal(p.PostingDate):
+		return connector.Verification{Difference: "the date is another"}, nil
+	case e.fact.Consumption != nil && !e.fact.Consumption.Quantity.Value.Equal(p.Fact.Consumption.Quantity.Value):
+		return connector.Verification{Difference: "material differs"}, nil
 	}
 	return connector.Verification{Matches: true}, nil
 }
@@ -228,7 +243,11 @@ func (m *modelERP) consumed(order string) decimal.Decimal {
 	var sum decimal.Decimal
 	for _, e := range m.effects {
 		if c := e.fact.Consumption; c != nil && c.OrderNo == order {
-			sum = sum.Add(c.Quantity.Value)
+			if (c.Movement == object.Return) == e.fact.Reverses.IsZero() {
+				sum = sum.Sub(c.Quantity.Value)
+			} else {
+				sum = sum.Add(c.Quantity.Value)
+			}
 		}
 	}
 	return sum

@@ -132,13 +132,7 @@ func (e *Engine) dated(ctx context.Context, c *call) (held bool, err error) {
 		return false, nil
 	}
 	err = e.o.Store.Update(context.WithoutCancel(ctx), func(tx *store.Tx) error {
-		if own {
-			return tx.ClearPostingDate(c.p.FactID)
-		}
-		if err := tx.SetPostingDate(next); err != nil {
-			return err
-		}
-		return e.note(tx, c.p.FactID, store.PostingStep{Step: "date moved", Reason: fmt.Sprintf("posted on %s instead of %s: %s", next.Date, next.Event, next.Reason)})
+		return e.setDate(tx, c.p, c.f, next, own)
 	})
 	if err == nil {
 		c.take(next)
@@ -188,7 +182,7 @@ func (e *Engine) periodClosed(ctx context.Context, c *call, out connector.Outcom
 	now := e.o.Now()
 	c.p.State, c.p.Class, c.p.Code, c.p.NextStep = store.PostingDue, string(out.Class), out.Code, "nothing to do: it is posted on the first open day"
 	c.p.Reason = fmt.Sprintf("%s: %s is not open", out.Reason, refused.Format(time.DateOnly))
-	c.p.Intent, c.p.Tries, c.p.Since, c.p.NextAt = nil, 0, now, now
+	c.p.Intent, c.p.Tries, c.p.Since, c.p.NextAt = nil, 0, now, now.Add(time.Second)
 	err = e.o.Store.Update(context.WithoutCancel(ctx), func(tx *store.Tx) error {
 		if err := tx.SetClosedMonth(c.p.ERP, c.p.Plant, month); err != nil {
 			return err
@@ -225,7 +219,7 @@ func (e *Engine) Approve(ctx context.Context, key, date, note, by string) error 
 		if d.ApprovedBy == "" {
 			d.ApprovedBy = "somebody"
 		}
-		if err := e.setDate(tx, d); err != nil {
+		if err := e.setDate(tx, *p, f, d, false); err != nil {
 			return err
 		}
 		due(p, tx)

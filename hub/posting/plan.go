@@ -95,6 +95,13 @@ func (e *Engine) plan(ctx context.Context, limit int) (out planned, err error) {
 			if err := e.releaseReversals(tx, p.Fact); err != nil {
 				return err
 			}
+			if p.Posting.Closing {
+				lanes, err := e.sealOrder(tx, p.Posting.OrderNo)
+				if err != nil {
+					return err
+				}
+				out.lanes = append(out.lanes, lanes...)
+			}
 		}
 		if err := e.crash("plan"); err != nil {
 			return err

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/linekeeper/linekeeper/hub/connector"
@@ -82,9 +83,13 @@ type Engine struct {
 	poked   []store.Lane
 	waited  []wait
 	closing map[int64]time.Time // since when the plant is asked whether an order may be closed, by fact
+	// reopened are the lanes whose orders are reopened, or may be.
+	reopened map[store.Lane]bool
 
 	reversals reversals
 	onOrder   onOrder
+	// collects: there are, or may be, postings that are made as one document.
+	collects atomic.Bool
 
 	// crash is asked at each step whether the process dies there (errDies), or the store fails (any other); tests set it.
 	crash func(step string) error
@@ -95,6 +100,11 @@ func New(o Options) *Engine {
 	o.setDefaults()
 	e := &Engine{
 		o: o, gates: map[string]*gate{}, turns: map[string]*turns{}, wake: make(chan struct{}, 1), closing: map[int64]time.Time{}, crash: crashPoint,
+	}
+	for _, p := range o.Policies {
+		if p.Collect != nil {
+			e.collects.Store(true)
+		}
 	}
 	for name := range o.Connectors {
 		e.gates[name] = &gate{health: Health{OK: true, Since: o.Now()}}
@@ -185,6 +195,11 @@ var errDies = errors.New("the hub dies")
 
 // recover takes what a hub that died had under way for in doubt, and looks again at what lacked a connector.
 func (e *Engine) recover(ctx context.Context) error {
+	if any, err := e.o.Store.AnyAggregate(ctx); err != nil {
+		return fmt.Errorf("recover postings: %w", err)
+	} else if any {
+		e.collects.Store(true)
+	}
 	err := e.each(ctx, store.PostingFilter{State: store.PostingSending}, func(tx *store.Tx, p *store.Posting, f store.Fact) error {
 		doubt(p, tx.Now(), "the hub ended while it was posting")
 		p.NextAt = tx.Now()
@@ -219,10 +234,16 @@ func (e *Engine) each(ctx context.Context, filter store.PostingFilter, change fu
 			for _, f := range facts {
 				p := *f.Posting
 				f.Posting = nil
+				after = f.ID
+				if past, err := e.past(tx, p); err != nil || past {
+					if err != nil {
+						return err
+					}
+					continue
+				}
 				if err := change(tx, &p, f); err != nil {
 					return err
 				}
-				after = f.ID
 			}
 			n = len(facts)
 			return e.crash("changing many")
@@ -246,13 +267,24 @@ func (e *Engine) one(tx *store.Tx, id int64, change func(*store.Tx, *store.Posti
 	return change(tx, &p, f)
 }
 
-// changed stores a posting that changed, the step in its life, and the receipt for the plant (none when unspecified).
+// changed stores a posting that changed, with those that are made as one document with it: each with the step in its life, and
+// the receipt for the plant (none when unspecified).
 func (e *Engine) changed(tx *store.Tx, p store.Posting, f store.Fact, step, by string, outcome pb.Receipt_Outcome) error {
 	return e.changedFor(tx, p, f, store.PostingStep{Step: step, Code: p.Code, Reason: p.Reason, Document: p.Document, By: by}, outcome)
 }
 
 // changedFor is changed with a step that says more than the posting does.
 func (e *Engine) changedFor(tx *store.Tx, p store.Posting, f store.Fact, step store.PostingStep, outcome pb.Receipt_Outcome) error {
+	all, err := e.together(tx, p, f)
+	for _, m := range all {
+		if err == nil {
+			err = e.changedOne(tx, *m.Posting, m, step, outcome)
+		}
+	}
+	return err
+}
+
+func (e *Engine) changedOne(tx *store.Tx, p store.Posting, f store.Fact, step store.PostingStep, outcome pb.Receipt_Outcome) error {
 	step.FactID, step.Attempt = p.FactID, p.Attempt
 	err := tx.PutPostingStep(p, step)
 	if err == nil && (inBooks(p) || p.State == store.PostingParked) {

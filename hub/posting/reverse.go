@@ -109,7 +109,8 @@ func (e *Engine) admitReversal(tx *store.Tx, p *store.Posting, f store.Fact, c c
 	if err != nil {
 		return err
 	}
-	if op == nil || !inBooks(*op) {
+	waits := op != nil && op.State == store.PostingDue && op.Code == CodeCollecting
+	if op == nil || !inBooks(*op) && !waits {
 		e.reversals.wait(key, p.FactID)
 		why := "it has not come yet"
 		if op != nil {
@@ -120,6 +121,12 @@ func (e *Engine) admitReversal(tx *store.Tx, p *store.Posting, f store.Fact, c c
 		return nil
 	}
 	e.reversals.done(key, p.FactID)
+	if why, err := e.cannotPart(tx, *op, f.Fact, c); err != nil || why != "" {
+		if err != nil {
+			return err
+		}
+		return byHand(why)
+	}
 	if err := inherit(tx, p, &f, *op); err != nil {
 		return err
 	}
@@ -135,6 +142,9 @@ func (e *Engine) admitReversal(tx *store.Tx, p *store.Posting, f store.Fact, c c
 	case err == nil && other.Reason != reversedBy(f.Fact):
 		return byHand("it is " + other.Reason + " already")
 	case err != nil && !errors.Is(err, store.ErrNotFound):
+		return err
+	}
+	if joined, err := e.joinOriginal(tx, p, f, *op); joined || err != nil {
 		return err
 	}
 	if op.Document == "" && op.Code != CodeBelowScale {
@@ -250,7 +260,7 @@ func (e *Engine) undo(ctx context.Context, c *call) error {
 	c.original, c.posting.Original = original.Posting, o
 	c.posting.Fact = adjusted(c.correction.Apply(c.f.Fact), negated(c.p.Amounts))
 	c.posting.Fact.Reverses = o.Fact.Key // the one that it was posted under
-	return nil
+	return e.share(ctx, c, original)
 }
 
 // tooEarly lets a reversal wait until the original has been read back. It holds its place in the order for that, and gives it

@@ -130,6 +130,13 @@ func (r *runner) load(ctx context.Context) error {
 		return fmt.Errorf("load lanes: %w", err)
 	}
 	r.poke(lanes)
+	if lanes, err = r.e.o.Store.Reopened(ctx); err != nil {
+		return fmt.Errorf("load reopened orders: %w", err)
+	}
+	for _, l := range lanes {
+		r.e.markReopened(l, true)
+	}
+	r.poke(lanes)
 	for _, code := range []string{CodeUnknownOrder, CodeOrderWithoutPlant} {
 		numbers, err := r.e.o.Store.ParkedOrders(ctx, code)
 		if err != nil {

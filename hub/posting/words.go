@@ -31,7 +31,10 @@ func (e *Engine) say(tx *store.Tx, p *store.Posting, f store.Fact, w object.Work
 		return err
 	}
 	if rules.Empty() || f.Fact.OrderState != nil {
-		return e.round(tx, p, f, scale)
+		if err := e.round(tx, p, f, scale); err != nil {
+			return err
+		}
+		return e.gather(tx, p, f) // what has other words goes alone
 	}
 	a, missing := rules.Of(f.Fact, p.ERP, tx.Now())
 	if missing == nil && w.Site == "" {
@@ -151,6 +154,9 @@ func (e *Engine) sayAgain(tx *store.Tx, p *store.Posting, f store.Fact) (bool, e
 		return false, err
 	}
 	if f, err = asPosted(tx, f); err != nil {
+		return false, err
+	}
+	if err := e.apart(tx, p); err != nil {
 		return false, err
 	}
 	if err := unsay(tx, p, f.Fact); err != nil {

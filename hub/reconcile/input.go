@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/linekeeper/linekeeper/hub/object"
+	"github.com/linekeeper/linekeeper/proto/factkey"
 	"github.com/shopspring/decimal"
 )
 
@@ -18,6 +19,13 @@ type Fact struct {
 	Tries               int
 	// Amounts are what was to be posted, by kind, after rounding; what is missing is the fact's own quantity.
 	Amounts map[object.QuantityKind]decimal.Decimal
+	// Aggregate is the key of the document that it was posted in with others; zero when it has its own. Opposite: it took back a
+	// share of such a document by a movement of its own.
+	Aggregate factkey.Key
+	Opposite  bool
+	// PostedOn is the date for the books that a policy chose in the place of the fact's own, which is MovedFrom; both are empty else,
+	// and where somebody decided it.
+	PostedOn, MovedFrom string
 	// CannotTell: the outside system cannot say whether it has the effect.
 	CannotTell bool
 	// Books is how the posting is said in the outside system's words; nil: as the fact says.
@@ -27,6 +35,8 @@ type Fact struct {
 	Corrected string
 	AsCame    *object.Fact
 	Keys      []string
+
+	members []string // of a sum of facts
 }
 
 // Words are an item, a unit and the amounts in it, above zero. What is empty is as the fact says.

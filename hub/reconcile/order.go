@@ -25,6 +25,7 @@ func CheckOrder(o Order, p Policy) []Finding {
 		c.fact(&c.o.Facts[i])
 	}
 	if c.o.Asked {
+		c.together()
 		c.keyless()
 		c.movements()
 		c.uses()
@@ -109,13 +110,18 @@ func (c *orderCheck) fact(f *Fact) {
 		return
 	}
 	c.refused(f)
-	if !c.o.Asked || f.Since.After(c.o.AsOf) {
+	c.moved(f)
+	if c.o.Asked && f.Aggregate.IsZero() {
+		c.compare(f)
+	}
+}
+
+// compare compares a fact, or the sum of several, with its documents.
+func (c *orderCheck) compare(f *Fact) {
+	if f.Since.After(c.o.AsOf) {
 		return
 	}
-	docs := live(c.documents(f))
-	docs = slices.DeleteFunc(docs, func(e object.Effect) bool {
-		return (e.Reverses != "") == f.Reverses.IsZero() && e.Kind != object.KindOrderState
-	})
+	docs := slices.DeleteFunc(live(c.documents(f)), f.wrongWay)
 	if in := booked(docs); len(in) > 0 {
 		docs = in // what waits beside it has no effect yet, and may be refused
 	}
@@ -132,7 +138,7 @@ func (c *orderCheck) fact(f *Fact) {
 // twice is about two documents with one key.
 func (c *orderCheck) twice(f *Fact, docs []object.Effect) {
 	last := docs[len(docs)-1]
-	x := Finding{Type: Duplicate, Subject: "fact " + f.Key.String(), Facts: []string{f.Key.String()}, Severity: High, Owner: Controlling,
+	x := Finding{Type: Duplicate, Subject: "fact " + f.Key.String(), Facts: f.about(), Severity: High, Owner: Controlling,
 		Left: Side{"intended documents", "1"}, Right: Side{c.o.ERP + " documents", fmt.Sprint(len(docs))}, Delta: decimal.NewFromInt(int64(len(docs) - 1)),
 		Evidence: []Evidence{factEvidence(f)}, Since: last.BookedAt}
 	for _, d := range docs {
@@ -176,7 +182,7 @@ func (c *orderCheck) absent(f *Fact) {
 	if f.OrderState == nil && zero(f) {
 		return
 	}
-	x := Finding{Type: Missing, Subject: "fact " + f.Key.String(), Facts: []string{f.Key.String()}, Severity: High, Owner: Production,
+	x := Finding{Type: Missing, Subject: "fact " + f.Key.String(), Facts: f.about(), Severity: High, Owner: Production,
 		Left: Side{"fact, posting " + f.State, cmp.Or(f.Document, "sent")}, Right: Side{c.o.ERP, "no document"}, Evidence: []Evidence{factEvidence(f)}, Since: f.Since,
 		Proposed: Action{Kind: LookUpAndSend, Fact: f.Key.String(), Document: f.Document, Text: "look for the fact's key once more, and post it when it is certainly not there"}}
 	if q := f.lines(); len(q) > 0 {

@@ -27,14 +27,19 @@ var trouble = map[string]Type{
 // TypeOf says what kind of disagreement the code of a refused posting means; empty for none that is compared.
 func TypeOf(code string) Type { return trouble[code] }
 
+// MayBeClosed reports whether a refusal's code may mean that the order takes no postings in its state.
+func MayBeClosed(code string) bool { return trouble[code] == OrderClosed || code == bothWays }
+
+// bothWays is one message for two things: failed movements stand in the way, or the order takes nothing any more.
+const bothWays = "CO/688"
+
 // refused classifies what keeps a posting from the books.
 func (c *orderCheck) refused(f *Fact) {
 	if f.State != "parked" && f.State != "due" || f.Code == "" {
 		return
 	}
 	t := trouble[f.Code]
-	if f.Code == "CO/688" {
-		// One message for two things: failed movements stand in the way, or the order takes nothing any more.
+	if f.Code == bothWays {
 		t = MovementFailed
 		if c.o.Work != nil && orderRank[c.o.Work.State] >= 2 {
 			t = OrderClosed

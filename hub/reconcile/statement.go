@@ -71,7 +71,11 @@ func Statement(o Order, found []Finding) []Line {
 		for _, key := range f.keys() {
 			s.ours[key] = true
 		}
+		if !f.Aggregate.IsZero() {
+			s.ours[f.Aggregate.String()] = true
+		}
 	}
+	s.divide()
 	for i := range o.Facts {
 		s.fact(&o.Facts[i], o.Facts[i].AsCame == nil)
 	}
@@ -97,6 +101,7 @@ type statement struct {
 	facts     map[object.LedgerKey][]Line
 	ours      map[string]bool // keys
 	explained map[string]bool // numbers
+	shares
 }
 
 func (s *statement) sum(k object.LedgerKey) *Line {
@@ -145,6 +150,9 @@ func (s *statement) fact(f *Fact, received bool) {
 			x.Intended = intended[i].Received
 		}
 		var numbers []string
+		if !f.Aggregate.IsZero() {
+			x.Held = s.share(f, l, x.Intended)
+		}
 		for _, e := range docs {
 			if e.State == object.EffectPending {
 				numbers = append(numbers, e.Number+" (pending)")
@@ -152,7 +160,9 @@ func (s *statement) fact(f *Fact, received bool) {
 			}
 			numbers = append(numbers, e.Number)
 			x.PostingDate = e.PostingDate
-			x.Held = x.Held.Add(held(e, intended[i]))
+			if f.Aggregate.IsZero() {
+				x.Held = x.Held.Add(held(e, intended[i]))
+			}
 		}
 		if len(numbers) == 0 && f.Document != "" && !s.o.Asked {
 			numbers = append(numbers, f.Document+" (not asked)")
@@ -212,7 +222,7 @@ func held(e object.Effect, l object.FactLine) decimal.Decimal {
 		case q.Item != l.Item && q.Item != "" && l.Item != "":
 		case q.Kind == l.Kind:
 			sum = sum.Add(q.Value)
-		case e.Reverses != "" && opposite[q.Kind] == l.Kind:
+		case opposite[q.Kind] == l.Kind && (e.Reverses != "" || l.Received.IsNegative()):
 			sum = sum.Sub(q.Value)
 		}
 	}

@@ -46,7 +46,7 @@ func (c *orderCheck) unit(f *Fact, e object.Effect) {
 			c.units = map[string]bool{}
 		}
 		c.units[l.Item] = true
-		x := Finding{Type: UnitMismatch, Subject: "fact " + f.Key.String(), Facts: []string{f.Key.String()}, Severity: High, Owner: Masterdata, Item: l.Item, Unit: l.Unit,
+		x := Finding{Type: UnitMismatch, Subject: "fact " + f.Key.String(), Facts: f.about(), Severity: High, Owner: Masterdata, Item: l.Item, Unit: l.Unit,
 			Left: Side{"fact", l.Received.String() + " " + l.Unit}, Right: Side{"document " + e.Number, q.Value.String() + " " + q.Unit}, Delta: q.Value.Sub(l.Received),
 			Evidence: []Evidence{factEvidence(f), effectEvidence(e)}, Since: e.BookedAt,
 			Proposed: Action{Kind: Convert, Fact: f.Key.String(), Document: e.Number, Item: l.Item, Quantity: l.Received, Unit: l.Unit, Text: fmt.Sprintf("reverse document %s and post %s %s", e.Number, l.Received, l.Unit)}}

@@ -409,6 +409,9 @@ func (s *Store) FactByKey(ctx context.Context, key string) (Fact, error) {
 	}
 	to := append(bytes.Clone(from), bytes.Repeat([]byte{0xff}, 10-len(from))...)
 	f, err := first(ctx, s, scanFact, factColumns+" WHERE f.key >= $1 AND f.key <= $2 ORDER BY f.key LIMIT 1", from, to)
+	if errors.Is(err, ErrNotFound) {
+		f, err = s.firstMember(ctx, from)
+	}
 	if err != nil {
 		return Fact{}, fmt.Errorf("find fact %q: %w", key, err)
 	}

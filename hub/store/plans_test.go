@@ -145,6 +145,13 @@ func useEverything(t *testing.T, b *books) {
 	must(s.LaneWork(ctx, Lane{"erp", "WO-1"}))
 	_, _, err := s.OpenBeside(ctx, "WO-1", 1)
 	must(nil, err)
+	must(s.OpenAggregates(ctx, Lane{"erp", "WO-1"}))
+	must(s.Aggregate(ctx, 1))
+	must(s.Members(ctx, 1))
+	must(s.firstMember(ctx, []byte{1}))
+	must(s.OrderFacts(ctx, "ulm", "WO-1"))
+	must(s.PostingDate(ctx, 1))
+	must(s.PostedYield(ctx, object.LedgerKey{OrderNo: "WO-1"}))
 	must(s.ParkedOrders(ctx, "no_stock"))
 	must(s.KnownOrders(ctx, []string{"WO-1"}, true))
 	must(s.Agents(ctx))
@@ -171,6 +178,9 @@ func useEverything(t *testing.T, b *books) {
 		must(tx.Residue("erp", object.LedgerKey{}))
 		_, _, err := tx.FindOrder("ulm", "WO-1")
 		must(tx.OrderSteps("WO-1"))
+		must(tx.Finished("WO-1"))
+		must(tx.OpenAggregatesOf("WO-1"))
+		must(tx.Residues("erp", "WO-1"))
 		return err
 	}))
 }

@@ -51,19 +51,6 @@ func (tx *Tx) ClearPostingDate(factID int64) error {
 	return err
 }
 
-// PostingDates returns what was decided about the dates of an order's postings, by fact id.
-func (s *Store) PostingDates(ctx context.Context, orderNo string) (map[int64]PostingDate, error) {
-	all, err := collect(ctx, s, scanPostingDate, postingDateColumns+" JOIN fact_index x ON x.fact_id = d.fact_id WHERE x.order_no = $1", orderNo)
-	if err != nil {
-		return nil, fmt.Errorf("read posting dates of order %q: %w", orderNo, err)
-	}
-	byFact := map[int64]PostingDate{}
-	for _, d := range all {
-		byFact[d.FactID] = d
-	}
-	return byFact, nil
-}
-
 // ClosedMonth is the last month (2026-10) that a system was found to have closed for a plant, and when; empty when none was.
 func (s *Store) ClosedMonth(ctx context.Context, erp, plant string) (month string, learned time.Time, err error) {
 	var at64 int64
@@ -118,4 +105,61 @@ func (tx *Tx) Residues(erp, orderNo string) ([]Rest, error) {
 		x.Value, err = decimal.NewFromString(v)
 		return x, err
 	}, "SELECT order_no, operation, item, kind, unit, value FROM residues WHERE erp = $1 AND order_no = $2 AND value <> '0' ORDER BY operation, item, kind, unit", erp, orderNo)
+}
+
+// Reopening is an order that the hub has had reopened, or is about to.
+type Reopening struct {
+	Lane
+	State ReopeningState
+	// Was is the order's state before, in the system's own words; empty while it is only wanted.
+	Was string
+	// Times counts the reopenings since FirstAt.
+	Times              int
+	FirstAt, ChangedAt time.Time
+}
+
+// ReopeningState is how far a reopening is.
+type ReopeningState string
+
+// The states of a reopening.
+const (
+	ReopeningWanted   ReopeningState = "wanted" // the order was found shut
+	ReopeningBegun    ReopeningState = "begun"  // its state is noted, the system may have been asked
+	ReopeningOpen     ReopeningState = "open"   // it takes postings
+	ReopeningRestored ReopeningState = "restored"
+)
+
+const reopeningColumns = "SELECT n.erp, n.order_no, n.state, n.was, n.times, n.first_at, n.changed_at FROM reopenings n"
+
+func scanReopening(r *sql.Rows) (n Reopening, err error) {
+	var first64, changed int64
+	err = r.Scan(&n.ERP, &n.OrderNo, &n.State, &n.Was, &n.Times, &first64, &changed)
+	n.FirstAt, n.ChangedAt = at(first64), at(changed)
+	return n, err
+}
+
+// Reopening returns what the hub did about a shut order; nil for nothing.
+func (s *Store) Reopening(ctx context.Context, l Lane) (*Reopening, error) {
+	return reopening(ctx, s, l)
+}
+
+// Reopening is Store.Reopening inside a transaction.
+func (tx *Tx) Reopening(l Lane) (*Reopening, error) { return reopening(tx.ctx, tx, l) }
+
+func reopening(ctx context.Context, db querier, l Lane) (*Reopening, error) {
+	return optionalRow(first(ctx, db, scanReopening, reopeningColumns+" WHERE n.erp = $1 AND n.order_no = $2", l.ERP, l.OrderNo))
+}
+
+// Reopened lists the orders that are to be brought back to their state, or may have to be.
+func (s *Store) Reopened(ctx context.Context) ([]Lane, error) {
+	return collect(ctx, s, func(r *sql.Rows) (l Lane, err error) { return l, r.Scan(&l.ERP, &l.OrderNo) },
+		"SELECT erp, order_no FROM reopenings WHERE state IN ('begun', 'open')")
+}
+
+// PutReopening stores what the hub does about a shut order, at the time of the transaction.
+func (tx *Tx) PutReopening(n Reopening) error {
+	_, err := tx.exec(`INSERT INTO reopenings (erp, order_no, state, was, times, first_at, changed_at) VALUES ($1, $2, $3, $4, $5, $6, $7)
+		ON CONFLICT (erp, order_no) DO UPDATE SET state = excluded.state, was = excluded.was, times = excluded.times, first_at = excluded.first_at,
+		changed_at = excluded.changed_at`, n.ERP, n.OrderNo, string(n.State), n.Was, n.Times, us(n.FirstAt), us(tx.now))
+	return err
 }

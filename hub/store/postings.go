@@ -67,6 +67,14 @@ type Amounts struct {
 	Quantity             decimal.Decimal // of a consumption or a quality decision
 }
 
+// Sum adds them all, whatever they are: good for telling how much there is, and whether there is anything.
+func (a *Amounts) Sum() decimal.Decimal { return decimal.Sum(a.Yield, a.Scrap, a.Rework, a.Quantity) }
+
+// IsZero reports that there is nothing.
+func (a *Amounts) IsZero() bool {
+	return a.Yield.IsZero() && a.Scrap.IsZero() && a.Rework.IsZero() && a.Quantity.IsZero()
+}
+
 const postingColumns = `SELECT p.fact_id, p.erp, p.order_no, p.plant, p.closing, p.state, p.class, p.code, p.reason, p.next_step,
 	p.yield, p.scrap, p.rework, p.quantity, p.attempt, p.tries, p.intent, p.document, p.document_id, p.since, p.next_at, p.changed_at
 	FROM postings p`
@@ -383,7 +391,7 @@ func (s *Store) LaneWork(ctx context.Context, l Lane) (w LaneWork, err error) {
 const (
 	ofLane   = postingColumns + " WHERE p.erp = $1 AND p.order_no = $2 AND "
 	laneWork = "SELECT * FROM (" + ofLane + "p.state IN ('sending', 'in_doubt') ORDER BY p.fact_id LIMIT 1) UNION ALL SELECT * FROM (" +
-		ofLane + "p.state = 'due' ORDER BY p.closing, p.fact_id LIMIT 1) UNION ALL SELECT * FROM (" +
+		ofLane + "p.state = 'due' AND p.code <> 'collecting' ORDER BY p.closing, p.fact_id LIMIT 1) UNION ALL SELECT * FROM (" +
 		ofLane + "p.state = 'posted' ORDER BY p.next_at, p.fact_id LIMIT 1)"
 )
 

@@ -110,8 +110,10 @@ type OrderFact struct {
 
 const orderFactColumns = `SELECT f.id, f.body, f.key, f.received_at, x.yield, x.scrap, x.rework, x.consumed, x.returned, COALESCE(p.erp, ''), COALESCE(p.state, ''),
 	COALESCE(p.class, ''), COALESCE(p.code, ''), COALESCE(p.reason, ''), COALESCE(p.document, ''), COALESCE(p.since, 0), COALESCE(p.tries, 0),
-	COALESCE(p.yield, ''), COALESCE(p.scrap, ''), COALESCE(p.rework, ''), COALESCE(p.quantity, ''), COALESCE(m.body, '')
-	FROM fact_index x JOIN facts f ON f.id = x.fact_id LEFT JOIN postings p ON p.fact_id = x.fact_id LEFT JOIN posting_maps m ON m.fact_id = x.fact_id`
+	COALESCE(p.yield, ''), COALESCE(p.scrap, ''), COALESCE(p.rework, ''), COALESCE(p.quantity, ''), COALESCE(m.body, ''), g.key, COALESCE(d.date, ''),
+	COALESCE(d.event_date, '')
+	FROM fact_index x JOIN facts f ON f.id = x.fact_id LEFT JOIN postings p ON p.fact_id = x.fact_id LEFT JOIN posting_maps m ON m.fact_id = x.fact_id
+	LEFT JOIN posting_dates d ON d.fact_id = x.fact_id AND d.approved_by = '' LEFT JOIN aggregate_members n ON n.fact_id = x.fact_id LEFT JOIN aggregates g ON g.id = n.aggregate_id`
 
 // factsOfOrder are those that name an order, and those that were corrected to it.
 const factsOfOrder = "(SELECT fact_id FROM fact_index WHERE order_no = $1 UNION SELECT fact_id FROM corrections WHERE new_order_no = $1)"
@@ -128,6 +130,11 @@ func (s *Store) OrderFacts(ctx context.Context, plant, orderNo string) ([]OrderF
 	if err != nil {
 		return nil, fmt.Errorf("read facts of order %q: %w", orderNo, err)
 	}
+	facts := make([]*reconcile.Fact, len(all))
+	for i := range all {
+		facts[i] = &all[i].Fact
+	}
+	reconcile.MarkOpposites(facts)
 	return all, nil
 }
 
@@ -162,13 +169,13 @@ func (s *Store) correctFacts(ctx context.Context, orderNo string, all []OrderFac
 }
 
 func scanOrderFact(r *sql.Rows) (f OrderFact, err error) {
-	var body, key []byte
+	var body, key, aggregate []byte
 	var received, since int64
 	var class, said string
 	var counted [5]string
 	var posted [4]string
 	err = r.Scan(&f.id, &body, &key, &received, &counted[0], &counted[1], &counted[2], &counted[3], &counted[4], &f.ERP, &f.State, &class, &f.Code, &f.Reason, &f.Document, &since, &f.Tries,
-		&posted[0], &posted[1], &posted[2], &posted[3], &said)
+		&posted[0], &posted[1], &posted[2], &posted[3], &said, &aggregate, &f.PostedOn, &f.MovedFrom)
 	if err != nil {
 		return f, err
 	}
@@ -181,6 +188,7 @@ func scanOrderFact(r *sql.Rows) (f OrderFact, err error) {
 		copy(f.Key[:], key)
 		err = nil
 	}
+	copy(f.Aggregate[:], aggregate)
 	f.ReceivedAt, f.Since = at(received), at(since)
 	f.CannotTell = class == "cannot_tell"
 	if err := f.count(counted); err != nil {
