@@ -2,6 +2,7 @@ package posting
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -484,7 +485,7 @@ func TestSumOfDocumentsIsTheSumOfFactsUnderPolicies(t *testing.T) {
 				Quantity: object.Quantity{Value: decimal.NewFromInt(quantity), Unit: "C62"}}})
 		}
 		w.start()
-		crashes := 0
+		crashes, corrected := 0, 0
 		for i, round := 0, 0; i < len(facts) || round < 40; round++ {
 			if i < len(facts) {
 				n := min(rng.IntN(12)+1, len(facts)-i)
@@ -501,6 +502,15 @@ func TestSumOfDocumentsIsTheSumOfFactsUnderPolicies(t *testing.T) {
 			if rng.IntN(2) == 0 {
 				w.die(rng)
 				crashes++
+			}
+			if f := facts[rng.IntN(min(i+1, len(facts)))]; f.OrderState == nil && f.Reverses.IsZero() && rng.IntN(2) == 0 { // some are parked, some collected
+				values := []store.Values{{Lot: "L7"}, {PostingDate: "2000-01-01"}}[rng.IntN(2)]
+				switch err := w.e.Correct(context.Background(), f.Key.String(), values, "as told", "anna"); {
+				case err == nil:
+					corrected++
+				case !errors.Is(err, ErrNotNow) && !errors.Is(err, store.ErrNotFound):
+					t.Error(err)
+				}
 			}
 		}
 		w.pass(48 * time.Hour)
@@ -529,7 +539,7 @@ func TestSumOfDocumentsIsTheSumOfFactsUnderPolicies(t *testing.T) {
 				t.Errorf("order %s: the outside system took %s, and %s are named; the plant used %s", no, w.erp.consumed(no), left["KGM"], used[no])
 			}
 		}
-		t.Logf("%d facts, %d documents, %d crashes, calls %v", len(facts), documents, crashes, w.erp.calls)
+		t.Logf("%d facts, %d documents, %d corrections, %d crashes, calls %v", len(facts), documents, corrected, crashes, w.erp.calls)
 		if documents >= len(facts)-orders {
 			t.Error("nothing was collected")
 		}

@@ -362,3 +362,26 @@ func TestWhatRoundingLeavesIsCarriedOverARestartTakenBackAndNamedAtTheEnd(t *tes
 		}
 	})
 }
+
+func TestReversalIsNotRefusedForWhatRoundingCarriedOn(t *testing.T) {
+	simulate(t, func(t *testing.T, w *world) {
+		w.erp.scale = 1
+		w.order("WO-1")
+		w.start()
+		a, b, c := confirm("WO-1", 1, "0.25"), confirm("WO-1", 2, "0.3"), confirm("WO-1", 3, "4.95")
+		w.deliver(a, b, reversal(a, "a")) // together they leave 0.1 to take off
+		w.pass(time.Minute)
+		undo := reversal(c, "c")
+		w.deliver(c, undo)
+		w.pass(time.Minute)
+		w.deliver(confirm("WO-1", 4, "0.1"))
+		w.pass(time.Minute)
+		if got := w.posting(c).Amounts.Yield.String(); got != "4.8" {
+			t.Fatalf("posted %s, want 4.8: the rest is not what this test is about", got)
+		}
+		w.want(undo, store.PostingVerified, "")
+		if sum := w.erp.yield("WO-1"); sum.String() != "0.4" {
+			t.Errorf("the outside system holds %s, want 0.4", sum)
+		}
+	})
+}

@@ -12,7 +12,6 @@ import (
 	"github.com/linekeeper/linekeeper/hub/mapping"
 	"github.com/linekeeper/linekeeper/hub/object"
 	"github.com/linekeeper/linekeeper/hub/store"
-	"github.com/shopspring/decimal"
 )
 
 // A fact that takes another back is posted once that other is in the books, with the quantities that were posted of it. Until
@@ -134,7 +133,11 @@ func (e *Engine) admitReversal(tx *store.Tx, p *store.Posting, f store.Fact, c c
 	if err != nil {
 		return err
 	}
-	if why := misfit(f.Fact, original.Fact, *op, room(c.QuantityScale, said)); why != "" {
+	counted, err := tx.Counted(op.FactID)
+	if err != nil {
+		return err
+	}
+	if why := misfit(f.Fact, original.Fact, *op, counted); why != "" {
 		return byHand(why)
 	}
 	other, err := tx.LastStep(op.FactID, stepReversed)
@@ -176,8 +179,9 @@ func (e *Engine) original(tx *store.Tx, f store.Fact) (store.Fact, *store.Postin
 	return original, nil, err
 }
 
-// misfit says why a reversal cannot take back exactly what was posted of a fact, empty when it can. room is what rounding explains.
-func misfit(f, original object.Fact, op store.Posting, room decimal.Decimal) string {
+// misfit says why a reversal cannot take back exactly what was posted of a fact, empty when it can. counted is what counted of it:
+// what was posted may be more or less by what rounding carried on.
+func misfit(f, original object.Fact, op store.Posting, counted *store.Amounts) string {
 	lines, of := f.FactQuantities(), original.FactQuantities()
 	switch {
 	case !original.Reverses.IsZero():
@@ -195,9 +199,8 @@ func misfit(f, original object.Fact, op store.Posting, room decimal.Decimal) str
 		if op.Amounts == nil {
 			continue
 		}
-		posted := *amount(op.Amounts, l.Kind)
-		if posted.Sub(of[i].Received).Abs().GreaterThan(room) {
-			return fmt.Sprintf("of its %s %s only %s counted", of[i].Received, of[i].Unit, posted)
+		if v := *amount(counted, l.Kind); !v.Equal(of[i].Received) {
+			return fmt.Sprintf("of its %s %s only %s counted", of[i].Received, of[i].Unit, v)
 		}
 	}
 	return ""

@@ -271,21 +271,6 @@ func takeBackWords(tx *store.Tx, p *store.Posting, f store.Fact, op store.Postin
 	return true, nil
 }
 
-// room is how far what was posted of a fact may be from what it says by rounding alone, in the fact's own unit.
-func room(scale int32, a *mapping.Applied) decimal.Decimal {
-	if !a.Converts() {
-		if scale < 0 {
-			return decimal.Zero
-		}
-		return decimal.New(1, -scale)
-	}
-	if scale = a.DecimalsOf(scale); scale < 0 {
-		scale = decimals
-	}
-	step := new(big.Rat).Quo(decimal.New(1, -scale).Rat(), a.Ratio())
-	return mapping.RoundTo(step, decimals).Add(decimal.New(2, -decimals))
-}
-
 // followMappings takes up what waits for a mapping whenever one comes into force. It ends with ctx.
 func (e *Engine) followMappings(ctx context.Context) error {
 	changed, unwatch := e.o.Store.Watch(store.TopicMappings)
