@@ -99,7 +99,7 @@ func TestSharedDocumentIsNotTakenBackForOneOfItsFacts(t *testing.T) {
 		w.deliver(f, g)
 		w.pass(5 * time.Minute)
 		w.want(f, store.PostingVerified, "")
-		if err := w.e.Reverse(context.Background(), g.Key.String(), "wrong", "anna"); !errors.Is(err, ErrNotNow) || !strings.Contains(err.Error(), "1 other facts") {
+		if err := w.e.Reverse(context.Background(), g.Key.String(), "wrong", "anna"); !errors.Is(err, ErrNotNow) || !strings.Contains(err.Error(), "together with other facts") {
 			t.Errorf("taken back: %v", err)
 		}
 		w.agrees("WO-1", "12")
