@@ -335,6 +335,6 @@ func TestHubThatPostsAgainWithoutLookingDoublesDocumentsInS4(t *testing.T) {
 
 // The same as with S/4HANA, at a real Tryton. LINEKEEPER_TRYTON_POSTINGS is how many confirmations there are (make soak: 5,000).
 func TestManyPostingsToTrytonAreInTheBooksOnceWhateverHappens(t *testing.T) {
-	b := newBigRun(t, "synchub", newTrytonBooks(t), int(numberFrom(t, "LINEKEEPER_TRYTON_POSTINGS", 150)), usual)
+	b := newBigRun(t, "synchub", newTrytonBooks(t), int(numberFrom(t, "LINEKEEPER_TRYTON_POSTINGS", 100)), usual)
 	b.passed("tryton", b.run())
 }
