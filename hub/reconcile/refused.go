@@ -65,7 +65,7 @@ func (c *orderCheck) refused(f *Fact) {
 	case OrderClosed:
 		act(Reopen, Planning, "reopen the order, post, and restore its state")
 		x.Severity = High
-		x.decide(!c.r.MayReopen || c.beyond(), "the order is closed or may not be reopened without a person", "the plant's policy lets it be reopened")
+		x.decide(!c.r.MayReopen || c.beyond() || f.Code == "order_closed_for_good", "the order is closed or may not be reopened without a person", "the plant's policy lets it be reopened")
 	case Deficit:
 		act(WaitReceipt, Warehouse, "wait for the receipt of %q, then post again in causal order", x.Item)
 		x.decide(!c.o.Receipts[x.Item] && old > c.p.ReceiptFor, fmt.Sprintf("no receipt of %q is under way", x.Item), "a receipt may come")
