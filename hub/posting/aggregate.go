@@ -434,7 +434,17 @@ func (e *Engine) cannotPart(tx *store.Tx, op store.Posting, f object.Fact, c con
 	if err != nil || g == nil || op.Document == "" || f.Consumption != nil || slices.Contains(c.ReversesPart, f.Kind) {
 		return "", err
 	}
+	members, err := tx.Members(g.ID)
+	if err != nil || isAll(op, members) {
+		return "", err
+	}
 	return fmt.Sprintf("it was posted as one document with %d others, %s under key %s, and system %q takes back no part of one", g.Members-1, op.Document, g.Key, op.ERP), nil
+}
+
+// isAll reports that a member's share is the whole document, because the others cancel each other out.
+func isAll(p store.Posting, members []store.Fact) bool {
+	sum, own := sumOf(members), p.Amounts
+	return own != nil && sum.Yield.Equal(own.Yield) && sum.Scrap.Equal(own.Scrap) && sum.Rework.Equal(own.Rework) && sum.Quantity.Equal(own.Quantity)
 }
 
 // share makes the taking back of a member the taking back of its share: material goes the other way in a movement of its own, of
@@ -456,7 +466,8 @@ func (e *Engine) share(ctx context.Context, c *call, original store.Fact) error 
 		return err
 	}
 	firstOwn(members)
-	c.posting.Original.Fact, c.posting.Original.Part = whole(*g, members), true
+	c.posting.Original.Fact, c.posting.Original.Part = whole(*g, members), !isAll(*original.Posting, members)
+	c.posting.Fact.Reverses = g.Key
 	return nil
 }
 

@@ -417,6 +417,25 @@ func TestWhatIsTakenBackWhileItIsCollectedIsNeverPosted(t *testing.T) {
 	})
 }
 
+func TestMemberWhoseShareIsTheWholeDocumentIsTakenBackWithIt(t *testing.T) {
+	simulate(t, func(t *testing.T, w *world) {
+		w.opts.Policies = collecting(time.Minute)
+		w.order("WO-1")
+		w.start()
+		f, g := confirm("WO-1", 1, "5"), confirm("WO-1", 2, "7")
+		w.deliver(f, g)
+		w.pass(time.Second)
+		w.deliver(reversal(g, "g"))
+		w.pass(5 * time.Minute)
+		w.want(f, store.PostingVerified, "")
+		undo := reversal(f, "f")
+		w.deliver(undo)
+		w.pass(5 * time.Minute)
+		w.want(undo, store.PostingVerified, "")
+		w.agrees("WO-1", "0")
+	})
+}
+
 // TestSumOfDocumentsIsTheSumOfFactsUnderPolicies runs facts, repetitions, overlapping ranges and reversals through policies that
 // collect, move dates, stop over-delivery and round, with a system that loses and refuses and a hub that dies. In the end
 // a person decides what is left, and the documents hold what the facts say, but for what is named.

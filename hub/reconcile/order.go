@@ -204,9 +204,11 @@ func (c *orderCheck) absent(f *Fact) {
 	c.add(x)
 }
 
-// takenBack reports that one of our own facts reverses a fact.
+// takenBack reports that one of our own facts reverses the document of a fact: not a share of it, nor before it was made.
 func (c *orderCheck) takenBack(f *Fact) bool {
-	return slices.ContainsFunc(c.o.Facts, func(r Fact) bool { return r.Reverses.String() == f.Key.String() })
+	return slices.ContainsFunc(c.o.Facts, func(r Fact) bool {
+		return !r.Reverses.IsZero() && r.Aggregate.IsZero() && !r.Opposite && slices.Contains(f.about(), r.Reverses.String())
+	})
 }
 
 func zero(f *Fact) bool {
