@@ -552,11 +552,16 @@ func twoDeliveries(t *testing.T, pl *plant) {
 func expiredSession(t *testing.T, pl *plant) {
 	c := pl.connect(t)
 	w := invoiceOf(object.Inbound, "SUP-1", pl.received(t), "RM-STEEL", "60", "KGM", "2.10")
+	old := 0
 	pl.once(t, "account.invoice.post", func() { // idle for longer than Tryton lets anybody post
-		pl.exec(t, `UPDATE ir_session SET write_date = now() - interval '1 hour', create_date = now() - interval '1 hour'`)
+		old = pl.one(t, `SELECT max(id) FROM ir_session WHERE create_uid = $1`, pl.erp.IDs["user"])
+		pl.exec(t, `UPDATE ir_session SET write_date = now() - interval '1 hour', create_date = now() - interval '1 hour' WHERE id = $1`, old)
 	})
 	logins := 0
 	settleWrite(t, c, w)
+	if n := pl.one(t, `SELECT count(*) FROM ir_session WHERE id = $1`, old); n != 0 {
+		t.Error("Tryton let a stale session post: nothing was tried")
+	}
 	pl.rows(t, `SELECT count(*) FROM res_user_login_attempt`, func(scan func(...any)) { scan(&logins) })
 	if logins != 0 {
 		t.Errorf("%d log-ins failed", logins)
