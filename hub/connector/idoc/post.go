@@ -251,14 +251,14 @@ func (c *Connector) put(p connector.Posting, number string, data []byte) *connec
 	return nil
 }
 
-// create writes a file down to the disk.
+// create writes a file down to the disk, its name too: that it is gone from its place says that it was handed over.
 func create(path string, data []byte) error {
 	f, err := os.Create(path)
 	if err != nil {
 		return err
 	}
 	_, err = f.Write(data)
-	return errors.Join(err, f.Sync(), f.Close())
+	return errors.Join(err, f.Sync(), f.Close(), syncFolder(filepath.Dir(path)))
 }
 
 // rename gives a file its name, down to the disk.
@@ -266,7 +266,12 @@ func rename(from, to string) error {
 	if err := os.Rename(from, to); err != nil {
 		return err
 	}
-	dir, err := os.Open(filepath.Dir(to))
+	return syncFolder(filepath.Dir(to))
+}
+
+// syncFolder brings the names in a folder down to the disk, where the system can.
+func syncFolder(path string) error {
+	dir, err := os.Open(path)
 	if err != nil {
 		return err
 	}
