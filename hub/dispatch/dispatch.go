@@ -154,8 +154,13 @@ func (d *Dispatcher) reroute(ctx context.Context) error {
 
 func (d *Dispatcher) poll(ctx context.Context, erp string, c connector.Connector) {
 	failures := 0
+	u := &unreadable{d: d, erp: erp, c: c}
 	for {
-		more, err := d.ask(ctx, erp, c)
+		err := u.again(ctx)
+		more := false
+		if err == nil {
+			more, err = d.ask(ctx, erp, c, u)
+		}
 		pause := d.o.Poll
 		switch {
 		case ctx.Err() != nil:
@@ -188,7 +193,7 @@ func (d *Dispatcher) failed(ctx context.Context, erp string, err error) {
 }
 
 // ask takes one page of changes.
-func (d *Dispatcher) ask(ctx context.Context, erp string, c connector.Connector) (more bool, err error) {
+func (d *Dispatcher) ask(ctx context.Context, erp string, c connector.Connector, u *unreadable) (more bool, err error) {
 	cursor, err := d.o.Store.Cursor(ctx, erp)
 	if err != nil {
 		return false, fmt.Errorf("read cursor of %q: %w", erp, err)
@@ -205,8 +210,11 @@ func (d *Dispatcher) ask(ctx context.Context, erp string, c connector.Connector)
 				return fmt.Errorf("take work order %q: %w", o.OrderNo, err)
 			}
 		}
-		return tx.SetCursor(erp, changes.Cursor)
+		return errors.Join(u.note(tx, changes), tx.SetCursor(erp, changes.Cursor))
 	})
+	if err == nil {
+		u.noted(changes)
+	}
 	return changes.More, err
 }
 

@@ -27,6 +27,18 @@ type books struct {
 	log     []object.WorkOrder
 	down    error
 	listens int
+	// mute are orders that cannot be read, and why.
+	mute map[string]string
+}
+
+// cannotRead makes an order unreadable, or readable again with an empty reason.
+func (b *books) cannotRead(no, reason string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.mute == nil {
+		b.mute = map[string]string{}
+	}
+	b.mute[no] = reason
 }
 
 func (b *books) put(o object.WorkOrder) {
@@ -51,7 +63,15 @@ func (b *books) ListChanged(_ context.Context, cursor string) (connector.Changes
 	from := 0
 	fmt.Sscan(cursor, &from)
 	to := min(from+2, len(b.log))
-	return connector.Changes{Orders: b.log[from:to], Cursor: fmt.Sprint(to), More: to < len(b.log)}, nil
+	out := connector.Changes{Cursor: fmt.Sprint(to), More: to < len(b.log)}
+	for _, o := range b.log[from:to] {
+		if reason := b.mute[o.OrderNo]; reason != "" {
+			out.Unreadable = append(out.Unreadable, connector.Unreadable{OrderNo: o.OrderNo, Reason: reason})
+		} else {
+			out.Orders = append(out.Orders, o)
+		}
+	}
+	return out, nil
 }
 
 func (b *books) Get(_ context.Context, no string) (object.WorkOrder, error) {
@@ -59,6 +79,9 @@ func (b *books) Get(_ context.Context, no string) (object.WorkOrder, error) {
 	defer b.mu.Unlock()
 	for i := len(b.log) - 1; i >= 0; i-- {
 		if b.log[i].OrderNo == no {
+			if reason := b.mute[no]; reason != "" {
+				return object.WorkOrder{}, errors.New(reason)
+			}
 			return b.log[i], nil
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"sync"
 	"time"
+	"unicode/utf8"
 
 	pb "github.com/linekeeper/linekeeper/proto/linekeeper/v1"
 	"google.golang.org/protobuf/proto"
@@ -322,6 +323,28 @@ func (tx *Tx) RaiseAlarm(subject, code, reason, nextStep string) error {
 		ON CONFLICT (subject, code) WHERE closed_at = 0 DO UPDATE SET reason = excluded.reason, next_step = excluded.next_step,
 		last_at = excluded.last_at, times = alarms.times + 1`, subject, code, reason, nextStep, us(tx.now))
 	return err
+}
+
+// SettleAlarm closes the open alarm of a subject and code, if there is one, with a note.
+func (tx *Tx) SettleAlarm(subject, code, note string) error {
+	tx.touch(TopicAgents)
+	_, err := tx.exec("UPDATE alarms SET closed_at = $1, note = $2 WHERE subject = $3 AND code = $4 AND closed_at = 0", us(tx.now), note, subject, code)
+	return err
+}
+
+// OpenAlarms lists the open alarms of a code whose subject begins with a prefix, by their subjects: their reasons.
+func (s *Store) OpenAlarms(ctx context.Context, code, prefix string) (map[string]string, error) {
+	type alarm struct{ subject, reason string }
+	all, err := collect(ctx, s, func(r *sql.Rows) (a alarm, err error) { return a, r.Scan(&a.subject, &a.reason) },
+		"SELECT subject, reason FROM alarms WHERE code = $1 AND closed_at = 0 AND SUBSTR(subject, 1, $2) = $3", code, utf8.RuneCountInString(prefix), prefix)
+	if err != nil {
+		return nil, fmt.Errorf("read open alarms: %w", err)
+	}
+	open := make(map[string]string, len(all))
+	for _, a := range all {
+		open[a.subject] = a.reason
+	}
+	return open, nil
 }
 
 // Alarms lists alarms, newest first; open ones only unless closed is true.
