@@ -9,6 +9,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -23,12 +24,44 @@ import (
 // FreePort returns a loopback TCP port that nothing listens on now.
 func FreePort(t testing.TB) int {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatalf("find a free port: %v", err)
+	given.Lock()
+	defer given.Unlock()
+	for range 1000 {
+		port := lowestPort + rand.IntN(temporaryPorts()-lowestPort)
+		if given.ports[port] {
+			continue
+		}
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+		if err != nil {
+			continue
+		}
+		l.Close()
+		given.ports[port] = true
+		return port
 	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
+	t.Fatalf("no port between %d and %d is free", lowestPort, temporaryPorts())
+	return 0
+}
+
+const lowestPort = 18_000 // below it stand the ports of well-known servers
+
+// given are the ports that this process gave away.
+var given = struct {
+	sync.Mutex
+	ports map[int]bool
+}{ports: map[int]bool{}}
+
+// temporaryPorts is where the ports begin that the system itself gives to connections: one of those may be taken before the server
+// that it was found for listens, or while that server is down.
+func temporaryPorts() int {
+	low := 0
+	if b, err := os.ReadFile("/proc/sys/net/ipv4/ip_local_port_range"); err == nil {
+		fmt.Sscan(string(b), &low)
+	}
+	if low < lowestPort+1000 {
+		return 32768
+	}
+	return low
 }
 
 // Need returns the path of a program, or fails the test with the package that brings it.
