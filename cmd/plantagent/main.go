@@ -223,6 +223,7 @@ func (e *env) work(ctx context.Context) error {
 		return err
 	}
 	fmt.Fprintf(e.out, "operator's page: http://%s\n", a.Addr())
+	forgetStart()
 	return a.Run(ctx)
 }
 
