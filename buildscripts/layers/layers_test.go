@@ -73,6 +73,8 @@ var table = []place{
 	{"hub/store", hubs, 3, ""},
 	{"hub/store/faultvfs", hubs, 1, "a disk for tests knows nobody"},
 	{"hub/connector/exchange", hubs, 2, "one HTTP exchange; shared by the connectors"},
+	{"hub/connector/folder", hubs, 2, "files down to the disk; shared by the connectors that exchange some"},
+	{"hub/connector/secret", hubs, 2, "what a connector logs in with; shared by them"},
 	{"hub/connector/generic", hubs, 3, "the language of connectors by configuration; shared by them"},
 	{"hub/connector/connectortest", hubs, 3, "the suite every connector passes"},
 	{"hub/connector/sandbox/erp", hubs, 3, "an ERP, not a part of the hub"},
@@ -118,7 +120,7 @@ var narrow = []struct {
 }{
 	{"drivers/*", []string{"agent/signal", "drivers/payload", "drivers/polling", "drivers/b2mml", "drivers/mqttlink"}, "a driver sees agent/signal, the shared decoders and its own parts only, so that it can be written without knowing the agent"},
 	{"drivers/*/*", []string{"agent/signal", "drivers/payload", "drivers/polling", "drivers/b2mml", "drivers/mqttlink"}, "a part of a driver sees no more than the driver"},
-	{"hub/connector/*", []string{"hub/connector", "hub/connector/exchange", "hub/connector/generic", "hub/object", "proto/factkey", "proto/exact"}, "a connector sees hub/connector, its shared parts and hub/object only"},
+	{"hub/connector/*", []string{"hub/connector", "hub/connector/exchange", "hub/connector/folder", "hub/connector/secret", "hub/connector/generic", "hub/object", "proto/factkey", "proto/exact"}, "a connector sees hub/connector, its shared parts and hub/object only"},
 	{"hub/console", []string{"hub/api"}, "the console calls only what the API offers everybody"},
 	{"agent/translate", []string{"agent/signal", "proto/*", "proto/linekeeper/v1"}, "translate is pure: no buffer, no network"},
 	{"hub/tally", []string{"hub/object", "proto/factkey"}, "tally is pure"},

@@ -2,6 +2,7 @@ package d365
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -197,7 +198,7 @@ func judge(resp *http.Response, text []byte) ([]byte, error) {
 	case s == http.StatusUnauthorized:
 		return nil, errToken
 	case s == http.StatusTooManyRequests, own && s < 500:
-		return nil, &refusal{status: s, text: orDefault(e.Error.Message, "too many requests"), retryAfter: exchange.RetryAfter(resp.Header)}
+		return nil, &refusal{status: s, text: cmp.Or(e.Error.Message, "too many requests"), retryAfter: exchange.RetryAfter(resp.Header)}
 	}
 	return nil, &lost{fmt.Errorf("answer %s is not D365's own: %.200q", resp.Status, text)}
 }

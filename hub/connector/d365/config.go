@@ -1,12 +1,14 @@
 package d365
 
 import (
+	"cmp"
 	_ "embed"
 	"fmt"
 	"net/url"
-	"os"
 	"strings"
 	"time"
+
+	"github.com/linekeeper/linekeeper/hub/connector/secret"
 )
 
 // Sample is the commented section of a configuration file.
@@ -57,7 +59,7 @@ type Config struct {
 var entities = map[string]string{"orders": "ProductionOrderHeaders", "bom": "ProductionOrderBOMLines", "messages": "SysMessages",
 	"finished": "ReportAsFinishedJournalLines", "picking": "PickingListJournalLines"}
 
-func (c *Config) entity(name string) string { return orDefault(c.Entities[name], entities[name]) }
+func (c *Config) entity(name string) string { return cmp.Or(c.Entities[name], entities[name]) }
 
 // withDefaults fills in what zero means and checks the rest; the secret is read from its file.
 func (c Config) withDefaults() (Config, error) {
@@ -73,16 +75,13 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	c.URL = strings.TrimRight(c.URL, "/")
 	if c.ClientSecretFile != "" {
-		text, err := os.ReadFile(c.ClientSecretFile)
-		if err != nil {
+		if c.ClientSecret, err = secret.FirstLine(c.ClientSecretFile); err != nil {
 			return wrong("read client_secret_file: %w", err)
 		}
-		c.ClientSecret, _, _ = strings.Cut(string(text), "\n")
-		c.ClientSecret = strings.TrimRight(c.ClientSecret, "\r")
 	}
-	c.Name, c.PageSize = orDefault(c.Name, "d365"), orDefault(c.PageSize, 50)
-	c.AbsentAfter, c.Settle = orDefault(c.AbsentAfter, 15*time.Minute), orDefault(c.Settle, 2*time.Minute)
-	c.Timeout, c.Overlap = orDefault(c.Timeout, time.Minute), max(c.Overlap, 5*time.Minute)
+	c.Name, c.PageSize = cmp.Or(c.Name, "d365"), cmp.Or(c.PageSize, 50)
+	c.AbsentAfter, c.Settle = cmp.Or(c.AbsentAfter, 15*time.Minute), cmp.Or(c.Settle, 2*time.Minute)
+	c.Timeout, c.Overlap = cmp.Or(c.Timeout, time.Minute), max(c.Overlap, 5*time.Minute)
 	switch {
 	case c.ClientID == "" || c.ClientSecret == "":
 		return wrong("client_id or the secret is empty; register an app of the hub's own and set client_secret_file")
@@ -99,12 +98,4 @@ func (c Config) withDefaults() (Config, error) {
 		}
 	}
 	return c, nil
-}
-
-func orDefault[T comparable](v, def T) T {
-	var zero T
-	if v == zero {
-		return def
-	}
-	return v
 }

@@ -1,6 +1,7 @@
 package d365
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -126,7 +127,7 @@ func (c *Connector) workOrder(o order) (object.WorkOrder, error) {
 		return object.WorkOrder{}, fmt.Errorf("item %q: %w", o.head.text("ItemNumber"), err)
 	}
 	site := o.head.text("ProductionSiteId")
-	w := object.WorkOrder{OrderNo: o.number(), ERP: c.cfg.Name, ERPKey: o.number(), Site: orDefault(c.cfg.Sites[site], site), Item: o.head.text("ItemNumber"), Quantity: q,
+	w := object.WorkOrder{OrderNo: o.number(), ERP: c.cfg.Name, ERPKey: o.number(), Site: cmp.Or(c.cfg.Sites[site], site), Item: o.head.text("ItemNumber"), Quantity: q,
 		State: o.state(), RevisedAt: stamp(o.head.text("ModifiedDateTime")), PlannedStart: stamp(o.head.text("ScheduledStartDate")), PlannedEnd: stamp(o.head.text("ScheduledEndDate"))}
 	if w.State == "" {
 		return w, fmt.Errorf("status %q of D365 is not known", o.head.text("ProductionOrderStatus"))

@@ -1,6 +1,7 @@
 package d365
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -145,7 +146,7 @@ func (c *Connector) add(e *object.Effect, o order, l row, fields map[string]stri
 		if err != nil {
 			return fmt.Errorf("%s %q is not a number", name, l.text(name))
 		}
-		item, kind := orDefault(l.text("ItemNumber"), o.head.text("ItemNumber")), object.Yield
+		item, kind := cmp.Or(l.text("ItemNumber"), o.head.text("ItemNumber")), object.Yield
 		symbol, flushed := o.head.text("UnitSymbol"), false
 		switch {
 		case v.IsZero():

@@ -1,6 +1,7 @@
 package d365
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"strings"
@@ -166,7 +167,7 @@ func (c *Connector) consume(p connector.Posting, o order) (map[string]any, *conn
 		line["ItemBatchNumber"] = f.Lot
 	}
 	if f.Operation != "" {
-		line["OperationNumber"] = json.Number(orDefault(strings.TrimLeft(f.Operation, "0"), "0"))
+		line["OperationNumber"] = json.Number(cmp.Or(strings.TrimLeft(f.Operation, "0"), "0"))
 		if _, err := decimal.NewFromString(f.Operation); err != nil {
 			return nil, reject(connector.Fatal, "OPERATION", "Correct the operation in the rule of the source.", "Operation %q of order %s is not a number.", f.Operation, o.number())
 		}

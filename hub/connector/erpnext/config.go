@@ -1,12 +1,14 @@
 package erpnext
 
 import (
+	"cmp"
 	_ "embed"
 	"fmt"
 	"net/url"
-	"os"
 	"strings"
 	"time"
+
+	"github.com/linekeeper/linekeeper/hub/connector/secret"
 )
 
 // Sample is the commented section of a configuration file.
@@ -64,20 +66,18 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	c.URL = strings.TrimRight(c.URL, "/")
 	if c.PasswordFile != "" {
-		text, err := os.ReadFile(c.PasswordFile)
-		if err != nil {
+		if c.Password, err = secret.FirstLine(c.PasswordFile); err != nil {
 			return c, wrong("read password_file: %w", err)
 		}
-		c.Password, _, _ = strings.Cut(string(text), "\n")
 		c.Password = strings.TrimSpace(c.Password)
 	}
 	if c.User == "" || c.Password == "" || strings.Contains(c.User, ":") {
 		return c, wrong("user or password is empty; generate API keys for the connector's user, put the API key in user and the API secret in password_file")
 	}
-	c.Name, c.API, c.TimeZone = orDefault(c.Name, "erpnext"), orDefault(c.API, "v1"), orDefault(c.TimeZone, "UTC")
-	c.KeyField, c.ReversalField, c.OrderField = orDefault(c.KeyField, "linekeeper_key"), orDefault(c.ReversalField, "linekeeper_reversed_by"), orDefault(c.OrderField, "linekeeper_order")
-	c.Precision, c.PageSize = orDefault(c.Precision, 3), orDefault(c.PageSize, 100)
-	c.Overlap, c.Timeout = orDefault(c.Overlap, 5*time.Minute), orDefault(c.Timeout, time.Minute)
+	c.Name, c.API, c.TimeZone = cmp.Or(c.Name, "erpnext"), cmp.Or(c.API, "v1"), cmp.Or(c.TimeZone, "UTC")
+	c.KeyField, c.ReversalField, c.OrderField = cmp.Or(c.KeyField, "linekeeper_key"), cmp.Or(c.ReversalField, "linekeeper_reversed_by"), cmp.Or(c.OrderField, "linekeeper_order")
+	c.Precision, c.PageSize = cmp.Or(c.Precision, 3), cmp.Or(c.PageSize, 100)
+	c.Overlap, c.Timeout = cmp.Or(c.Overlap, 5*time.Minute), cmp.Or(c.Timeout, time.Minute)
 	if c.zone, err = time.LoadLocation(c.TimeZone); err != nil {
 		return c, wrong("time_zone %q is not known; use an IANA name such as Europe/Berlin", c.TimeZone)
 	}
@@ -94,12 +94,4 @@ func (c Config) withDefaults() (Config, error) {
 		return c, wrong("timeout must be above zero")
 	}
 	return c, nil
-}
-
-func orDefault[T comparable](v, def T) T {
-	var zero T
-	if v == zero {
-		return def
-	}
-	return v
 }

@@ -1,6 +1,7 @@
 package erpnext
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -82,9 +83,9 @@ func (c *Connector) workOrder(ctx context.Context, o *order) (w object.WorkOrder
 	}
 	w = object.WorkOrder{OrderNo: o.Name, ERP: c.cfg.Name, ERPKey: o.Name, Site: c.site(o), Item: o.Item, ItemDescription: o.ItemName, State: state,
 		Quantity: object.Quantity{Value: o.Quantity.Round(c.cfg.Precision), Unit: unit}, PlannedStart: instant(o.PlannedStart, c.cfg.zone),
-		PlannedEnd: instant(orDefault(o.PlannedEnd, o.ExpectedOn), c.cfg.zone), RevisedAt: instant(o.Modified, c.cfg.zone)}
+		PlannedEnd: instant(cmp.Or(o.PlannedEnd, o.ExpectedOn), c.cfg.zone), RevisedAt: instant(o.Modified, c.cfg.zone)}
 	for _, op := range o.WorkOperations {
-		w.WorkCenter = orDefault(w.WorkCenter, op.Workstation)
+		w.WorkCenter = cmp.Or(w.WorkCenter, op.Workstation)
 		w.Operations = append(w.Operations, object.Operation{Operation: op.Operation, Description: plain(op.Description), WorkCenter: op.Workstation, Quantity: w.Quantity})
 	}
 	for _, n := range o.RequiredItems {
@@ -100,7 +101,7 @@ func (c *Connector) site(o *order) string {
 	if s := c.cfg.Sites[o.Finished]; s != "" {
 		return s
 	}
-	return orDefault(c.cfg.Sites[o.Company], o.Company)
+	return cmp.Or(c.cfg.Sites[o.Company], o.Company)
 }
 
 // unit translates an item's stock unit, which is read where a row does not carry it (versions before 15). It never guesses.
@@ -147,7 +148,7 @@ func (c *Connector) ListChanged(ctx context.Context, text string) (connector.Cha
 			how = ">"
 		}
 		var more []order
-		if err := c.page(ctx, [][]any{{"modified", how, orDefault(cur.From, "1900-01-01 00:00:00")}}, &more); err != nil {
+		if err := c.page(ctx, [][]any{{"modified", how, cmp.Or(cur.From, "1900-01-01 00:00:00")}}, &more); err != nil {
 			return connector.Changes{}, err
 		}
 		page = append(page, more[:min(len(more), c.cfg.PageSize-len(page))]...)

@@ -1,6 +1,7 @@
 package erpnext
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -149,7 +150,7 @@ func (r *entryRow) made(o *order) bool { return bool(r.Finished) || r.Item == o.
 // documents makes effects of an entry.
 func (c *Connector) documents(ctx context.Context, o *order, e *stored) ([]object.Effect, error) {
 	x := object.Effect{Number: e.Name, ID: e.Name, Key: e.key, Kind: object.KindConsumption, OrderNo: o.Name, State: object.EffectBooked, PostingDate: e.PostingDate, User: e.Owner,
-		BookedAt: instant(orDefault(e.Creation, e.Modified), c.cfg.zone).UTC()}
+		BookedAt: instant(cmp.Or(e.Creation, e.Modified), c.cfg.zone).UTC()}
 	if e.Docstatus == 0 {
 		x.State = object.EffectPending
 	}
@@ -180,7 +181,7 @@ func (c *Connector) addRow(ctx context.Context, x *object.Effect, o *order, e *s
 	if r.From != "" && r.To != "" {
 		return nil
 	}
-	unit, err := c.unit(ctx, r.Item, orDefault(r.StockUnit, r.Unit))
+	unit, err := c.unit(ctx, r.Item, cmp.Or(r.StockUnit, r.Unit))
 	if err != nil {
 		return err
 	}

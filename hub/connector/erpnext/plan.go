@@ -1,6 +1,7 @@
 package erpnext
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -33,7 +34,7 @@ func readIntent(raw []byte) (in intent, err error) {
 	return in, err
 }
 
-func orderNo(p connector.Posting) string { return orDefault(p.Order.ERPKey, p.Fact.OrderNo()) }
+func orderNo(p connector.Posting) string { return cmp.Or(p.Order.ERPKey, p.Fact.OrderNo()) }
 
 // unsuitable refuses what ERPNext has no place for, before anything is read.
 func unsuitable(p connector.Posting) *connector.Outcome {
@@ -62,7 +63,7 @@ func receivable(o *order) *connector.Outcome {
 	case o.Docstatus == 2:
 		next = "Check which order ran on the machine: this one is cancelled in ERPNext."
 	}
-	return reject(connector.Correctable, "ORDER_STATE", next, "Order %s is %s in ERPNext.", o.Name, orDefault(o.Status, "not submitted"))
+	return reject(connector.Correctable, "ORDER_STATE", next, "Order %s is %s in ERPNext.", o.Name, cmp.Or(o.Status, "not submitted"))
 }
 
 type row = map[string]any
@@ -151,7 +152,7 @@ func (c *Connector) confirmation(ctx context.Context, f *object.Confirmation, o 
 		}
 	}
 	if f.Yield.IsZero() {
-		place := orDefault(o.Scrap, c.cfg.ScrapWarehouse)
+		place := cmp.Or(o.Scrap, c.cfg.ScrapWarehouse)
 		if place == "" {
 			return nil, reject(connector.Correctable, "NO_WAREHOUSE", "Name a scrap warehouse in the work order or scrap_warehouse in the configuration, then replay the fact.",
 				"Order %s has scrap without yield, and no scrap warehouse.", o.Name), nil
@@ -178,7 +179,7 @@ func (c *Connector) consumption(ctx context.Context, f *object.Consumption, o *o
 		if n.Item == f.Item {
 			unit = n.Unit
 			if bool(o.SkipTransfer && !o.FromWIP) {
-				place = orDefault(n.Source, place)
+				place = cmp.Or(n.Source, place)
 			}
 		}
 	}

@@ -1,6 +1,7 @@
 package erpnext
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"strings"
@@ -106,7 +107,7 @@ func wanted(p connector.Posting) (purpose, code, unit, lot string, q, loss decim
 	}
 	f := p.Fact.Confirmation
 	if f.Yield.IsZero() {
-		return receipt, orDefault(f.Item, p.Order.Item), f.Unit, f.Lot, f.Scrap, decimal.Zero
+		return receipt, cmp.Or(f.Item, p.Order.Item), f.Unit, f.Lot, f.Scrap, decimal.Zero
 	}
-	return manufacture, orDefault(f.Item, p.Order.Item), f.Unit, f.Lot, f.Yield, f.Scrap
+	return manufacture, cmp.Or(f.Item, p.Order.Item), f.Unit, f.Lot, f.Yield, f.Scrap
 }

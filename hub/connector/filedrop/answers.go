@@ -2,6 +2,7 @@ package filedrop
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/csv"
 	"errors"
 	"fmt"
@@ -125,7 +126,7 @@ func (c *Connector) judge(p connector.Posting, in intent, k known) *said {
 	s.vars["name"], s.vars["answer"], s.vars["text"] = k.name, k.value, k.text
 	for _, r := range c.rejected {
 		if r.When.True(s.vars) {
-			s.refusal = r.Outcome(generic.OrderNo(p), "REFUSED", orDefault(short(k.text), "no reason given"), s.vars)
+			s.refusal = r.Outcome(generic.OrderNo(p), "REFUSED", cmp.Or(short(k.text), "no reason given"), s.vars)
 			break
 		}
 	}
@@ -139,7 +140,7 @@ func (c *Connector) judge(p connector.Posting, in intent, k known) *said {
 			s.why = err.Error()
 			break
 		}
-		s.booked, s.document = true, connector.Document{Number: orDefault(number, k.ref), ID: k.ref}
+		s.booked, s.document = true, connector.Document{Number: cmp.Or(number, k.ref), ID: k.ref}
 	case s.refusal == nil:
 		s.why = fmt.Sprintf("it holds %q", short(k.text))
 	}

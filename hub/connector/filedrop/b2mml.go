@@ -2,6 +2,7 @@ package filedrop
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/xml"
 	"errors"
 	"fmt"
@@ -137,7 +138,7 @@ func schedules(data []byte) ([]any, error) {
 	}
 	rows := []any{}
 	for _, plan := range plans {
-		published := orDefault(plan.get("PublishedDate"), created)
+		published := cmp.Or(plan.get("PublishedDate"), created)
 		for _, r := range plan.all("ProductionRequest", "OperationsRequest", "WorkRequest") {
 			rows = append(rows, request(plan, r, published, cancelled))
 		}
@@ -170,7 +171,7 @@ var requestStates = map[string]string{"": "RELEASED", "Forecast": "PLANNED", "Re
 	"Canceled": "CANCELLED", "Aborted": "CANCELLED"}
 
 func request(plan, r *element, published string, cancelled bool) map[string]any {
-	said := orDefault(r.get("RequestState"), plan.get("ScheduleState"))
+	said := cmp.Or(r.get("RequestState"), plan.get("ScheduleState"))
 	state, known := requestStates[said]
 	if !known {
 		state = said // for the map of states
@@ -193,17 +194,17 @@ func request(plan, r *element, published string, cancelled bool) map[string]any 
 // steps files the segments or job orders below an element, also those inside of each other.
 func steps(row map[string]any, in *element) {
 	for _, s := range in.all("SegmentRequirement", "SegmentRequirementChild", "JobOrder", "JobOrderChild") {
-		row["work_center"] = orDefault(row["work_center"].(string), place(s))
+		row["work_center"] = cmp.Or(row["work_center"].(string), place(s))
 		id := s.get("ID")
 		if _, op, has := strings.Cut(id, "#"); strings.HasPrefix(s.name, "Job") && has {
 			id = op
 		} else if strings.HasPrefix(s.name, "Segment") {
-			id = orDefault(s.get("ProcessSegmentID", "OperationsSegmentID"), id)
+			id = cmp.Or(s.get("ProcessSegmentID", "OperationsSegmentID"), id)
 		}
 		if id != row["id"] { // a segment named like its order, or a job order that is the whole order, is no operation of its own
 			row["segments"] = append(row["segments"].([]any), map[string]any{"id": id, "description": s.get("Description"), "work_center": place(s), "quantity": step(s)})
 		}
-		row["definition"] = orDefault(row["definition"].(string), s.get("WorkMasterID", "OperationsDefinitionID"))
+		row["definition"] = cmp.Or(row["definition"].(string), s.get("WorkMasterID", "OperationsDefinitionID"))
 		for _, m := range s.all("MaterialRequirement", "MaterialProducedRequirement", "MaterialConsumedRequirement") {
 			material(row, m, id)
 		}

@@ -1,6 +1,7 @@
 package filedrop
 
 import (
+	"cmp"
 	_ "embed"
 	"fmt"
 	"maps"
@@ -150,8 +151,8 @@ func wrong(format string, args ...any) error { return fmt.Errorf("configure file
 
 // withDefaults fills in what zero means and checks the rest. What the caller gave stays as it was.
 func (c Config) withDefaults() (Config, error) {
-	c.Name, c.TimeZone, c.Timeout = orDefault(c.Name, "files"), orDefault(c.TimeZone, "UTC"), orDefault(c.Timeout, 30*time.Second)
-	c.Out.Wait = orDefault(c.Out.Wait, 2*time.Second)
+	c.Name, c.TimeZone, c.Timeout = cmp.Or(c.Name, "files"), cmp.Or(c.TimeZone, "UTC"), cmp.Or(c.Timeout, 30*time.Second)
+	c.Out.Wait = cmp.Or(c.Out.Wait, 2*time.Second)
 	if c.Scale == nil {
 		three := int32(3)
 		c.Scale = &three
@@ -187,7 +188,7 @@ func (c *Config) checkAnswers() error {
 		return nil
 	}
 	a := *c.Answers
-	a.Format, a.Within, a.Delimiter = orDefault(a.Format, "json"), orDefault(a.Within, 24*time.Hour), orDefault(a.Delimiter, ";")
+	a.Format, a.Within, a.Delimiter = cmp.Or(a.Format, "json"), cmp.Or(a.Within, 24*time.Hour), cmp.Or(a.Delimiter, ";")
 	c.Answers = &a
 	switch {
 	case a.Folder == "":
@@ -209,8 +210,8 @@ func (c *Config) checkOrders() error {
 		return nil
 	}
 	o := *c.Orders
-	o.Files, o.Ready, o.Marker, o.Delimiter = orDefault(o.Files, "*"), orDefault(o.Ready, "renamed"), orDefault(o.Marker, ".done"), orDefault(o.Delimiter, ";")
-	o.StableFor, o.PageSize, o.At = orDefault(o.StableFor, 10*time.Second), orDefault(o.PageSize, 200), orDefault(o.At, "body")
+	o.Files, o.Ready, o.Marker, o.Delimiter = cmp.Or(o.Files, "*"), cmp.Or(o.Ready, "renamed"), cmp.Or(o.Marker, ".done"), cmp.Or(o.Delimiter, ";")
+	o.StableFor, o.PageSize, o.At = cmp.Or(o.StableFor, 10*time.Second), cmp.Or(o.PageSize, 200), cmp.Or(o.At, "body")
 	if o.Format == "b2mml" && o.Map == (generic.OrderMap{}) {
 		o.Map = scheduleMap()
 	}
@@ -301,12 +302,4 @@ func (c *Config) makeFolders() error {
 		}
 	}
 	return nil
-}
-
-func orDefault[T comparable](v, def T) T {
-	var zero T
-	if v == zero {
-		return def
-	}
-	return v
 }

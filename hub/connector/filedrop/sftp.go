@@ -13,6 +13,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/linekeeper/linekeeper/hub/connector/secret"
 	"github.com/pkg/sftp"
 	"golang.org/x/crypto/ssh"
 )
@@ -66,12 +67,10 @@ func newRemote(cfg SFTP, timeout time.Duration) (*remote, error) {
 	}
 	r := &remote{cfg: cfg, timeout: timeout}
 	if cfg.PasswordFile != "" {
-		raw, err := os.ReadFile(cfg.PasswordFile)
+		password, err := secret.FirstLine(cfg.PasswordFile)
 		if err != nil {
 			return nil, wrong("read sftp.password_file: %w", err)
 		}
-		password, _, _ := strings.Cut(string(raw), "\n")
-		password = strings.TrimRight(password, "\r")
 		r.auth = []ssh.AuthMethod{ssh.Password(password), ssh.KeyboardInteractive(func(_, _ string, questions []string, _ []bool) ([]string, error) {
 			return slices.Repeat([]string{password}, len(questions)), nil
 		})}

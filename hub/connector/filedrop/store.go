@@ -8,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	"github.com/linekeeper/linekeeper/hub/connector/folder"
 )
 
 // maxFile bounds a file that is read, in bytes.
@@ -85,47 +87,6 @@ func (e *tooLarge) Error() string {
 	return fmt.Sprintf("file %s is larger than %d MiB: let it be written in parts", e.path, maxFile>>20)
 }
 
-func (disk) write(path string, data []byte) error {
-	f, err := os.Create(path)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(data)
-	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	return syncFolder(filepath.Dir(path)) // else the copy could be known after a power cut, and this not
-}
-
-func (disk) rename(from, to string) error {
-	if err := os.Rename(from, to); err != nil {
-		return err
-	}
-	for _, folder := range []string{filepath.Dir(to), filepath.Dir(from)} {
-		if err := syncFolder(folder); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// syncFolder brings a folder's names down to the disk, where the system has a word for it.
-func syncFolder(folder string) error {
-	dir, err := os.Open(folder)
-	if err != nil {
-		return err
-	}
-	defer dir.Close()
-	if err := dir.Sync(); err != nil && !errors.Is(err, errors.ErrUnsupported) && filepath.Separator == '/' {
-		return err
-	}
-	return nil
-}
-
-func (disk) exists(path string) (bool, error) {
-	_, err := os.Lstat(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return false, nil
-	}
-	return err == nil, err
-}
+func (disk) write(path string, data []byte) error { return folder.Write(path, data) }
+func (disk) rename(from, to string) error         { return folder.Rename(from, to) }
+func (disk) exists(path string) (bool, error)     { return folder.Exists(path) }

@@ -1,6 +1,7 @@
 package idoc
 
 import (
+	"cmp"
 	_ "embed"
 	"fmt"
 	"maps"
@@ -61,11 +62,11 @@ func wrong(format string, args ...any) error {
 var controlFields = []string{"MANDT", "SNDPOR", "SNDPRT", "SNDPRN", "RCVPOR", "RCVPRT", "RCVPRN"}
 
 func (c Config) withDefaults() (Config, error) {
-	c.Name, c.TimeZone = orDefault(c.Name, "idoc"), orDefault(c.TimeZone, "UTC")
-	c.Confirmation, c.ConfirmationMessage = orDefault(c.Confirmation, "CONF32"), orDefault(c.ConfirmationMessage, "CONF")
-	c.ConfirmationSegment, c.Movement = orDefault(c.ConfirmationSegment, "E1CONF2"), orDefault(c.Movement, "MBGMCR03")
-	c.Partial, c.Final, c.MaterialLength = orDefault(c.Partial, "L20"), orDefault(c.Final, "L40"), orDefault(c.MaterialLength, 18)
-	c.Wait, c.AnswerWithin = orDefault(c.Wait, 2*time.Second), orDefault(c.AnswerWithin, 24*time.Hour)
+	c.Name, c.TimeZone = cmp.Or(c.Name, "idoc"), cmp.Or(c.TimeZone, "UTC")
+	c.Confirmation, c.ConfirmationMessage = cmp.Or(c.Confirmation, "CONF32"), cmp.Or(c.ConfirmationMessage, "CONF")
+	c.ConfirmationSegment, c.Movement = cmp.Or(c.ConfirmationSegment, "E1CONF2"), cmp.Or(c.Movement, "MBGMCR03")
+	c.Partial, c.Final, c.MaterialLength = cmp.Or(c.Partial, "L20"), cmp.Or(c.Final, "L40"), cmp.Or(c.MaterialLength, 18)
+	c.Wait, c.AnswerWithin = cmp.Or(c.Wait, 2*time.Second), cmp.Or(c.AnswerWithin, 24*time.Hour)
 	var err error
 	if c.zone, err = time.LoadLocation(c.TimeZone); err != nil {
 		return c, wrong("time_zone %q is not known; use an IANA name such as Europe/Berlin", c.TimeZone)
@@ -104,12 +105,4 @@ func (c Config) withDefaults() (Config, error) {
 		}
 	}
 	return c, nil
-}
-
-func orDefault[T comparable](v, def T) T {
-	var zero T
-	if v == zero {
-		return def
-	}
-	return v
 }

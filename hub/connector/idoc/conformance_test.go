@@ -1,6 +1,7 @@
 package idoc
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"os"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/linekeeper/linekeeper/hub/connector"
 	"github.com/linekeeper/linekeeper/hub/connector/connectortest"
+	"github.com/linekeeper/linekeeper/hub/connector/folder"
 	"github.com/linekeeper/linekeeper/hub/object"
 	"github.com/shopspring/decimal"
 )
@@ -161,7 +163,7 @@ func (s *sap) take(path string, idoc *node) {
 	}
 	b := s.books[no]
 	b.Documents++
-	value := func(name string) decimal.Decimal { return d(orDefault(text(name), "0")) }
+	value := func(name string) decimal.Decimal { return d(cmp.Or(text(name), "0")) }
 	b.Yield, b.Scrap = b.Yield.Add(value("LMNGA")), b.Scrap.Add(value("XMNGA"))
 	switch text("MOVE_TYPE") {
 	case "261":
@@ -342,10 +344,10 @@ func TestHubDiesBetweenTheSteps(t *testing.T) {
 			number, data := docnum(p.Fact.Key, 1), c.build(p, in)
 			copied := c.place(c.cfg.Sent, number)
 			steps := []func() error{
-				func() error { return create(c.temporary(number), data) },
-				func() error { return create(copied+".new", data) },
-				func() error { return rename(copied+".new", copied) },
-				func() error { return rename(c.temporary(number), c.place(c.cfg.Out, number)) },
+				func() error { return folder.Write(c.temporary(number), data) },
+				func() error { return folder.Write(copied+".new", data) },
+				func() error { return folder.Rename(copied+".new", copied) },
+				func() error { return folder.Rename(c.temporary(number), c.place(c.cfg.Out, number)) },
 			}
 			done := map[string]int{"before anything": 0, "file beside its place": 1, "copy without its name": 2, "copy kept": 3, "handed over": 4}[step]
 			for _, do := range steps[:done] {

@@ -1,6 +1,7 @@
 package idoc
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -59,7 +60,7 @@ func reject(class connector.Class, code, next, reason string, args ...any) *conn
 	return &connector.Outcome{Result: connector.Rejected, Class: class, Code: code, Reason: fmt.Sprintf(reason, args...), NextStep: next}
 }
 
-func orderNo(p connector.Posting) string { return orDefault(p.Fact.OrderNo(), p.Order.OrderNo) }
+func orderNo(p connector.Posting) string { return cmp.Or(p.Fact.OrderNo(), p.Order.OrderNo) }
 
 // misfit refuses a posting that does not fit its order, and completes what the IDoc needs from the order.
 func (c *Connector) misfit(ctx context.Context, p connector.Posting, in *intent) (*connector.Outcome, error) {

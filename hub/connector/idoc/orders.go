@@ -1,6 +1,7 @@
 package idoc
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -162,7 +163,7 @@ var states = []struct {
 
 func (c *Connector) workOrder(head *node) (object.WorkOrder, error) {
 	site := head.get("WERKS")
-	o := object.WorkOrder{OrderNo: unpad(head.get("AUFNR")), ERP: c.cfg.Name, ERPKey: head.get("AUFNR"), Site: orDefault(c.cfg.Sites[site], site),
+	o := object.WorkOrder{OrderNo: unpad(head.get("AUFNR")), ERP: c.cfg.Name, ERPKey: head.get("AUFNR"), Site: cmp.Or(c.cfg.Sites[site], site),
 		Item: unpad(head.get("MATNR_LONG", "MATNR")), ItemDescription: head.get("MATXT")}
 	var has []string
 	for _, s := range head.all("E1JSTKL") {
@@ -185,7 +186,7 @@ func (c *Connector) workOrder(head *node) (object.WorkOrder, error) {
 		return o, err
 	}
 	for _, part := range head.all("E1AFPOL") {
-		o.Lot = orDefault(o.Lot, part.get("CHARG"))
+		o.Lot = cmp.Or(o.Lot, part.get("CHARG"))
 	}
 	o.PlannedStart, o.PlannedEnd = c.instant(head.get("GSTRS"), head.get("GSUZS")), c.instant(head.get("GLTRS"), head.get("GLUZS"))
 	for _, op := range head.under("E1AFVOL") {
@@ -240,7 +241,7 @@ func (c *Connector) quantity(text, unit string) (object.Quantity, error) {
 
 // instant is zero for what is no date; SAP writes zeros for none.
 func (c *Connector) instant(date, clock string) time.Time {
-	t, err := time.ParseInLocation("20060102150405", date+orDefault(clock, "000000"), c.cfg.zone)
+	t, err := time.ParseInLocation("20060102150405", date+cmp.Or(clock, "000000"), c.cfg.zone)
 	if err != nil {
 		return time.Time{}
 	}
@@ -250,7 +251,7 @@ func (c *Connector) instant(date, clock string) time.Time {
 // unpad takes the zeros away that SAP puts before a number; other names stay.
 func unpad(s string) string {
 	if digits(s) {
-		return orDefault(strings.TrimLeft(s, "0"), s)
+		return cmp.Or(strings.TrimLeft(s, "0"), s)
 	}
 	return s
 }

@@ -2,6 +2,7 @@ package idoc
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
@@ -16,6 +17,7 @@ import (
 
 	"github.com/linekeeper/linekeeper/hub/connector"
 	"github.com/linekeeper/linekeeper/hub/connector/exchange"
+	"github.com/linekeeper/linekeeper/hub/connector/folder"
 	"github.com/linekeeper/linekeeper/hub/object"
 	"github.com/linekeeper/linekeeper/proto/factkey"
 )
@@ -86,7 +88,7 @@ func answersOf(idocs []*node) (all []answer) {
 				a.text = strings.Replace(a.text, "&", v, min(1, len(v)))
 			}
 			for _, o := range s.under("E1PRTOB") {
-				a.number = orDefault(a.number, o.get("OBJKEY", "DOCNUM"))
+				a.number = cmp.Or(a.number, o.get("OBJKEY", "DOCNUM"))
 			}
 			all = append(all, a)
 		}
@@ -146,30 +148,22 @@ func (c *Connector) waiting(p connector.Posting, number string, a *answer) strin
 
 // handedOver reports that an IDoc was given to SAP: its copy is there, and the file is no more beside its place.
 func (c *Connector) handedOver(number string) (bool, error) {
-	sent, err := exists(c.place(c.cfg.Sent, number))
+	sent, err := folder.Exists(c.place(c.cfg.Sent, number))
 	if err != nil || !sent {
 		return false, err
 	}
-	waits, err := exists(c.temporary(number))
+	waits, err := folder.Exists(c.temporary(number))
 	return !waits, err
 }
 
-func exists(path string) (bool, error) {
-	_, err := os.Lstat(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return false, nil
-	}
-	return err == nil, err
-}
-
 func document(number string, a *answer) connector.Document {
-	return connector.Document{Number: orDefault(a.number, number), ID: number}
+	return connector.Document{Number: cmp.Or(a.number, number), ID: number}
 }
 
 // rejection is SAP's last word.
 func rejection(p connector.Posting, number string, a *answer) *connector.Outcome {
-	return reject(connector.Correctable, orDefault(a.code, "IDOC_68"), "Mend in SAP what it says, then replay the fact: it gets a new IDoc.",
-		"SAP refused IDoc %s of order %s: %s.", number, orderNo(p), strings.TrimRight(orDefault(a.text, "no reason given"), "."))
+	return reject(connector.Correctable, cmp.Or(a.code, "IDOC_68"), "Mend in SAP what it says, then replay the fact: it gets a new IDoc.",
+		"SAP refused IDoc %s of order %s: %s.", number, orderNo(p), strings.TrimRight(cmp.Or(a.text, "no reason given"), "."))
 }
 
 func readIntent(raw []byte) (in intent, err error) {
@@ -235,49 +229,18 @@ func (c *Connector) put(p connector.Posting, number string, data []byte) *connec
 	case !errors.Is(err, fs.ErrNotExist):
 		return failed(err)
 	default:
-		if err := create(c.temporary(number), data); err != nil {
+		if err := folder.Write(c.temporary(number), data); err != nil {
 			return failed(err)
 		}
-		if err := create(copied+".new", data); err != nil {
+		if err := folder.Write(copied+".new", data); err != nil {
 			return failed(err)
 		}
-		if err := rename(copied+".new", copied); err != nil {
+		if err := folder.Rename(copied+".new", copied); err != nil {
 			return failed(err)
 		}
 	}
-	if err := rename(c.temporary(number), c.place(c.cfg.Out, number)); err != nil {
+	if err := folder.Rename(c.temporary(number), c.place(c.cfg.Out, number)); err != nil {
 		return &connector.Outcome{Result: connector.InDoubt, Reason: fmt.Sprintf("Whether IDoc %s of order %s was handed over is unknown: %v.", number, orderNo(p), err)}
-	}
-	return nil
-}
-
-// create writes a file down to the disk, its name too: that it is gone from its place says that it was handed over.
-func create(path string, data []byte) error {
-	f, err := os.Create(path)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(data)
-	return errors.Join(err, f.Sync(), f.Close(), syncFolder(filepath.Dir(path)))
-}
-
-// rename gives a file its name, down to the disk.
-func rename(from, to string) error {
-	if err := os.Rename(from, to); err != nil {
-		return err
-	}
-	return syncFolder(filepath.Dir(to))
-}
-
-// syncFolder brings the names in a folder down to the disk, where the system can.
-func syncFolder(path string) error {
-	dir, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	defer dir.Close()
-	if err := dir.Sync(); err != nil && !errors.Is(err, errors.ErrUnsupported) && filepath.Separator == '/' {
-		return err
 	}
 	return nil
 }

@@ -1,12 +1,14 @@
 package odoo
 
 import (
+	"cmp"
 	_ "embed"
 	"fmt"
 	"net/url"
-	"os"
 	"strings"
 	"time"
+
+	"github.com/linekeeper/linekeeper/hub/connector/secret"
 )
 
 // Sample is the commented section of a configuration file.
@@ -75,16 +77,14 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	c.URL = strings.TrimRight(c.URL, "/")
 	if c.PasswordFile != "" {
-		text, err := os.ReadFile(c.PasswordFile)
-		if err != nil {
+		if c.Password, err = secret.FirstLine(c.PasswordFile); err != nil {
 			return c, wrong("read password_file: %w", err)
 		}
-		c.Password, _, _ = strings.Cut(string(text), "\n")
 		c.Password = strings.TrimSpace(c.Password)
 	}
-	c.Name, c.API, c.KeyField = orDefault(c.Name, "odoo"), orDefault(c.API, json2), orDefault(c.KeyField, "x_fact_key")
-	c.Precision, c.PageSize = orDefault(c.Precision, 2), orDefault(c.PageSize, 100)
-	c.Overlap, c.Timeout = orDefault(c.Overlap, 5*time.Minute), orDefault(c.Timeout, time.Minute)
+	c.Name, c.API, c.KeyField = cmp.Or(c.Name, "odoo"), cmp.Or(c.API, json2), cmp.Or(c.KeyField, "x_fact_key")
+	c.Precision, c.PageSize = cmp.Or(c.Precision, 2), cmp.Or(c.PageSize, 100)
+	c.Overlap, c.Timeout = cmp.Or(c.Overlap, 5*time.Minute), cmp.Or(c.Timeout, time.Minute)
 	switch {
 	case c.API != json2 && c.API != jsonRPC:
 		return c, wrong("api %q is not known; use json2 (Odoo 19 and later) or jsonrpc", c.API)
@@ -106,12 +106,4 @@ func (c Config) withDefaults() (Config, error) {
 		return c, wrong("timeout must be above zero")
 	}
 	return c, nil
-}
-
-func orDefault[T comparable](v, def T) T {
-	var zero T
-	if v == zero {
-		return def
-	}
-	return v
 }

@@ -1,6 +1,7 @@
 package odoo
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -237,7 +238,7 @@ func (c *Connector) workOrder(f *family, d *details) (w object.WorkOrder, err er
 	}
 	for _, o := range d.work {
 		if o.Production.ID == first.ID {
-			w.WorkCenter = orDefault(w.WorkCenter, o.Center.Name)
+			w.WorkCenter = cmp.Or(w.WorkCenter, o.Center.Name)
 			w.Operations = append(w.Operations, object.Operation{Operation: string(o.Name), Description: string(o.Name), WorkCenter: o.Center.Name, Quantity: w.Quantity})
 		}
 	}
@@ -289,7 +290,7 @@ func (c *Connector) site(p *production) string {
 	if s := c.cfg.Sites[p.Source.Name]; s != "" {
 		return s
 	}
-	return orDefault(c.cfg.Sites[p.Company.Name], p.Company.Name)
+	return cmp.Or(c.cfg.Sites[p.Company.Name], p.Company.Name)
 }
 
 // Get reads one order.
@@ -342,7 +343,7 @@ type change struct {
 
 // changes reads one page of a feed.
 func (c *Connector) changes(ctx context.Context, feed int, at *stands) (page []change, more bool, err error) {
-	from := orDefault(at.From, "1970-01-01 00:00:00")
+	from := cmp.Or(at.From, "1970-01-01 00:00:00")
 	if at.From != "" {
 		if page, err = c.page(ctx, feed, []any{where("write_date", ">=", from), where("write_date", "<", later(from, time.Second)), where("id", ">", at.After)}, "id", c.cfg.PageSize); err != nil {
 			return nil, false, err

@@ -1,6 +1,7 @@
 package odoo
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -70,7 +71,7 @@ func readIntent(raw []byte) (in intent, err error) {
 	return in, err
 }
 
-func orderNo(p connector.Posting) string { return orDefault(p.Order.ERPKey, p.Fact.OrderNo()) }
+func orderNo(p connector.Posting) string { return cmp.Or(p.Order.ERPKey, p.Fact.OrderNo()) }
 
 // unsuitable refuses what Odoo has no place for, before anything is read.
 func unsuitable(p connector.Posting) *connector.Outcome {
@@ -185,7 +186,7 @@ func (c *Connector) confirmation(ctx context.Context, s *setup, f *object.Confir
 		return nil, no, nil
 	}
 	l := line{Item: item, Product: made.ID, Unit: part.Unit.ID, From: part.Floor.ID}
-	if no, err := c.lot(ctx, s, made, orDefault(f.Serial, f.Lot), true, &l); no != nil || err != nil {
+	if no, err := c.lot(ctx, s, made, cmp.Or(f.Serial, f.Lot), true, &l); no != nil || err != nil {
 		return nil, no, err
 	}
 	var lines []line

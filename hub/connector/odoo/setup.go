@@ -1,6 +1,7 @@
 package odoo
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -98,7 +99,7 @@ func (c *Connector) learn(ctx context.Context) (*setup, error) {
 	if _, ok := fields["mrp.production"]["lot_producing_id"]; ok {
 		s.lot = "lot_producing_id"
 	}
-	s.lotModel = orDefault(fields["stock.move.line"]["lot_id"].Relation, "stock.lot")
+	s.lotModel = cmp.Or(fields["stock.move.line"]["lot_id"].Relation, "stock.lot")
 	if f, ok := fields["stock.picking"][c.cfg.KeyField]; !ok || f.Type != "char" {
 		return nil, fmt.Errorf("field %q of Transfer is missing in Odoo or is no text: add it in Settings, Technical, Fields (model stock.picking, type char, indexed, not copied), or set key_field to origin", c.cfg.KeyField)
 	}
@@ -183,7 +184,7 @@ func (c *Connector) usage(ctx context.Context, ids []int) (map[int]string, error
 
 // unit translates a unit of Odoo's. It never guesses.
 func (c *Connector) unit(u ref) (string, error) {
-	if code := orDefault(c.cfg.Units[u.Name], c.cfg.Units[strconv.Itoa(u.ID)]); code != "" {
+	if code := cmp.Or(c.cfg.Units[u.Name], c.cfg.Units[strconv.Itoa(u.ID)]); code != "" {
 		return code, nil
 	}
 	return "", fmt.Errorf("unit %q (id %d) is not mapped: add it to units", u.Name, u.ID)

@@ -1,6 +1,7 @@
 package odoo
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -169,7 +170,7 @@ func (c *Connector) booking(ctx context.Context, s *setup, t *transfer) ([]move,
 
 func lotOf(p connector.Posting) string {
 	if f := p.Fact.Confirmation; f != nil {
-		return orDefault(f.Serial, f.Lot)
+		return cmp.Or(f.Serial, f.Lot)
 	}
 	return p.Fact.Consumption.Lot
 }
@@ -189,7 +190,7 @@ func expected(p connector.Posting, back bool) map[flow]decimal.Decimal {
 		}
 	}
 	if f := p.Fact.Confirmation; f != nil {
-		item := orDefault(f.Item, p.Order.Item)
+		item := cmp.Or(f.Item, p.Order.Item)
 		add(item, f.Unit, placeFloor, placeStock, f.Yield)
 		add(item, f.Unit, placeFloor, placeScrap, f.Scrap)
 		return want

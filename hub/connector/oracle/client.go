@@ -2,6 +2,7 @@ package oracle
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -126,9 +127,9 @@ func judge(resp *http.Response, text []byte) ([]byte, error) {
 	if !own || server {
 		return nil, &lost{fmt.Errorf("answer %s is not Oracle's own: %.200q", resp.Status, text)}
 	}
-	r := &refusal{status: resp.StatusCode, code: orDefault(e.Code, "HTTP_"+strconv.Itoa(resp.StatusCode)), text: e.Title, retryAfter: exchange.RetryAfter(resp.Header)}
+	r := &refusal{status: resp.StatusCode, code: cmp.Or(e.Code, "HTTP_"+strconv.Itoa(resp.StatusCode)), text: e.Title, retryAfter: exchange.RetryAfter(resp.Header)}
 	for _, d := range e.Details {
-		r.text = orDefault(d.Detail, r.text)
+		r.text = cmp.Or(d.Detail, r.text)
 	}
 	return nil, r
 }

@@ -1,14 +1,15 @@
 package oracle
 
 import (
+	"cmp"
 	_ "embed"
 	"fmt"
 	"net/url"
-	"os"
 	"strings"
 	"time"
 
 	"github.com/linekeeper/linekeeper/hub/connector"
+	"github.com/linekeeper/linekeeper/hub/connector/secret"
 )
 
 // Sample is the commented section of a configuration file.
@@ -81,19 +82,16 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	c.URL = strings.TrimRight(c.URL, "/")
 	if c.PasswordFile != "" {
-		text, err := os.ReadFile(c.PasswordFile)
-		if err != nil {
+		if c.Password, err = secret.FirstLine(c.PasswordFile); err != nil {
 			return wrong("read password_file: %w", err)
 		}
-		c.Password, _, _ = strings.Cut(string(text), "\n")
-		c.Password = strings.TrimRight(c.Password, "\r")
 	}
-	c.Name, c.Lookup = orDefault(c.Name, "oracle"), orDefault(c.Lookup, byReference)
-	c.ReferenceField, c.ReferenceAttribute = orDefault(c.ReferenceField, "TransactionReference"), orDefault(c.ReferenceAttribute, "TransactionReference")
-	c.CompletedResource, c.SourceAttribute = orDefault(c.CompletedResource, "inventoryCompletedTransactions"), orDefault(c.SourceAttribute, "TransactionSourceName")
-	c.AbsentAfter, c.Settle = orDefault(c.AbsentAfter, 15*time.Minute), orDefault(c.Settle, time.Minute)
-	c.Timeout, c.Overlap = orDefault(c.Timeout, time.Minute), max(c.Overlap, 5*time.Minute)
-	c.PageSize, c.FrameworkVersion = orDefault(c.PageSize, 100), orDefault(c.FrameworkVersion, 4)
+	c.Name, c.Lookup = cmp.Or(c.Name, "oracle"), cmp.Or(c.Lookup, byReference)
+	c.ReferenceField, c.ReferenceAttribute = cmp.Or(c.ReferenceField, "TransactionReference"), cmp.Or(c.ReferenceAttribute, "TransactionReference")
+	c.CompletedResource, c.SourceAttribute = cmp.Or(c.CompletedResource, "inventoryCompletedTransactions"), cmp.Or(c.SourceAttribute, "TransactionSourceName")
+	c.AbsentAfter, c.Settle = cmp.Or(c.AbsentAfter, 15*time.Minute), cmp.Or(c.Settle, time.Minute)
+	c.Timeout, c.Overlap = cmp.Or(c.Timeout, time.Minute), max(c.Overlap, 5*time.Minute)
+	c.PageSize, c.FrameworkVersion = cmp.Or(c.PageSize, 100), cmp.Or(c.FrameworkVersion, 4)
 	switch {
 	case c.User == "" || c.Password == "":
 		return wrong("user or password is empty; give the connector an integration user of its own and set password_file")
@@ -119,11 +117,3 @@ func (c Config) withDefaults() (Config, error) {
 }
 
 var classes = map[string]connector.Class{"retryable": connector.Retryable, "correctable": connector.Correctable, "fatal": connector.Fatal}
-
-func orDefault[T comparable](v, def T) T {
-	var zero T
-	if v == zero {
-		return def
-	}
-	return v
-}

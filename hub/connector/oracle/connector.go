@@ -1,6 +1,7 @@
 package oracle
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -198,7 +199,7 @@ func (c *Connector) workOrder(o *order) (object.WorkOrder, error) {
 	}
 	for _, op := range o.Operations {
 		name := fmt.Sprint(op.Sequence)
-		w.WorkCenter = orDefault(w.WorkCenter, op.WorkCenterCode)
+		w.WorkCenter = cmp.Or(w.WorkCenter, op.WorkCenterCode)
 		w.Operations = append(w.Operations, object.Operation{Operation: name, Description: op.OperationName, WorkCenter: op.WorkCenterCode, Quantity: w.Quantity})
 		for _, m := range op.Materials {
 			unit, err := c.unit(m.UOMCode)

@@ -2,6 +2,7 @@ package oracle
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -103,7 +104,7 @@ func (c *Connector) came(p connector.Posting, o *order, in *intent) *connector.O
 
 // document is the transaction's own number, or the reference where it is not known.
 func document(id, ref string) connector.Document {
-	return connector.Document{Number: orDefault(id, ref), ID: id}
+	return connector.Document{Number: cmp.Or(id, ref), ID: id}
 }
 
 // find reads completed transactions by their reference.
@@ -207,7 +208,7 @@ func (c *Connector) inside(p connector.Posting, in intent, details []row) connec
 		if names := x.text("ErrorMessageNames"); names != "" {
 			code, _, _ = strings.Cut(names, ",")
 		}
-		text = orDefault(strings.TrimRight(x.text("ErrorMessages"), "."), text)
+		text = cmp.Or(strings.TrimRight(x.text("ErrorMessages"), "."), text)
 	}
 	of := ""
 	if f := p.Fact.Consumption; f != nil {

@@ -19,6 +19,7 @@ import (
 
 	"github.com/linekeeper/linekeeper/hub/connector/exchange"
 	"github.com/linekeeper/linekeeper/hub/connector/generic"
+	"github.com/linekeeper/linekeeper/hub/connector/secret"
 )
 
 // lost is the error of a request that may have had an effect all the same.
@@ -137,11 +138,10 @@ func (s Secret) read(key string) (string, error) {
 	case (s.File == "") == (s.Env == ""):
 		return "", wrong("%s needs a file or an env; put the secret on the first line of a file", key)
 	case s.File != "":
-		raw, err := os.ReadFile(s.File)
-		if err != nil {
+		var err error
+		if text, err = secret.FirstLine(s.File); err != nil {
 			return "", wrong("read %s: %w", key, err)
 		}
-		text, _, _ = strings.Cut(string(raw), "\n")
 	default:
 		text = os.Getenv(s.Env)
 	}

@@ -1,6 +1,7 @@
 package restapi
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -133,7 +134,7 @@ func (c *compiler) rules(place string, all []generic.Rule, names []string, known
 }
 
 func (c *compiler) posting(place string, p *Posting, outer *posting, shared []generic.Refusal) *posting {
-	out := &posting{cfg: p, method: orDefault(p.Method, "POST"), url: c.template(place+".url", p.URL, ofRequest), headers: map[string]generic.Template{},
+	out := &posting{cfg: p, method: cmp.Or(p.Method, "POST"), url: c.template(place+".url", p.URL, ofRequest), headers: map[string]generic.Template{},
 		success: c.need(place+".success", p.Success, "\"status in [200, 201] && has(body.id)\"", ofAnswer), accepted: c.expr(place+".accepted", p.Accepted, ofAnswer),
 		document: c.document(place, p.Document, ofAnswer)}
 	if p.URL == "" {
@@ -238,7 +239,7 @@ func (c *compiler) effects(e *Effects) *effects {
 	}
 	names := append([]string{"row"}, ofPage...)
 	m := e.Map
-	out := &effects{url: c.template("effects.url", e.URL, []string{"order_no", "offset"}), at: c.expr("effects.at", orDefault(e.At, "body"), ofPage),
+	out := &effects{url: c.template("effects.url", e.URL, []string{"order_no", "offset"}), at: c.expr("effects.at", cmp.Or(e.At, "body"), ofPage),
 		next: c.expr("effects.next", e.Next, ofPage), asOf: c.expr("effects.as_of", e.AsOf, ofPage), fields: map[string]generic.Expr{}}
 	if e.URL == "" || m.Number == "" || m.Key == "" || m.Kind == "" {
 		c.fail("effects", fmt.Errorf("url, map.number, map.key and map.kind are needed: a document without them cannot be compared"))

@@ -1,6 +1,7 @@
 package restapi
 
 import (
+	"cmp"
 	_ "embed"
 	"fmt"
 	"maps"
@@ -266,14 +267,14 @@ func (c Config) withDefaults() (Config, error) {
 		return c, wrong("url is not scheme, host and path; write it like https://erp.example.com/api")
 	}
 	c.URL = strings.TrimRight(c.URL, "/")
-	c.Name, c.TimeZone, c.Timeout = orDefault(c.Name, "rest"), orDefault(c.TimeZone, "UTC"), orDefault(c.Timeout, 30*time.Second)
+	c.Name, c.TimeZone, c.Timeout = cmp.Or(c.Name, "rest"), cmp.Or(c.TimeZone, "UTC"), cmp.Or(c.Timeout, 30*time.Second)
 	if c.Scale == nil {
 		three := int32(3)
 		c.Scale = &three
 	}
 	o := &c.Orders
-	o.At, o.First, o.Overlap, o.PageSize = orDefault(o.At, "body"), orDefault(o.First, "1970-01-01T00:00:00Z"), orDefault(o.Overlap, "5m"), orDefault(o.PageSize, 100)
-	o.Get.At, o.Get.Missing = orDefault(o.Get.At, "body"), orDefault(o.Get.Missing, "status == 404")
+	o.At, o.First, o.Overlap, o.PageSize = cmp.Or(o.At, "body"), cmp.Or(o.First, "1970-01-01T00:00:00Z"), cmp.Or(o.Overlap, "5m"), cmp.Or(o.PageSize, 100)
+	o.Get.At, o.Get.Missing = cmp.Or(o.Get.At, "body"), cmp.Or(o.Get.Missing, "status == 404")
 	switch {
 	case *c.Scale < -1 || *c.Scale > 12:
 		return c, wrong("scale %d is out of range; use 0 to 12, or -1 for any", *c.Scale)
@@ -346,12 +347,4 @@ func (c *Config) checkKinds() error {
 		}
 	}
 	return nil
-}
-
-func orDefault[T comparable](v, def T) T {
-	var zero T
-	if v == zero {
-		return def
-	}
-	return v
 }

@@ -74,7 +74,7 @@ func (c *Connector) page(ctx context.Context, cur cursor) (out connector.Changes
 		w, err := c.orders.Read(row)
 		if err != nil {
 			no := c.orders.Number(row)
-			out.Unreadable = append(out.Unreadable, connector.Unreadable{OrderNo: no, ERPKey: no, Reason: fmt.Sprintf("Order %s: %v.", orDefault(no, "without a number"), err)})
+			out.Unreadable = append(out.Unreadable, connector.Unreadable{OrderNo: no, ERPKey: no, Reason: fmt.Sprintf("Order %s: %v.", cmp.Or(no, "without a number"), err)})
 		} else {
 			out.Orders = append(out.Orders, w)
 		}
@@ -100,7 +100,7 @@ func encode(cur cursor) (string, error) {
 
 // read asks for a page.
 func (c *Connector) read(ctx context.Context, cur cursor) (s sheet, err error) {
-	vars := map[string]any{"cursor": orDefault(cur.From, c.cfg.Orders.First), "offset": cur.Offset, "page_size": c.cfg.Orders.PageSize, "order_no": nil}
+	vars := map[string]any{"cursor": cmp.Or(cur.From, c.cfg.Orders.First), "offset": cur.Offset, "page_size": c.cfg.Orders.PageSize, "order_no": nil}
 	if c.list.byChange() && cur.High != "" {
 		vars["cursor"] = cur.High
 	}
@@ -153,7 +153,7 @@ func (c *Connector) onward(cur cursor, s sheet, n int, high string, out *connect
 	l := c.list
 	done := func() (cursor, error) {
 		from, err := c.back(high)
-		return cursor{From: orDefault(from, cur.From)}, err
+		return cursor{From: cmp.Or(from, cur.From)}, err
 	}
 	switch {
 	case l.next.IsSet():
@@ -176,7 +176,7 @@ func (c *Connector) onward(cur cursor, s sheet, n int, high string, out *connect
 		if out.More && (text == "" || text == cur.From) {
 			return cur, errors.New("orders.cursor: the answer says that there is more and gives no new cursor")
 		}
-		return cursor{From: orDefault(text, cur.From)}, nil
+		return cursor{From: cmp.Or(text, cur.From)}, nil
 	case l.url.Uses("offset"):
 		if n == 0 {
 			return done()

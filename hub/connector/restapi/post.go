@@ -1,6 +1,7 @@
 package restapi
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -168,7 +169,7 @@ func (s *posting) request(vars map[string]any) (r request, err error) {
 		}
 	}
 	if i := s.cfg.Idempotency; i != nil {
-		r.Header[i.Header] = vars[orDefault(i.Value, "uuid")].(string)
+		r.Header[i.Header] = vars[cmp.Or(i.Value, "uuid")].(string)
 	}
 	if !s.body.IsSet() {
 		return r, nil

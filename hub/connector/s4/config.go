@@ -1,6 +1,7 @@
 package s4
 
 import (
+	"cmp"
 	"crypto/x509"
 	_ "embed"
 	"fmt"
@@ -8,6 +9,8 @@ import (
 	"os"
 	"strings"
 	"time"
+
+	"github.com/linekeeper/linekeeper/hub/connector/secret"
 )
 
 // Sample is the commented section of a configuration file.
@@ -102,12 +105,9 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	c.URL = strings.TrimRight(c.URL, "/")
 	if c.PasswordFile != "" {
-		text, err := os.ReadFile(c.PasswordFile)
-		if err != nil {
+		if c.Password, err = secret.FirstLine(c.PasswordFile); err != nil {
 			return c, fmt.Errorf("configure S/4HANA: read password_file: %w", err)
 		}
-		c.Password, _, _ = strings.Cut(string(text), "\n")
-		c.Password = strings.TrimRight(c.Password, "\r")
 	}
 	if c.CAFile != "" {
 		text, err := os.ReadFile(c.CAFile)
@@ -121,12 +121,12 @@ func (c Config) withDefaults() (Config, error) {
 	if c.User == "" || c.Password == "" {
 		return c, fmt.Errorf("configure S/4HANA: user or password is empty; give the connector a technical user of its own and set password_file")
 	}
-	c.Name, c.Language, c.TimeZone = orDefault(c.Name, "s4"), orDefault(c.Language, "EN"), orDefault(c.TimeZone, "UTC")
-	c.Movements, c.Finish = orDefault(c.Movements, movementsExplicit), orDefault(c.Finish, finishComplete)
-	c.AbsentAfter, c.Settle = orDefault(c.AbsentAfter, 15*time.Minute), orDefault(c.Settle, 2*time.Minute)
-	c.Timeout, c.Overlap = orDefault(c.Timeout, time.Minute), max(c.Overlap, 5*time.Minute)
-	c.mayTake = orDefault(c.mayTake, 2*c.Timeout)
-	c.Sessions, c.PageSize = orDefault(c.Sessions, 4), orDefault(c.PageSize, 100)
+	c.Name, c.Language, c.TimeZone = cmp.Or(c.Name, "s4"), cmp.Or(c.Language, "EN"), cmp.Or(c.TimeZone, "UTC")
+	c.Movements, c.Finish = cmp.Or(c.Movements, movementsExplicit), cmp.Or(c.Finish, finishComplete)
+	c.AbsentAfter, c.Settle = cmp.Or(c.AbsentAfter, 15*time.Minute), cmp.Or(c.Settle, 2*time.Minute)
+	c.Timeout, c.Overlap = cmp.Or(c.Timeout, time.Minute), max(c.Overlap, 5*time.Minute)
+	c.mayTake = cmp.Or(c.mayTake, 2*c.Timeout)
+	c.Sessions, c.PageSize = cmp.Or(c.Sessions, 4), cmp.Or(c.PageSize, 100)
 	return c, c.check()
 }
 
@@ -161,12 +161,4 @@ func (c *Config) check() (err error) {
 		}
 	}
 	return nil
-}
-
-func orDefault[T comparable](v, def T) T {
-	var zero T
-	if v == zero {
-		return def
-	}
-	return v
 }

@@ -240,7 +240,7 @@ func (l *ledger) confirmation(x *sapConfirmation) (object.Effect, error) {
 		Operation: operationName(x.Sequence, x.OrderOperation), State: object.EffectBooked, User: x.EnteredByUser, PostingDate: dayOf(x.PostingDate),
 		BookedAt: at(x.ConfirmationEntryDate, x.ConfirmationEntryTime, l.c.cfg.zone)}
 	e.Interim = x.OrderSuboperation != "" || l.hasLast && e.Operation != operationName(l.last.ManufacturingOrderSequence, l.last.ManufacturingOrderOperation)
-	unit, err := l.c.units.known(orDefault(x.ConfirmationUnitISOCode, l.isoOf(x.ConfirmationUnit)), x.ConfirmationUnit)
+	unit, err := l.c.units.known(cmp.Or(x.ConfirmationUnitISOCode, l.isoOf(x.ConfirmationUnit)), x.ConfirmationUnit)
 	if err != nil {
 		return e, err
 	}

@@ -1,6 +1,7 @@
 package s4
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -101,7 +102,7 @@ func (c *Connector) workOrder(o sapOrder) (object.WorkOrder, error) {
 		PlannedStart: at(o.MfgOrderScheduledStartDate, o.MfgOrderScheduledStartTime, c.cfg.zone),
 		PlannedEnd:   at(o.MfgOrderScheduledEndDate, o.MfgOrderScheduledEndTime, c.cfg.zone)}
 	for _, i := range o.Items.Results {
-		w.Lot = orDefault(w.Lot, i.Batch)
+		w.Lot = cmp.Or(w.Lot, i.Batch)
 	}
 	for _, op := range o.operations() {
 		q := object.Quantity{Value: op.OpPlannedTotalQuantity.Decimal, Unit: unit}
@@ -110,7 +111,7 @@ func (c *Connector) workOrder(o sapOrder) (object.WorkOrder, error) {
 				return object.WorkOrder{}, fmt.Errorf("operation %q: %w", op.ManufacturingOrderOperation, err)
 			}
 		}
-		w.WorkCenter = orDefault(w.WorkCenter, op.WorkCenter)
+		w.WorkCenter = cmp.Or(w.WorkCenter, op.WorkCenter)
 		w.Operations = append(w.Operations, object.Operation{Operation: operationName(op.ManufacturingOrderSequence, op.ManufacturingOrderOperation),
 			Description: op.MfgOrderOperationText, WorkCenter: op.WorkCenter, Quantity: q})
 	}

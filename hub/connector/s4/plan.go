@@ -1,6 +1,7 @@
 package s4
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -68,7 +69,7 @@ type move struct {
 }
 
 func (m move) String() string {
-	return fmt.Sprintf("movement %s of %s %s of item %q", m.Type, m.Quantity, orDefault(m.ISO, m.Unit), m.Material)
+	return fmt.Sprintf("movement %s of %s %s of item %q", m.Type, m.Quantity, cmp.Or(m.ISO, m.Unit), m.Material)
 }
 
 func readIntent(raw []byte) (in intent, err error) {
@@ -92,7 +93,7 @@ func reject(class connector.Class, code, next, reason string, args ...any) *conn
 	return &connector.Outcome{Result: connector.Rejected, Class: class, Code: code, Reason: fmt.Sprintf(reason, args...), NextStep: next}
 }
 
-func orderNo(p connector.Posting) string { return orDefault(p.Order.ERPKey, p.Fact.OrderNo()) }
+func orderNo(p connector.Posting) string { return cmp.Or(p.Order.ERPKey, p.Fact.OrderNo()) }
 
 // unsuitable refuses what SAP has no place for, before anything is read.
 func (c *Connector) unsuitable(p connector.Posting) *connector.Outcome {
@@ -180,7 +181,7 @@ func (c *Connector) planConfirmation(p connector.Posting, o *sapOrder) ([]step, 
 	unit, err := c.units.known(o.ProductionUnitISOCode, o.ProductionUnit)
 	if err != nil || unit != f.Unit {
 		return nil, reject(connector.Fatal, "UNIT", "Correct the unit in the rule of the source, or units in the configuration.",
-			"Order %s is kept in unit %q of SAP, the fact is in %q.", o.ManufacturingOrder, orDefault(o.ProductionUnitISOCode, o.ProductionUnit), f.Unit)
+			"Order %s is kept in unit %q of SAP, the fact is in %q.", o.ManufacturingOrder, cmp.Or(o.ProductionUnitISOCode, o.ProductionUnit), f.Unit)
 	}
 	op, no := operation(o, f.Operation)
 	reason, reasonNo := c.reason(f)
@@ -213,7 +214,7 @@ func (c *Connector) withMoves(p connector.Posting, o *sapOrder, op sapOperation,
 	m := move{Type: "101", Material: o.Material, Quantity: f.Yield, Unit: o.ProductionUnit}
 	place, batch := o.StorageLocation, f.Lot
 	for _, i := range o.Items.Results {
-		place, batch = orDefault(i.StorageLocation, place), orDefault(batch, i.Batch)
+		place, batch = cmp.Or(i.StorageLocation, place), cmp.Or(batch, i.Batch)
 	}
 	var more []step
 	switch {
@@ -375,8 +376,8 @@ func (c *Connector) planConsumption(p connector.Posting, o *sapOrder) ([]step, *
 	item := map[string]any{"Material": f.Item, "Plant": o.ProductionPlant, "StorageLocation": c.cfg.StorageLocations[o.ProductionPlant], "GoodsMovementType": kind,
 		"ManufacturingOrder": o.ManufacturingOrder, "QuantityInEntryUnit": f.Quantity.Value.String(), "MaterialDocumentItemText": p.Fact.Key.String()}
 	if m != nil {
-		item["Plant"], item["Reservation"], item["ReservationItem"] = orDefault(m.Plant, o.ProductionPlant), m.Reservation, m.ReservationItem
-		item["StorageLocation"] = orDefault(m.StorageLocation, c.cfg.StorageLocations[o.ProductionPlant])
+		item["Plant"], item["Reservation"], item["ReservationItem"] = cmp.Or(m.Plant, o.ProductionPlant), m.Reservation, m.ReservationItem
+		item["StorageLocation"] = cmp.Or(m.StorageLocation, c.cfg.StorageLocations[o.ProductionPlant])
 		if code == "06" {
 			item["MaterialDocumentPostingType"] = "1" // only so is the reservation open again
 		}
@@ -418,5 +419,5 @@ func (c *Connector) consumptionUnit(o *sapOrder, m *sapComponent, f *object.Cons
 		}
 	}
 	return "", "", reject(connector.Fatal, "UNIT", "Correct the unit in the rule of the source, or units in the configuration.",
-		"Item %q of order %s is kept in unit %q of SAP, the fact is in %q.", f.Item, o.ManufacturingOrder, orDefault(m.BaseUnitISOCode, m.BaseUnit), f.Quantity.Unit)
+		"Item %q of order %s is kept in unit %q of SAP, the fact is in %q.", f.Item, o.ManufacturingOrder, cmp.Or(m.BaseUnitISOCode, m.BaseUnit), f.Quantity.Unit)
 }

@@ -1,6 +1,7 @@
 package s4
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 )
@@ -30,7 +31,7 @@ func newUnits(configured map[string]string) units {
 
 // known translates an ISO code, or the commercial code where there is none. It never guesses.
 func (u units) known(iso, commercial string) (string, error) {
-	code := orDefault(iso, commercial)
+	code := cmp.Or(iso, commercial)
 	if unit, ok := u.to[code]; ok && code != "" {
 		return unit, nil
 	}

@@ -1,6 +1,7 @@
 package s4
 
 import (
+	"cmp"
 	"fmt"
 	"strconv"
 	"strings"
@@ -163,7 +164,7 @@ func readTime(text string) (time.Duration, bool) {
 	if !ok || len(text) > 12 {
 		return 0, false
 	}
-	d, err := time.ParseDuration(strings.ToLower(orDefault(rest, "0S")))
+	d, err := time.ParseDuration(strings.ToLower(cmp.Or(rest, "0S")))
 	return d, err == nil && d >= 0 && d <= 24*time.Hour
 }
 

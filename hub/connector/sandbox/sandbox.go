@@ -7,16 +7,16 @@
 package sandbox
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"net/url"
-	"os"
-	"strings"
 	"time"
 
 	"github.com/linekeeper/linekeeper/hub/connector"
+	"github.com/linekeeper/linekeeper/hub/connector/secret"
 	"github.com/linekeeper/linekeeper/hub/object"
 	"github.com/linekeeper/linekeeper/proto/factkey"
 )
@@ -50,30 +50,19 @@ func (c *Config) complete() error {
 		return fmt.Errorf("url %q is not a web address: write it like http://erp.example:8000", c.URL)
 	}
 	if c.PasswordFile != "" {
-		text, err := os.ReadFile(c.PasswordFile)
-		if err != nil {
+		if c.Password, err = secret.FirstLine(c.PasswordFile); err != nil {
 			return fmt.Errorf("read password_file: %w", err)
 		}
-		c.Password, _, _ = strings.Cut(string(text), "\n")
-		c.Password = strings.TrimRight(c.Password, "\r")
 	}
 	if c.PageSize < 0 || c.PageSize > 1000 {
 		return fmt.Errorf("page_size %d is out of range: use 1 to 1000", c.PageSize)
 	}
-	c.Name = orDefault(c.Name, "sandbox")
-	c.PageSize = orDefault(c.PageSize, 200)
-	c.Overlap = orDefault(c.Overlap, 5*time.Minute)
-	c.Timeout = orDefault(c.Timeout, 10*time.Second)
-	c.Settle = orDefault(c.Settle, 3*time.Second)
+	c.Name = cmp.Or(c.Name, "sandbox")
+	c.PageSize = cmp.Or(c.PageSize, 200)
+	c.Overlap = cmp.Or(c.Overlap, 5*time.Minute)
+	c.Timeout = cmp.Or(c.Timeout, 10*time.Second)
+	c.Settle = cmp.Or(c.Settle, 3*time.Second)
 	return nil
-}
-
-func orDefault[T comparable](v, def T) T {
-	var zero T
-	if v == zero {
-		return def
-	}
-	return v
 }
 
 // Connector implements connector.Connector and connector.StockReader.

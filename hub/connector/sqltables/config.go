@@ -1,16 +1,17 @@
 package sqltables
 
 import (
+	"cmp"
 	_ "embed"
 	"fmt"
 	"maps"
-	"os"
 	"regexp"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/linekeeper/linekeeper/hub/connector"
+	"github.com/linekeeper/linekeeper/hub/connector/secret"
 	"github.com/linekeeper/linekeeper/hub/object"
 )
 
@@ -113,19 +114,18 @@ func wrong(format string, args ...any) error {
 // withDefaults fills in what zero means and checks the rest; the address is read from its file.
 func (c Config) withDefaults() (Config, error) {
 	if c.DSNFile != "" {
-		text, err := os.ReadFile(c.DSNFile)
+		line, err := secret.FirstLine(c.DSNFile)
 		if err != nil {
 			return c, wrong("read dsn_file: %w", err)
 		}
-		c.DSN, _, _ = strings.Cut(string(text), "\n")
-		c.DSN = strings.TrimSpace(c.DSN)
+		c.DSN = strings.TrimSpace(line)
 	}
-	c.Name = orDefault(c.Name, "sql")
-	c.Wait, c.Settle, c.Timeout = orDefault(c.Wait, 2*time.Second), orDefault(c.Settle, time.Minute), orDefault(c.Timeout, 30*time.Second)
-	c.PageSize, c.Connections = orDefault(c.PageSize, 200), orDefault(c.Connections, 4)
+	c.Name = cmp.Or(c.Name, "sql")
+	c.Wait, c.Settle, c.Timeout = cmp.Or(c.Wait, 2*time.Second), cmp.Or(c.Settle, time.Minute), cmp.Or(c.Timeout, 30*time.Second)
+	c.PageSize, c.Connections = cmp.Or(c.PageSize, 200), cmp.Or(c.Connections, 4)
 	o, p := &c.Orders, &c.Postings
-	o.Changed, o.Overlap, o.OverlapNumber = orDefault(o.Changed, "time"), orDefault(o.Overlap, 5*time.Minute), orDefault(o.OverlapNumber, 1000)
-	p.New = orDefault(p.New, "N")
+	o.Changed, o.Overlap, o.OverlapNumber = cmp.Or(o.Changed, "time"), cmp.Or(o.Overlap, 5*time.Minute), cmp.Or(o.OverlapNumber, 1000)
+	p.New = cmp.Or(p.New, "N")
 	if len(p.Posted) == 0 {
 		p.Posted = []string{"P"}
 	}
@@ -254,12 +254,4 @@ func columns(section, table string, cols map[string]string, known, need []string
 		}
 	}
 	return nil
-}
-
-func orDefault[T comparable](v, def T) T {
-	var zero T
-	if v == zero {
-		return def
-	}
-	return v
 }

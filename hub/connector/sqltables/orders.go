@@ -1,6 +1,7 @@
 package sqltables
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -184,12 +185,12 @@ func (c *Connector) components(ctx context.Context, found []row) (map[string][]r
 
 func (c *Connector) order(r row, parts []row) (object.WorkOrder, error) {
 	o := object.WorkOrder{OrderNo: text(r["order_no"]), ERP: c.cfg.Name, ERPKey: text(r["order_no"]), Item: text(r["item"]),
-		ItemDescription: text(r["description"]), Site: orDefault(text(r["site"]), c.cfg.Orders.Site), WorkCenter: text(r["work_center"]), Lot: text(r["lot"])}
+		ItemDescription: text(r["description"]), Site: cmp.Or(text(r["site"]), c.cfg.Orders.Site), WorkCenter: text(r["work_center"]), Lot: text(r["lot"])}
 	if t, ok := r["changed"].(time.Time); ok {
 		o.RevisedAt = t
 	}
 	state := text(r["state"])
-	o.State = object.OrderState(orDefault(c.cfg.States[state], state))
+	o.State = object.OrderState(cmp.Or(c.cfg.States[state], state))
 	if !slices.Contains(orderStates, o.State) {
 		return o, fmt.Errorf("state %q is not mapped: add it to states", state)
 	}

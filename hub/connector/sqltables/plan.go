@@ -1,6 +1,7 @@
 package sqltables
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -34,7 +35,7 @@ func (c *Connector) values(p connector.Posting) []value {
 		if x.Final {
 			final = "1"
 		}
-		all = append(all, value{"item", orDefault(x.Item, p.Order.Item), true}, value{"unit", c.back[x.Unit], true}, value{"operation", x.Operation, true},
+		all = append(all, value{"item", cmp.Or(x.Item, p.Order.Item), true}, value{"unit", c.back[x.Unit], true}, value{"operation", x.Operation, true},
 			value{"yield", x.Yield, true}, value{"scrap", x.Scrap, true}, value{"rework", x.Rework, true}, value{"scrap_reason", x.ScrapReason, false},
 			value{"lot", x.Lot, true}, value{"serial", x.Serial, true}, value{"person", x.Person, false}, value{"final", final, false})
 	case f.Consumption != nil:
@@ -47,7 +48,7 @@ func (c *Connector) values(p connector.Posting) []value {
 	return all
 }
 
-func orderNo(p connector.Posting) string { return orDefault(p.Fact.OrderNo(), p.Order.OrderNo) }
+func orderNo(p connector.Posting) string { return cmp.Or(p.Fact.OrderNo(), p.Order.OrderNo) }
 
 func (v value) empty() bool {
 	if d, ok := v.v.(decimal.Decimal); ok {

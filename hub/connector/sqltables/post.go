@@ -1,6 +1,7 @@
 package sqltables
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"encoding/json"
@@ -46,11 +47,11 @@ func (c *Connector) status(r row) status {
 // document is what the job wrote, or the fact's key where it writes none.
 func (c *Connector) document(r row) connector.Document {
 	key := text(r["fact_key"])
-	return connector.Document{Number: orDefault(text(r["document"]), key), ID: key}
+	return connector.Document{Number: cmp.Or(text(r["document"]), key), ID: key}
 }
 
 func (c *Connector) rejection(r row) *connector.Outcome {
-	code, why := text(r["error_code"]), orDefault(text(r["error"]), "no reason given")
+	code, why := text(r["error_code"]), cmp.Or(text(r["error"]), "no reason given")
 	class := connector.Correctable
 	if known, ok := classes[c.cfg.Postings.ErrorClasses[code]]; ok {
 		class = known
@@ -59,7 +60,7 @@ func (c *Connector) rejection(r row) *connector.Outcome {
 	if class == connector.Retryable {
 		next = "Wait: it is tried again by itself."
 	}
-	return reject(class, orDefault(code, "REFUSED"), next, "The ERP refused a posting on order %s: %s.", text(r["order_no"]), strings.TrimRight(why, "."))
+	return reject(class, cmp.Or(code, "REFUSED"), next, "The ERP refused a posting on order %s: %s.", text(r["order_no"]), strings.TrimRight(why, "."))
 }
 
 // find reads the row with a value in a key column, nil when there is none.
@@ -165,7 +166,7 @@ func (c *Connector) write(ctx context.Context, p connector.Posting) *connector.O
 		if class == connector.Retryable {
 			next = "Wait: it is tried again by itself."
 		}
-		return reject(class, orDefault(c.d.code(err), "DATABASE"), next, "The database refused a posting on order %s: %v.", orderNo(p), err)
+		return reject(class, cmp.Or(c.d.code(err), "DATABASE"), next, "The database refused a posting on order %s: %v.", orderNo(p), err)
 	}
 	tx, err := c.db.BeginTx(ctx, &sql.TxOptions{Isolation: c.d.isolation})
 	if err != nil {

@@ -3,9 +3,10 @@ package tryton
 import (
 	"fmt"
 	"net/url"
-	"os"
 	"strings"
 	"time"
+
+	"github.com/linekeeper/linekeeper/hub/connector/secret"
 )
 
 // Config says where Tryton is and how its words map to ours. Only URL, User and a password are necessary.
@@ -64,12 +65,9 @@ func (c Config) withDefaults() (Config, error) {
 		return c, fmt.Errorf("configure Tryton: user is empty; give the connector an account of its own with the groups Stock and Production")
 	}
 	if c.PasswordFile != "" {
-		b, err := os.ReadFile(c.PasswordFile)
-		if err != nil {
+		if c.Password, err = secret.FirstLine(c.PasswordFile); err != nil {
 			return c, fmt.Errorf("configure Tryton: read password_file: %w", err)
 		}
-		c.Password, _, _ = strings.Cut(string(b), "\n")
-		c.Password = strings.TrimRight(c.Password, "\r")
 	}
 	if c.Password == "" {
 		return c, fmt.Errorf("configure Tryton: user %q has no password; set password_file", c.User)
