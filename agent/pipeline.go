@@ -171,6 +171,7 @@ func (p *pipeline) tick(ctx context.Context) (time.Time, error) {
 // stage adds what the rules made to a transaction and returns the numbers of the facts.
 func (p *pipeline) stage(tx *buffer.Tx, now time.Time, res translate.Result) (seqs []uint64) {
 	mark := p.mark(now)
+	seqs = make([]uint64, 0, len(res.Facts))
 	for _, f := range res.Facts {
 		seqs = append(seqs, tx.Append(append(slices.Clip(f.Body), mark...)))
 	}

@@ -62,9 +62,6 @@ var units = func() map[string]unitInfo {
 	return all
 }()
 
-// Dimension returns the dimension of a known unit, empty for any other text.
-func Dimension(unit string) string { return units[unit].dimension }
-
 // standard is the factor between two units that follows from what they are, nil where nothing follows.
 func standard(from, to unitInfo) *big.Rat {
 	if from.free || to.free || from.size == nil || to.size == nil || from.dimension != to.dimension {
