@@ -111,11 +111,12 @@ func (d *Dispatcher) Wake(erp string) {
 // Run routes the stored orders as the configuration is now and then polls all systems until ctx ends. One system that fails
 // stops no other. Its error is one of the store.
 func (d *Dispatcher) Run(ctx context.Context) error {
+	since := d.o.Now()
 	if err := d.reroute(ctx); err != nil && ctx.Err() == nil {
 		return fmt.Errorf("route stored orders: %w", err)
 	}
 	var wg sync.WaitGroup
-	wg.Go(func() { d.followMappings(ctx) })
+	wg.Go(func() { d.followMappings(ctx, since) })
 	for name, c := range d.o.Connectors {
 		wg.Go(func() { d.poll(ctx, name, c) })
 	}

@@ -64,39 +64,21 @@ func (w words) sayable(o object.WorkOrder) bool {
 	return missing == nil || class(o.State) == "cancelled"
 }
 
-// followMappings gives the plants their orders anew whenever a mapping comes into force, until ctx ends.
-func (d *Dispatcher) followMappings(ctx context.Context) {
+// followMappings gives the plants their orders anew whenever a mapping comes into force, until ctx ends. They had them as of since.
+func (d *Dispatcher) followMappings(ctx context.Context, since time.Time) {
 	changed, unwatch := d.o.Store.Watch(store.TopicMappings)
 	defer unwatch()
 	for {
-		pause := time.Hour
-		if next := d.nextMapping(ctx); !next.IsZero() {
-			pause = min(max(next.Sub(d.o.Now()), time.Millisecond), pause)
-		}
-		timer := time.NewTimer(pause)
-		select {
-		case <-changed:
-		case <-timer.C:
-		case <-ctx.Done():
-		}
-		timer.Stop()
-		rules, err := d.o.Store.MappingRules(ctx)
-		if err == nil && !rules.Empty() && ctx.Err() == nil {
-			err = d.reroute(ctx)
-		}
-		if ctx.Err() != nil {
+		if d.o.Store.AwaitMappings(ctx, changed, since, d.o.Now, time.Hour); ctx.Err() != nil {
 			return
 		}
-		if err != nil {
+		since = d.o.Now()
+		rules, err := d.o.Store.MappingRules(ctx)
+		if err == nil && !rules.Empty() {
+			err = d.reroute(ctx)
+		}
+		if err != nil && ctx.Err() == nil {
 			d.o.Logger.Warn("work orders could not be mapped anew; they are in an hour, or when they change", "error", err)
 		}
 	}
-}
-
-// nextMapping is when the next mapping comes into force, zero for never.
-func (d *Dispatcher) nextMapping(ctx context.Context) (next time.Time) {
-	if rules, err := d.o.Store.MappingRules(ctx); err == nil {
-		next = rules.Next(d.o.Now())
-	}
-	return next
 }

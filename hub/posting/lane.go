@@ -238,33 +238,31 @@ func (e *Engine) prepareCall(ctx context.Context, l store.Lane, p store.Posting)
 	if err != nil {
 		return nil, err
 	}
-	correction, err := e.o.Store.Correction(ctx, p.FactID)
+	decided, err := e.o.Store.Decided(ctx, p.FactID)
 	if err != nil {
 		return nil, err
 	}
-	fact := correction.Apply(f.Fact)
+	fact := decided.Correction.Apply(f.Fact)
 	fact.PostingDate = f.Fact.PostingDate // what was decided about the date comes below
-	c := &call{erp: guarded{e.o.Connectors[l.ERP], l.ERP, e.o.Logger}, turn: turn{of: e.turns[l.ERP]}, p: p, f: f, correction: correction, posting: connector.Posting{
+	c := &call{erp: guarded{e.o.Connectors[l.ERP], l.ERP, e.o.Logger}, turn: turn{of: e.turns[l.ERP]}, p: p, f: f, correction: decided.Correction, posting: connector.Posting{
 		Fact: adjusted(fact, p.Amounts), Order: order.Order, PostingDate: postingDate(fact), Attempt: max(p.Attempt, 1),
 	}}
 	if err := e.asOne(ctx, c); err != nil {
 		return nil, err
 	}
+	if c.p.FactID != p.FactID { // it is made with others, of which the first stands for all
+		if decided, err = e.o.Store.Decided(ctx, c.p.FactID); err != nil {
+			return nil, err
+		}
+	}
 	if !c.f.Fact.Reverses.IsZero() {
-		err = e.undo(ctx, c)
+		if err := e.undo(ctx, c); err != nil {
+			return nil, err
+		}
 	}
-	if err == nil {
-		err = e.wordCall(ctx, c)
-	}
-	if err != nil {
-		return nil, err
-	}
-	date, err := e.o.Store.PostingDate(ctx, c.p.FactID)
-	switch {
-	case err == nil:
-		c.take(date)
-	case !errors.Is(err, store.ErrNotFound):
-		return nil, err
+	c.say(decided.Applied)
+	if decided.Date != (store.PostingDate{}) {
+		c.take(decided.Date)
 	}
 	return c, nil
 }

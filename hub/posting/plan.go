@@ -347,8 +347,7 @@ func posts(c connector.Capabilities, f object.Fact) bool {
 
 // round makes the posting due, with quantities that the system can keep.
 func (e *Engine) round(tx *store.Tx, p *store.Posting, f store.Fact, scale int32) error {
-	p.State, p.Class, p.Code, p.Reason, p.NextStep = store.PostingDue, "", "", "", ""
-	p.Since, p.NextAt, p.Tries = tx.Now(), tx.Now(), 0
+	due(p, tx)
 	if scale < 0 || f.Fact.Confirmation == nil && f.Fact.Consumption == nil {
 		return nil
 	}
@@ -369,11 +368,16 @@ func (e *Engine) round(tx *store.Tx, p *store.Posting, f store.Fact, scale int32
 		any = any || !v.IsZero()
 	}
 	if !any {
-		a := p.Amounts
-		notPosted(p, CodeBelowScale, "less than the outside system can keep: it goes to the next posting of the same thing")
-		p.Amounts = a
+		belowScale(p)
 	}
 	return nil
+}
+
+// belowScale settles a posting of which rounding left nothing. Its amounts stay: the tally counts them.
+func belowScale(p *store.Posting) {
+	amounts := p.Amounts
+	notPosted(p, CodeBelowScale, "less than the outside system can keep: it goes to the next posting of the same thing")
+	p.Amounts = amounts
 }
 
 // amount is the field of the amounts that a kind of quantity is kept in.

@@ -3,7 +3,6 @@ package posting
 import (
 	"context"
 	"math/big"
-	"time"
 
 	"github.com/shopspring/decimal"
 
@@ -103,9 +102,7 @@ func (e *Engine) convert(tx *store.Tx, p *store.Posting, f store.Fact, a *mappin
 		any = any || !posted.IsZero()
 	}
 	if !any {
-		amounts := p.Amounts
-		notPosted(p, CodeBelowScale, "less than the outside system can keep: it goes to the next posting of the same thing")
-		p.Amounts = amounts
+		belowScale(p)
 	}
 	return nil
 }
@@ -242,16 +239,15 @@ func (e *Engine) reworded(ctx context.Context, c *call) (bool, error) {
 	return done, err
 }
 
-// wordCall gives a call what its posting is said with.
-func (e *Engine) wordCall(ctx context.Context, c *call) (err error) {
-	if c.applied, err = e.o.Store.Applied(ctx, c.p.FactID); err != nil || c.applied == nil {
-		return err
+// say gives a call what its posting is said with.
+func (c *call) say(a *mapping.Applied) {
+	if c.applied = a; a == nil {
+		return
 	}
 	c.posting.Fact = c.applied.Apply(c.posting.Fact)
 	if c.applied.Site != "" && c.posting.Order.Site == "" {
 		c.posting.Order.Site = c.applied.Site
 	}
-	return nil
 }
 
 // takeBackWords gives a reversal the words of its original and takes back what rounding that carried on. It reports whether the
@@ -276,25 +272,11 @@ func (e *Engine) followMappings(ctx context.Context) error {
 	changed, unwatch := e.o.Store.Watch(store.TopicMappings)
 	defer unwatch()
 	for {
-		rules, err := e.o.Store.MappingRules(ctx)
-		if err == nil {
-			err = e.admitMapped(ctx)
-		}
-		if err != nil {
+		since := e.o.Now()
+		if err := e.admitMapped(ctx); err != nil {
 			return ended(ctx, err)
 		}
-		pause := longestPause
-		if next := rules.Next(e.o.Now()); !next.IsZero() {
-			pause = min(max(next.Sub(e.o.Now()), time.Millisecond), pause)
-		}
-		timer := time.NewTimer(pause)
-		select {
-		case <-changed:
-		case <-timer.C:
-		case <-ctx.Done():
-		}
-		timer.Stop()
-		if ctx.Err() != nil {
+		if e.o.Store.AwaitMappings(ctx, changed, since, e.o.Now, longestPause); ctx.Err() != nil {
 			return nil
 		}
 	}

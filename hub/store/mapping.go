@@ -292,6 +292,23 @@ func (tx *Tx) MappingRules() (r *mapping.Rules, err error) {
 	return tx.rules, err
 }
 
+// AwaitMappings waits until changed says that the mappings have, until a version comes into force that was not at a time since, for
+// the longest time, or for ctx's end. Where the mappings cannot be read it waits for the others.
+func (s *Store) AwaitMappings(ctx context.Context, changed <-chan struct{}, since time.Time, now func() time.Time, longest time.Duration) {
+	if rules, err := s.MappingRules(ctx); err == nil {
+		if next := rules.Next(since); !next.IsZero() {
+			longest = min(max(next.Sub(now()), time.Millisecond), longest)
+		}
+	}
+	timer := time.NewTimer(longest)
+	defer timer.Stop()
+	select {
+	case <-changed:
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+}
+
 func (s *Store) readRules(ctx context.Context, db querier) (*mapping.Rules, error) {
 	text, err := metaText(ctx, db, "mapping_generation")
 	if err != nil {

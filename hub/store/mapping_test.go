@@ -1,6 +1,7 @@
 package store_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"math/big"
@@ -261,6 +262,27 @@ func TestMappingWakesWhoWatchesIt(t *testing.T) {
 	default:
 		t.Error("nobody was told")
 	}
+}
+
+// A version that came into force while its follower worked must not wait for the next one.
+func TestMappingThatComesIntoForceUnseenIsNotWaitedFor(t *testing.T) {
+	s := open(t, filepath.Join(t.TempDir(), "hub.db"))
+	if _, err := s.AddMappingVersion(t.Context(), weights, 0, toGrams(), "anna", "new", true); err != nil {
+		t.Fatal(err)
+	}
+	since := time.Now().Add(time.Hour)
+	if _, err := approve(t, s, 1, "bert", since.Add(time.Minute), mapping.Dry{}); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	s.AwaitMappings(ctx, nil, since, func() time.Time { return since.Add(2 * time.Minute) }, time.Hour)
+	if ctx.Err() != nil {
+		t.Error("it waited though a version had come into force")
+	}
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	s.AwaitMappings(ended, nil, since.Add(2*time.Minute), func() time.Time { return since.Add(2 * time.Minute) }, time.Hour) // nothing comes: ctx ends it
 }
 
 func TestSamplesAreTheFactsOfATimeWithTheirPostingsAndOrders(t *testing.T) {
