@@ -315,6 +315,7 @@ func (e *Engine) post(ctx context.Context, c *call) (failure string, err error) 
 
 // save stores a posting after a call; it is not cut short by the engine's end.
 func (e *Engine) save(ctx context.Context, c *call, step string, outcome pb.Receipt_Outcome) error {
+	purpose, said := c.saidAt(step)
 	err := e.o.Store.Update(context.WithoutCancel(ctx), func(tx *store.Tx) error {
 		if o := c.f.Fact.OrderState; o != nil && step == "posted" {
 			err := tx.AddOrderStep(store.OrderStep{
@@ -331,8 +332,10 @@ func (e *Engine) save(ctx context.Context, c *call, step string, outcome pb.Rece
 			if err := errors.Join(sameCorrection(tx, c), e.sameAggregate(tx, c)); err != nil {
 				return err
 			}
-		} else if err := keepSaid(tx, c, step); err != nil {
-			return err
+		} else if len(said) > 0 {
+			if err := tx.PutExchanges(c.p.FactID, purpose, said); err != nil {
+				return err
+			}
 		}
 		if err := e.changed(tx, c.p, c.f, step, "", outcome); err != nil {
 			return err

@@ -9,23 +9,18 @@ var purposes = map[string]string{
 	"posted": "post", "rejected": "post", "retry": "post", "in_doubt": "post", "absent": "look up", "not found yet": "look up", "cannot tell": "look up", "differs": "read back",
 }
 
-// keepSaid keeps what was said with the outside system, as evidence, with the step that came of it. What only confirms what is
-// known, or failed before anything was sent, is not kept.
-func keepSaid(tx *store.Tx, c *call, step string) error {
-	purpose := purposes[step]
+// saidAt is what was said with the outside system, as evidence, at the step that came of it. What only confirms what is known, or
+// failed before anything was sent, is nothing. Secrets are removed here: no transaction waits for that.
+func (c *call) saidAt(step string) (purpose string, all []store.Exchange) {
+	purpose = purposes[step]
 	if c.said == nil || purpose == "" {
-		return nil
+		return "", nil
 	}
 	if c.looksUp && purpose == "post" {
 		purpose = "look up"
 	}
-	records := c.said.Records()
-	if len(records) == 0 {
-		return nil
+	for _, r := range c.said.Records() {
+		all = append(all, store.Exchange{At: r.At, Method: r.Method, Address: r.Address, Request: r.Request, Status: r.Status, Answer: r.Answer, Cut: r.Cut})
 	}
-	all := make([]store.Exchange, len(records))
-	for i, r := range records {
-		all[i] = store.Exchange{At: r.At, Method: r.Method, Address: r.Address, Request: r.Request, Status: r.Status, Answer: r.Answer, Cut: r.Cut}
-	}
-	return tx.PutExchanges(c.p.FactID, purpose, all)
+	return purpose, all
 }

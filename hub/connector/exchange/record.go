@@ -32,10 +32,19 @@ const (
 	mostKept  = 4 // of one call of a connector: the last ones
 )
 
-// Recorder keeps the last exchanges of one call of a connector. It is no reason for anything to fail.
+// Recorder keeps the last exchanges of one call of a connector. It is no reason for anything to fail. Most are never asked for:
+// secrets are removed when they are.
 type Recorder struct {
 	mu  sync.Mutex
-	all []Record
+	all []noted
+}
+
+// noted is an exchange as it was, but for what is too long to be read.
+type noted struct {
+	at                      time.Time
+	method, address, status string
+	request, answer         []byte
+	hidden                  string
 }
 
 type recorderKey struct{}
@@ -53,9 +62,8 @@ func Hiding(ctx context.Context, secret string) context.Context {
 	return context.WithValue(ctx, hiddenKey{}, secret)
 }
 
-// hide removes the secret of a context as it is, and as it stands in JSON.
-func hide(ctx context.Context, text []byte) []byte {
-	secret, _ := ctx.Value(hiddenKey{}).(string)
+// hide removes a secret as it is, and as it stands in JSON.
+func hide(secret string, text []byte) []byte {
 	if secret == "" {
 		return text
 	}
@@ -68,7 +76,24 @@ func hide(ctx context.Context, text []byte) []byte {
 func (r *Recorder) Records() []Record {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return append([]Record(nil), r.all...)
+	var all []Record
+	for _, n := range r.all {
+		if x, ok := n.record(); ok {
+			all = append(all, x)
+		}
+	}
+	return all
+}
+
+// record is the exchange as it may be kept; false for one that cannot be shown.
+func (n noted) record() (x Record, ok bool) {
+	defer func() { ok = recover() == nil }() // evidence is no reason for a posting to fail
+	x = Record{At: n.at, Method: n.method, Address: cleanAddress(n.address), Status: n.status}
+	var cut bool
+	x.Request, x.Cut = shown(hide(n.hidden, n.request))
+	x.Answer, cut = shown(hide(n.hidden, n.answer))
+	x.Cut = x.Cut || cut
+	return x, true
 }
 
 // Note records an exchange when the context asks for it. Do notes by itself; connectors that speak by other means call it.
@@ -78,19 +103,18 @@ func Note(ctx context.Context, method, address string, request []byte, status st
 	if !ok {
 		return
 	}
-	defer func() { _ = recover() }() // evidence is no reason for a posting to fail
-	x := Record{At: time.Now(), Method: method, Address: cleanAddress(address), Status: status}
-	var cut bool
-	x.Request, x.Cut = shown(hide(ctx, request))
-	x.Answer, cut = shown(hide(ctx, answer))
-	x.Cut = x.Cut || cut
+	hidden, _ := ctx.Value(hiddenKey{}).(string)
+	n := noted{time.Now(), method, address, status, beginning(request), beginning(answer), hidden}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.all = append(r.all, x)
+	r.all = append(r.all, n)
 	if len(r.all) > mostKept {
 		r.all = r.all[1:]
 	}
 }
+
+// beginning is a copy of what is read of a body, and of one byte more where there is more.
+func beginning(body []byte) []byte { return bytes.Clone(body[:min(len(body), mostRead+1)]) }
 
 // noteHTTP records an HTTP exchange; failure is why there is no whole answer.
 func noteHTTP(req *http.Request, resp *http.Response, answer []byte, failure error) {

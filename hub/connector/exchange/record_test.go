@@ -105,3 +105,17 @@ func FuzzShown(f *testing.F) {
 		}
 	})
 }
+
+// Secrets are removed when a record is asked for, and of what was said then, whatever became of the buffers since.
+func TestARecordIsOfWhatWasSaidAtTheTime(t *testing.T) {
+	ctx, rec := Recording(Hiding(t.Context(), "hunter2"))
+	request := []byte(`{"yield": 12, "key": "hunter2"}`)
+	Note(ctx, "POST", "https://user:hunter2@erp/post?token=hunter2", request, "200 OK", []byte(strings.Repeat("a", mostRead+10)))
+	for i := range request {
+		request[i] = 'x'
+	}
+	all := rec.Records()
+	if len(all) != 1 || all[0].Request != `{"yield": 12, "key": "[removed]"}` || !all[0].Cut || len(all[0].Answer) != mostShown || strings.Contains(all[0].Address, "hunter2") {
+		t.Errorf("%+v", all)
+	}
+}
