@@ -52,6 +52,7 @@ func (l *latest) metrics(into []signal.Metric) []signal.Metric {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, m := range l.tags {
+		m.Value = signal.Whole(m.Value)
 		into = append(into, m)
 	}
 	return into

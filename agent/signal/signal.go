@@ -36,7 +36,7 @@ type Signal struct {
 	// nil without any. Rules read them as labels.site.
 	Labels map[string]string
 	// Value is nil, bool, string, Number, time.Time, []byte, []any of these, or map[string]any of these (a structured
-	// message or a row, keys as the source spells them).
+	// message or a row, keys as the source spells them). A *Row stands for such a map, as a signal's whole value only.
 	Value any
 	// Payload is what was received, kept for quarantine when the value cannot be used; nil where the value says it all (OPC UA,
 	// the rows of a table).

@@ -196,8 +196,14 @@ func (e *expr) eval(in *scope) (any, error) {
 
 func (s *pathStep) of(v any) any {
 	if s.key != "" {
-		m, _ := v.(map[string]any)
-		return m[s.key]
+		switch m := v.(type) {
+		case map[string]any:
+			return m[s.key]
+		case *signal.Row:
+			v, _ := m.Get(s.key)
+			return v
+		}
+		return nil
 	}
 	if l, _ := v.([]any); s.index < len(l) {
 		return l[s.index]
@@ -221,7 +227,7 @@ func topicPart(topic string, n int) any {
 func (in *scope) ResolveName(name string) (any, bool) {
 	switch name {
 	case "payload":
-		return in.sig.Value, true
+		return signal.Whole(in.sig.Value), true
 	case "item":
 		return in.item, true
 	case "topic":

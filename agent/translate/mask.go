@@ -56,6 +56,7 @@ func (t *Translator) maskSignal(s signal.Signal, paths [][]pathStep) signal.Sign
 		s.Problem, s.Payload, s.Value = &p, []byte("(withheld)"), nil
 		return s
 	}
+	s.Value = signal.Whole(s.Value)
 	for _, path := range paths {
 		s.Value = t.maskAt(s.Value, path)
 	}

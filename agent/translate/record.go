@@ -220,7 +220,7 @@ func describe(v any) string {
 		return "bytes"
 	case []any:
 		return "a list"
-	case map[string]any:
+	case map[string]any, *signal.Row:
 		return "an object"
 	}
 	return fmt.Sprintf("a %T", v)

@@ -69,6 +69,8 @@ func toTyped(v any) (any, error) {
 			}
 		}
 		return out, nil
+	case *signal.Row:
+		return toTyped(v.Map())
 	case map[string]any:
 		out := make(map[string]any, len(v))
 		for k, x := range v {

@@ -32,7 +32,8 @@ func (f *byCall) find(ctx context.Context, p *poller) ([]row, bool, error) {
 	}
 	last := p.query.Version
 	for i := range rows {
-		rows[i].version = cursorText(rows[i].values[last])
+		at, _ := rows[i].value(last)
+		rows[i].version = cursorText(at)
 	}
 	next := rows[len(rows)-1].version
 	if f.Cursor != nil && next == *f.Cursor {
@@ -94,10 +95,7 @@ func (p *poller) fetchCall(ctx context.Context, s *statement) ([]row, error) {
 	if err != nil {
 		return nil, err
 	}
-	p.columns = nil
-	for _, t := range types {
-		p.columns = append(p.columns, column{name: t.Name(), kind: kindOf(p.config.Driver, t.DatabaseTypeName())})
-	}
+	p.shape(types)
 	for _, name := range append([]string{p.query.Version}, p.query.Key...) {
 		if p.column(name) < 0 {
 			return nil, &polling.ProblemError{Problem: signal.Problem{Code: "column_missing", Item: p.query.Call,
@@ -106,9 +104,9 @@ func (p *poller) fetchCall(ctx context.Context, s *statement) ([]row, error) {
 		}
 	}
 	var out []row
-	into := p.scanner(0)
+	scan := p.into.scan(rows, 0)
 	for rows.Next() {
-		r, err := into.scan(rows)
+		r, err := scan()
 		if err != nil {
 			return nil, err
 		}

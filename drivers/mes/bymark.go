@@ -14,7 +14,7 @@ func (byMark) find(ctx context.Context, p *poller) ([]row, bool, error) {
 	s.add(" ORDER BY %s ", p.cols(p.query.Key)).add(p.dialect.limit, p.query.Batch)
 	rows, err := p.fetch(ctx, s, 0)
 	for i := range rows {
-		if v, ok := rows[i].values[p.query.Version]; ok && p.query.Version != "" {
+		if v, ok := rows[i].value(p.query.Version); ok && p.query.Version != "" {
 			rows[i].version = keyText([]any{v})
 		}
 	}

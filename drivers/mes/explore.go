@@ -260,7 +260,7 @@ func (s *source) firstRow(ctx context.Context, table string, columns []catalogCo
 	if err != nil || len(rows) == 0 {
 		return nil
 	}
-	return rows[0].values
+	return signal.Whole(rows[0].values).(map[string]any)
 }
 
 // changeNames are columns that often hold when a row was changed.

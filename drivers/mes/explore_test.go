@@ -166,7 +166,7 @@ func (s *suite) Spoil() {
 }
 
 func (s *suite) Number(x signal.Signal) (int, bool) {
-	v, ok := x.Value.(map[string]any)
+	v, ok := signal.Whole(x.Value).(map[string]any)
 	if !ok {
 		return 0, false
 	}

@@ -233,7 +233,7 @@ func (a *Answers) byCall() *Query {
 }
 
 // complete makes an answer of a row that a procedure returned.
-func (a *Answers) complete(row map[string]any) {
+func (a *Answers) complete(row map[string]any) map[string]any {
 	status, _ := row["status"].(string)
 	row["status"] = a.word(strings.TrimSpace(status))
 	if _, ok := row["revision"].(signal.Number); !ok {
@@ -247,6 +247,7 @@ func (a *Answers) complete(row map[string]any) {
 	if row["reason"] == nil {
 		row["reason"] = ""
 	}
+	return row
 }
 
 // answers reads what the MES wrote into the status of the staging table's rows. The table itself remembers what was taken;

@@ -143,7 +143,7 @@ func testAnswers(t *testing.T, l *lab) {
 	var got []string
 	positions := map[string]bool{}
 	for _, s := range p.all() {
-		v := s.Value.(map[string]any)
+		v := signal.Whole(s.Value).(map[string]any)
 		got = append(got, fmt.Sprint(v["order_no"], "/", v["revision"], " ", v["status"], v["reason"]))
 		positions[s.Position] = true
 		if s.Tag != "work_order_answer" || s.SourceTime.IsZero() || time.Since(s.SourceTime).Abs() > 25*time.Hour {

@@ -1,6 +1,7 @@
 package mes
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"fmt"
@@ -24,6 +25,7 @@ type poller struct {
 	answers     *Answers  // the rows are answers to work orders; nil for others
 	ready       bool      // the table was looked at and the stored state read
 	columns     []column
+	into        *scanner // takes the rows of the columns
 	finder      finder
 	state       state
 }
@@ -49,11 +51,22 @@ type finder interface {
 type row struct {
 	key     []any
 	version string
-	values  map[string]any
+	values  any      // a *signal.Row, or a map of the same
 	extra   []string // the texts that were asked for in front of the columns
 	// problem and payload are set when the row could not be read.
 	problem *signal.Problem
 	payload []byte
+}
+
+// value is what a column holds; nil without such a column.
+func (r *row) value(column string) (v any, ok bool) {
+	switch values := r.values.(type) {
+	case *signal.Row:
+		return values.Get(column)
+	case map[string]any:
+		v, ok = values[column]
+	}
+	return v, ok
 }
 
 // portion is what one poll has found.
@@ -185,10 +198,7 @@ func (p *poller) readColumns(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	p.columns = nil
-	for _, t := range types {
-		p.columns = append(p.columns, column{name: t.Name(), kind: kindOf(p.config.Driver, t.DatabaseTypeName())})
-	}
+	p.shape(types)
 	for _, name := range p.wanted() {
 		if p.column(name) < 0 {
 			return &polling.ProblemError{Problem: signal.Problem{Code: "column_missing", Item: p.query.Table,
@@ -237,11 +247,8 @@ func (p *poller) selectRows(extra ...string) *statement {
 	}
 	for _, c := range p.columns {
 		name := p.col(c.name)
-		switch {
-		case p.config.Driver == "sqlite":
+		if p.config.Driver == "sqlite" {
 			name = "+" + name // an expression has no declared type: the text comes as it is stored
-		case p.config.Driver == "postgres" && (c.kind == kindLocal || c.kind == kindTime || c.kind == kindDate):
-			name += "::text" // as text also infinity passes, which else would stop the whole table
 		}
 		list = append(list, name)
 	}
@@ -262,87 +269,45 @@ func (p *poller) cols(names []string) string {
 	return strings.Join(out, ", ")
 }
 
-// fetch runs a statement of selectRows whose first extra expressions are texts.
-func (p *poller) fetch(ctx context.Context, s *statement, extra int) ([]row, error) {
-	ctx, cancel := context.WithTimeout(ctx, statementPatience)
-	defer cancel()
-	rows, err := p.db().QueryContext(ctx, s.text.String(), s.args...)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	var out []row
-	into := p.scanner(extra)
-	for rows.Next() {
-		r, err := into.scan(rows)
-		if err != nil {
-			return nil, err
-		}
-		out = append(out, r)
-	}
-	return out, rows.Err()
-}
-
-// scanner takes the rows of one statement.
-type scanner struct {
-	*poller
-	raw   []any
-	texts []sql.NullString
-	into  []any
-}
-
-func (p *poller) scanner(extra int) *scanner {
-	x := &scanner{poller: p, raw: make([]any, len(p.columns)), texts: make([]sql.NullString, extra)}
-	for i := range x.texts {
-		x.into = append(x.into, &x.texts[i])
-	}
-	for i := range x.raw {
-		x.into = append(x.into, &x.raw[i])
-	}
-	return x
-}
-
-func (p *scanner) scan(rows *sql.Rows) (row, error) {
-	if err := rows.Scan(p.into...); err != nil {
-		return row{}, err
-	}
-	r := row{values: make(map[string]any, len(p.raw)), key: make([]any, 0, len(p.query.Key))}
-	for _, t := range p.texts {
-		r.extra = append(r.extra, t.String)
-	}
-	for i, c := range p.columns {
-		v, err := c.value(p.raw[i], p.zone)
-		if err != nil {
-			return row{}, err
-		}
-		r.values[c.name] = v
-	}
-	for _, k := range p.query.Key {
-		r.key = append(r.key, r.values[k])
-	}
-	return r, nil
-}
-
 func (p *poller) signals(rows []row) []signal.Signal {
 	out := make([]signal.Signal, len(rows))
 	now := time.Now()
-	table := p.query.Table
-	if table == "" {
-		table = p.query.Call
-	}
-	for i, r := range rows {
-		out[i] = signal.Signal{Tag: p.query.Tag, ReceivedTime: now, Position: table + "|" + keyText(r.key) + "|" + escape(r.version)}
+	positions := p.positions(rows)
+	for i := range rows {
+		r, s := &rows[i], &out[i]
+		s.Tag, s.ReceivedTime, s.Position = p.query.Tag, now, positions[i]
 		if r.problem != nil {
-			out[i].Payload, out[i].Problem = r.payload, r.problem
+			s.Payload, s.Problem = r.payload, r.problem
 			continue
 		}
 		if p.answers != nil {
-			p.answers.complete(r.values)
+			r.values = p.answers.complete(signal.Whole(r.values).(map[string]any))
 		}
-		out[i].Value = r.values
-		if t, ok := r.values[p.query.TimeColumn].(time.Time); ok {
-			out[i].SourceTime = t
+		s.Value = r.values
+		if p.query.TimeColumn == "" {
+			continue
 		}
+		if v, _ := r.value(p.query.TimeColumn); v != nil {
+			s.SourceTime, _ = v.(time.Time)
+		}
+	}
+	return out
+}
+
+// positions are what the table guarantees of each row's identity: table, key and version. They share one text.
+func (p *poller) positions(rows []row) []string {
+	table := cmp.Or(p.query.Table, p.query.Call)
+	text := make([]byte, 0, len(rows)*(len(table)+24))
+	ends := make([]int, len(rows))
+	for i := range rows {
+		text = append(append(text, table...), '|')
+		text = appendKey(text, rows[i].key)
+		text = append(append(text, '|'), escape(rows[i].version)...)
+		ends[i] = len(text)
+	}
+	all, begin, out := string(text), 0, make([]string, len(rows))
+	for i, end := range ends {
+		out[i], begin = all[begin:end], end
 	}
 	return out
 }

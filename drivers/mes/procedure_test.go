@@ -198,7 +198,7 @@ func testAnswersByCall(t *testing.T, l *lab) {
 	p.awaitCount(2)
 	var got []string
 	for _, s := range p.all() {
-		v := s.Value.(map[string]any)
+		v := signal.Whole(s.Value).(map[string]any)
 		got = append(got, fmt.Sprint(s.Tag, v["order_no"], v["revision"], v["status"], v["reason"], v["changed_at"], s.Position))
 	}
 	if want := "[work_order_answer50accepted<nil>answers|5|1 work_order_answer50rejectedno tool<nil>answers|5|2]"; fmt.Sprint(got) != want {

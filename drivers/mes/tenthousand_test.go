@@ -89,7 +89,7 @@ func (p *plant) distinct(tag string) int {
 	seen := map[any]bool{}
 	for _, s := range p.signals {
 		if s.Tag == tag {
-			seen[s.Value.(map[string]any)["n"]] = true
+			seen[signal.Whole(s.Value).(map[string]any)["n"]] = true
 		}
 	}
 	return len(seen)

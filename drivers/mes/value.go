@@ -280,12 +280,16 @@ func parseLayout(text string, zone *time.Location) (time.Time, string) {
 func zoned(rest string) bool { return strings.ContainsAny(rest, "+-Z") }
 
 // keyText writes key values so that no two keys look alike.
-func keyText(values []any) string {
-	parts := make([]string, len(values))
+func keyText(values []any) string { return string(appendKey(nil, values)) }
+
+func appendKey(text []byte, values []any) []byte {
 	for i, v := range values {
-		parts[i] = escape(keyPart(v))
+		if i > 0 {
+			text = append(text, ',')
+		}
+		text = append(text, escape(keyPart(v))...)
 	}
-	return strings.Join(parts, ",")
+	return text
 }
 
 func keyPart(v any) string {
@@ -304,4 +308,11 @@ func keyPart(v any) string {
 	return fmt.Sprint(v)
 }
 
-var escape = strings.NewReplacer(`\`, `\\`, `|`, `\|`, `,`, `\,`).Replace
+func escape(text string) string {
+	if !strings.ContainsAny(text, `\|,`) {
+		return text
+	}
+	return escapes.Replace(text)
+}
+
+var escapes = strings.NewReplacer(`\`, `\\`, `|`, `\|`, `,`, `\,`)

@@ -1,0 +1,276 @@
+package mes
+
+import (
+	"bytes"
+	"context"
+	"database/sql"
+	"database/sql/driver"
+	"encoding/binary"
+	"fmt"
+	"math"
+	"slices"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgtype"
+	"github.com/jackc/pgx/v5/stdlib"
+
+	"github.com/linekeeper/linekeeper/agent/signal"
+)
+
+// shape takes the columns of a result.
+func (p *poller) shape(types []*sql.ColumnType) {
+	columns := make([]column, len(types))
+	for i, t := range types {
+		columns[i] = column{name: t.Name(), kind: kindOf(p.config.Driver, t.DatabaseTypeName())}
+	}
+	if p.into != nil && slices.Equal(columns, p.columns) {
+		return
+	}
+	p.columns, p.into = columns, newScanner(p, columns)
+}
+
+// fetch runs a statement of selectRows whose first extra expressions are texts.
+func (p *poller) fetch(ctx context.Context, s *statement, extra int) ([]row, error) {
+	ctx, cancel := context.WithTimeout(ctx, statementPatience)
+	defer cancel()
+	if p.config.Driver == "postgres" {
+		return p.fetchPostgres(ctx, s, extra)
+	}
+	rows, err := p.db().QueryContext(ctx, s.text.String(), s.args...)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var out []row
+	scan := p.into.scan(rows, extra)
+	for rows.Next() {
+		r, err := scan()
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, r)
+	}
+	return out, rows.Err()
+}
+
+// binaryFormats are the types whose text may lose something; all others come as the text that the server writes, so that also
+// an infinite time passes, which else would stop the whole table.
+var binaryFormats = pgx.QueryResultFormatsByOID{pgtype.Float4OID: pgx.BinaryFormatCode, pgtype.Float8OID: pgx.BinaryFormatCode, pgtype.ByteaOID: pgx.BinaryFormatCode}
+
+// fetchPostgres is fetch below database/sql, whose values for each cell cost more than all that is done with them.
+func (p *poller) fetchPostgres(ctx context.Context, s *statement, extra int) (out []row, err error) {
+	conn, err := p.db().Conn(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close()
+	err = conn.Raw(func(c any) error {
+		own := c.(*stdlib.Conn).Conn()
+		if own.IsClosed() {
+			return driver.ErrBadConn
+		}
+		rows, err := own.Query(ctx, s.text.String(), append([]any{binaryFormats}, s.args...)...)
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		types := rows.FieldDescriptions()
+		for rows.Next() {
+			r, err := p.into.take(rows.RawValues(), types, extra)
+			if err != nil {
+				return err
+			}
+			out = append(out, r)
+		}
+		return rows.Err()
+	})
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+// scanner makes rows of what a database returns. One goroutine uses it.
+type scanner struct {
+	*poller
+	columns *signal.Columns
+	kinds   []column
+	key     []int // where the key's columns are
+	said    []said
+	// Room for the rows to come: they are made many at a time.
+	values, keys []any
+	rows         []signal.Row
+}
+
+func newScanner(p *poller, columns []column) *scanner {
+	x := &scanner{poller: p, kinds: columns, said: make([]said, len(columns))}
+	names := make([]string, len(columns))
+	for i, c := range columns {
+		names[i] = c.name
+	}
+	x.columns = signal.NewColumns(names)
+	for _, k := range p.query.Key {
+		x.key = append(x.key, slices.Index(names, k))
+	}
+	return x
+}
+
+const rowsAtOnce = 128
+
+// next is a row without values.
+func (x *scanner) next() (r row, values []any) {
+	n, k := len(x.kinds), len(x.key)
+	if len(x.rows) == 0 {
+		x.rows, x.values, x.keys = make([]signal.Row, rowsAtOnce), make([]any, rowsAtOnce*n), make([]any, rowsAtOnce*k)
+	}
+	of := &x.rows[0]
+	*of = signal.Row{Columns: x.columns, Values: x.values[:n:n]}
+	r = row{values: of, key: x.keys[:k:k]}
+	x.rows, x.values, x.keys = x.rows[1:], x.values[n:], x.keys[k:]
+	return r, of.Values
+}
+
+// withKey completes a row that has its values.
+func (x *scanner) withKey(r row, values []any) row {
+	for i, at := range x.key {
+		if at >= 0 {
+			r.key[i] = values[at]
+		}
+	}
+	return r
+}
+
+// scan returns what reads the row at which rows stand.
+func (x *scanner) scan(rows *sql.Rows, extra int) func() (row, error) {
+	raw, texts := make([]any, len(x.kinds)), make([]sql.NullString, extra)
+	into := make([]any, 0, extra+len(raw))
+	for i := range texts {
+		into = append(into, &texts[i])
+	}
+	for i := range raw {
+		into = append(into, &raw[i])
+	}
+	return func() (row, error) {
+		if err := rows.Scan(into...); err != nil {
+			return row{}, err
+		}
+		r, values := x.next()
+		for _, t := range texts {
+			r.extra = append(r.extra, t.String)
+		}
+		for i, c := range x.kinds {
+			var err error
+			if values[i], err = c.value(raw[i], x.zone); err != nil {
+				return row{}, err
+			}
+		}
+		return x.withKey(r, values), nil
+	}
+}
+
+// take reads a row of PostgreSQL as it came over the line.
+func (x *scanner) take(raw [][]byte, types []pgconn.FieldDescription, extra int) (row, error) {
+	if len(raw) != extra+len(x.kinds) {
+		return row{}, fmt.Errorf("the server returned %d columns, %d were asked for", len(raw), extra+len(x.kinds))
+	}
+	r, values := x.next()
+	for _, t := range raw[:extra] {
+		r.extra = append(r.extra, string(t))
+	}
+	for i, b := range raw[extra:] {
+		if b == nil {
+			continue
+		}
+		v, ok := x.said[i].find(b)
+		if !ok {
+			var err error
+			if v, err = x.kinds[i].postgres(b, types[extra+i].DataTypeOID, x.zone); err != nil {
+				return row{}, err
+			}
+			x.said[i].keep(b, v)
+		}
+		values[i] = v
+	}
+	return x.withKey(r, values), nil
+}
+
+// postgres turns what the server wrote, in the formats of binaryFormats, into a signal's value.
+func (c column) postgres(b []byte, oid uint32, zone *time.Location) (any, error) {
+	switch oid {
+	case pgtype.BoolOID:
+		return string(b) == "t", nil
+	case pgtype.Int2OID, pgtype.Int4OID, pgtype.Int8OID, pgtype.OIDOID, pgtype.XIDOID, pgtype.CIDOID:
+		return signal.Number(b), nil
+	case pgtype.Float4OID:
+		if len(b) == 4 {
+			return float(float64(math.Float32frombits(binary.BigEndian.Uint32(b))), 32), nil
+		}
+	case pgtype.Float8OID:
+		if len(b) == 8 {
+			return float(math.Float64frombits(binary.BigEndian.Uint64(b)), 64), nil
+		}
+	case pgtype.ByteaOID:
+		return bytes.Clone(b), nil
+	default:
+		return c.text(string(b), zone)
+	}
+	return nil, fmt.Errorf("column %q has a number of %d bytes", c.name, len(b))
+}
+
+// said remembers what the texts of a column were read as: the rows of a table say the same things again and again, and then
+// neither text nor value has to be made anew.
+type said struct {
+	last  string
+	value any
+	// known has more of them, as long as the column has few; asked and found tell whether that is so.
+	known        map[string]any
+	asked, found int
+}
+
+const (
+	saidLongest = 64
+	saidMost    = 2048
+	saidTrial   = 1024 // values after which a column in which less than half was known is left alone
+)
+
+func (s *said) find(text []byte) (v any, ok bool) {
+	if s.value != nil && string(text) == s.last {
+		return s.value, true
+	}
+	if s.asked > saidTrial && s.found < s.asked/2 {
+		s.known = nil
+		return nil, false
+	}
+	s.asked++
+	if v, ok = s.known[string(text)]; ok {
+		s.found++
+	}
+	return v, ok
+}
+
+// keep remembers a value that nobody can change.
+func (s *said) keep(text []byte, v any) {
+	if len(text) > saidLongest {
+		return
+	}
+	switch v := v.(type) {
+	case string:
+		s.last = v
+	case signal.Number:
+		s.last = string(v)
+	case time.Time, bool:
+		s.last = string(text)
+	default:
+		return
+	}
+	s.value = v
+	if s.asked > saidTrial && s.found < s.asked/2 {
+		return
+	}
+	if s.known == nil || len(s.known) >= saidMost {
+		s.known = map[string]any{}
+	}
+	s.known[s.last] = v
+}
