@@ -112,7 +112,7 @@ func countRows(ctx context.Context, db *sql.DB, dsn string, round int) (time.Dur
 }
 
 func countPage(ctx context.Context, db *sql.DB, table string, last int64) (n int, high int64, err error) {
-	rows, err := db.QueryContext(ctx, "SELECT * FROM "+table+" WHERE id > $1 ORDER BY id LIMIT 500", last)
+	rows, err := db.QueryContext(ctx, "SELECT * FROM "+table+" WHERE id > $1 ORDER BY id LIMIT 2000", last)
 	if err != nil {
 		return 0, 0, err
 	}

@@ -84,22 +84,23 @@ type clock struct {
 }
 
 func (p *poller) clock(ctx context.Context) (c clock, err error) {
-	now, err := p.now(ctx)
+	if p.dialect.clock == "" {
+		now, err := p.now(ctx)
+		return clock{now: now.UnixMilli()}, err
+	}
+	texts, err := p.texts(ctx, 3, p.dialect.clock)
+	if err != nil {
+		return c, err
+	}
+	now, err := clockTime(texts[0])
 	if err != nil {
 		return c, err
 	}
 	c.now = now.UnixMilli()
-	if p.dialect.meta == "" {
-		return c, nil
-	}
-	texts, err := p.texts(ctx, 2, p.dialect.meta)
-	if err != nil {
+	if c.oldest, err = strconv.ParseUint(texts[1], 10, 64); err != nil {
 		return c, err
 	}
-	if c.oldest, err = strconv.ParseUint(texts[0], 10, 64); err != nil {
-		return c, err
-	}
-	c.next, err = strconv.ParseUint(texts[1], 10, 64)
+	c.next, err = strconv.ParseUint(texts[2], 10, 64)
 	return c, err
 }
 

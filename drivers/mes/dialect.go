@@ -20,9 +20,9 @@ type dialect struct {
 	limit       string // after ORDER BY; %d is the number of rows
 	// now is the database's clock in UTC as text in the form 2006-01-02 15:04:05.999999.
 	now string
-	// meta is what proves that transactions have ended: two numbers as text, the oldest transaction that runs and the next
-	// one to come. Empty where the database does not tell.
-	meta string
+	// clock is now and what proves that transactions have ended: two numbers as text, the oldest transaction that runs and the
+	// next one to come. Empty where the database does not tell.
+	clock string
 	// text reads a version column as text without loss; %s is the column.
 	text string
 	// horizon, for xid8, xmin and rowversion: the version as a number, its comparison with a parameter, and the bound below
@@ -80,8 +80,8 @@ var dialects = map[string]*dialect{
 		name: "postgres", quotes: [2]string{`"`, `"`},
 		placeholder: func(n int) string { return "$" + strconv.Itoa(n) },
 		limit:       "LIMIT %d",
-		now:         "SELECT to_char(now() AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS.US')",
-		meta:        "SELECT pg_snapshot_xmin(s)::text, pg_snapshot_xmax(s)::text FROM (SELECT pg_current_snapshot() AS s) AS x",
+		now:         "SELECT " + postgresNow,
+		clock:       "SELECT " + postgresNow + ", pg_snapshot_xmin(s)::text, pg_snapshot_xmax(s)::text FROM (SELECT pg_current_snapshot() AS s) AS x",
 		text:        "%s::text",
 		horizons: map[string]horizon{
 			"xid8": {number: "%s::text", after: "%s > %s::xid8", same: "%s = %s::xid8",
@@ -130,6 +130,8 @@ var dialects = map[string]*dialect{
 		create:      createSQLite, outbox: outboxes["sqlite"], fault: faultOfSQLite,
 	},
 }
+
+const postgresNow = "to_char(now() AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS.US')"
 
 const fullXmin = `pg_snapshot_xmax(pg_current_snapshot())::text::bigint - ((pg_snapshot_xmax(pg_current_snapshot())::text::bigint - %s::text::bigint) & 4294967295)`
 

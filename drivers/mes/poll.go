@@ -337,9 +337,13 @@ func (p *poller) now(ctx context.Context) (time.Time, error) {
 	if err != nil {
 		return time.Time{}, err
 	}
-	t, ok := parseTime(texts[0], time.UTC)
+	return clockTime(texts[0])
+}
+
+func clockTime(text string) (time.Time, error) {
+	t, ok := parseTime(text, time.UTC)
 	if !ok {
-		return t, fmt.Errorf("read the database's clock: %q is no time", texts[0])
+		return t, fmt.Errorf("read the database's clock: %q is no time", text)
 	}
 	return t, nil
 }
