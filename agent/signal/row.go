@@ -22,6 +22,14 @@ type Row struct {
 	Values []any
 }
 
+// Place is where a column stands among the values; -1 without such a column.
+func (c *Columns) Place(name string) int {
+	if i, ok := c.at[name]; ok {
+		return i
+	}
+	return -1
+}
+
 // Get is a column's value; nil, false without such a column.
 func (r *Row) Get(name string) (v any, ok bool) {
 	i, ok := r.at[name]

@@ -238,10 +238,16 @@ func excerptText(s string) string {
 func (w *work) fill(d *draft, in *scope) *fault {
 	r := d.rule
 	d.hash = fnvStart
+	row, places := w.inRow(r, in)
 	for i := range r.fields {
 		m := &r.fields[i]
-		v, err := m.expr.eval(in)
-		if err != nil {
+		var v any
+		var err error
+		if places != nil && places[i] != elsewhere {
+			if at := places[i]; at >= 0 {
+				v = row.Values[at]
+			}
+		} else if v, err = m.expr.eval(in); err != nil {
 			return ruleFailed(r, "fields."+fieldNames[m.field], err)
 		}
 		d.hash = fnvByte(d.hash, byte(m.field))
@@ -261,6 +267,37 @@ func (w *work) fill(d *draft, in *scope) *fault {
 		d.hash = fnvText(fnvStart, d.text[fSerial])
 	}
 	return w.complete(d, in.sig)
+}
+
+// elsewhere is the place of a field that is not simply a column of the row.
+const elsewhere = -2
+
+// rowPlaces says where a rule's fields stand in the rows of a table: found once for many rows.
+type rowPlaces struct {
+	rule    *rule
+	columns *signal.Columns
+	at      []int // by field of the rule; -1 is a column that the table does not have
+}
+
+// inRow returns the row that a signal is, and where the rule's fields stand in it; nil for other signals.
+func (w *work) inRow(r *rule, in *scope) (*signal.Row, []int) {
+	row, ok := in.sig.Value.(*signal.Row)
+	if !ok {
+		return nil, nil
+	}
+	p := &w.places
+	if p.rule == r && p.columns == row.Columns {
+		return row, p.at
+	}
+	*p = rowPlaces{r, row.Columns, p.at[:0]}
+	for i := range r.fields {
+		at := elsewhere
+		if e := r.fields[i].expr; e.root == "payload" && len(e.steps) == 1 && e.steps[0].key != "" && e.other == nil {
+			at = row.Place(e.steps[0].key)
+		}
+		p.at = append(p.at, at)
+	}
+	return row, p.at
 }
 
 // set reads one field.
@@ -290,19 +327,20 @@ func (w *work) set(d *draft, m *mapped, v any) *fault {
 	var text string
 	switch v := v.(type) {
 	case string:
-		text = strings.TrimSpace(v)
+		text = trimmed(v)
 	case signal.Number:
 		text = string(v)
 	default:
 		return wrongType(m.expr, v, "a text")
 	}
-	if !printable(text) {
+	hash, ok := fnvPrintable(d.hash, text)
+	if !ok {
 		return &fault{"bad_encoding", m.expr.src, fmt.Sprintf("%s is not readable text: %q", m.expr.src, excerptText(text)), "correct the character set of the source"}
 	}
 	if most := longest(m.field); len(text) > most {
 		return &fault{"too_long", m.expr.src, fmt.Sprintf("%s has %d bytes, more than %d: %q", m.expr.src, len(text), most, excerptText(text)), "check that the field is mapped to the right part of the message"}
 	}
-	d.hash = fnvText(d.hash, text)
+	d.hash = hash
 	return w.setText(d, m, text)
 }
 
@@ -417,6 +455,29 @@ func readBool(v any) (value, ok bool) {
 		return b, err == nil
 	}
 	return false, false
+}
+
+// trimmed is strings.TrimSpace, for texts that mostly have nothing to be taken away.
+func trimmed(s string) string {
+	if s == "" || s[0] > ' ' && s[0] < utf8.RuneSelf && s[len(s)-1] > ' ' && s[len(s)-1] < utf8.RuneSelf {
+		return s
+	}
+	return strings.TrimSpace(s)
+}
+
+// fnvPrintable is fnvText of a text that is printable, and says whether it is.
+func fnvPrintable(h uint64, s string) (uint64, bool) {
+	for i := 0; i < len(s); i++ {
+		b := s[i]
+		if b < ' ' || b == 0x7f {
+			return h, false
+		}
+		if b >= utf8.RuneSelf {
+			return fnvText(h, s[i:]), printable(s[i:])
+		}
+		h = fnvByte(h, b)
+	}
+	return fnvByte(h, 0), true
 }
 
 func printable(s string) bool {

@@ -28,7 +28,8 @@ func fnvText(h uint64, s string) uint64 {
 
 // plain writes any value as text, for readings and evidence.
 func plain(v any) string {
-	switch v := signal.Whole(v).(type) {
+	v = signal.Whole(v)
+	switch v := v.(type) {
 	case nil:
 		return ""
 	case string:

@@ -69,6 +69,16 @@ type work struct {
 	rowOrder []rowKey
 	memos    map[string]*memo
 	dueSoon  time.Time
+
+	tag    tagged
+	places rowPlaces
+}
+
+// tagged is what the rules have to do with a tag: found once for many signals of it.
+type tagged struct {
+	name       string
+	rules, all []*rule
+	kept       bool
 }
 
 func (t *Translator) begin(st State, now time.Time) *work {
@@ -114,10 +124,13 @@ func (w *work) batch(b signal.Batch) Result {
 	byTag := w.t.byTag[b.Source]
 	for i := range b.Signals {
 		s := &b.Signals[i]
+		if i == 0 || s.Tag != w.tag.name {
+			w.tag = tagged{s.Tag, byTag[s.Tag], byTag["*"], w.t.kept[[2]string{b.Source, s.Tag}]}
+		}
 		if w.explain != nil {
 			w.explain.begin(b.Source, s, w.timeOf(s))
 		}
-		w.signal(b.Source, byTag, s)
+		w.signal(b.Source, s)
 	}
 	return w.end()
 }
@@ -130,13 +143,13 @@ func (t *Translator) Replay(st State, now time.Time, b signal.Batch) Result {
 	return w.batch(b)
 }
 
-func (w *work) signal(source string, byTag map[string][]*rule, s *signal.Signal) {
+func (w *work) signal(source string, s *signal.Signal) {
 	if s.Problem != nil {
 		w.reject(source, s, "", *s.Problem)
 		return
 	}
-	rules, all := byTag[s.Tag], byTag["*"]
-	if kept := w.t.kept[[2]string{source, s.Tag}]; kept && !w.replay {
+	rules, all := w.tag.rules, w.tag.all
+	if w.tag.kept && !w.replay {
 		w.turned = w.keep(source, s)
 		if len(rules)+len(all) == 0 {
 			w.turnNow(s)
