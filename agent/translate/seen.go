@@ -2,9 +2,10 @@ package translate
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/binary"
 	"math/bits"
-	"sort"
+	"slices"
 
 	"github.com/linekeeper/linekeeper/proto/factkey"
 )
@@ -31,6 +32,8 @@ type memo struct {
 	dirtyOpen    bool
 	dirtyMiddle  bool
 	dirtyRing    [ringBlocks]bool
+	asked        int     // by this call
+	filter       *filter // nil while little was asked
 }
 
 func (w *work) memo(source string) *memo {
@@ -71,6 +74,12 @@ func (w *work) seen(source string, key factkey.Key, hash uint64) (before, same b
 // find returns the content's part of a key's entry, nil when the key is not remembered.
 func (m *memo) find(key []byte) []byte {
 	head := binary.BigEndian.Uint64(key)
+	if m.asked++; m.asked == filterAfter {
+		m.filter = m.newFilter()
+	}
+	if m.filter != nil && !m.filter.may(head) {
+		return nil
+	}
 	for i := 0; i < len(m.open); i += entrySize {
 		if e := m.open[i : i+entrySize]; binary.BigEndian.Uint64(e) == head && bytes.Equal(e[:keyPart], key) {
 			return e[keyPart:]
@@ -85,6 +94,41 @@ func (m *memo) find(key []byte) []byte {
 		}
 	}
 	return nil
+}
+
+// filter says of nearly every key that is not remembered that it is not: a bit for each beginning of a key, set for those of
+// the keys that are. It is made when a call asks so often that this costs less than the searches that it saves.
+type filter [1 << (filterBits - 6)]uint64
+
+const (
+	filterBits  = 18
+	filterAfter = 64
+)
+
+func (m *memo) newFilter() *filter {
+	f := &filter{}
+	f.addAll(m.open)
+	f.addAll(m.middle)
+	for _, block := range m.ring {
+		f.addAll(block)
+	}
+	return f
+}
+
+func (f *filter) addAll(block []byte) {
+	for ; len(block) >= entrySize; block = block[entrySize:] {
+		f.add(binary.BigEndian.Uint64(block))
+	}
+}
+
+func (f *filter) add(head uint64) {
+	at := head >> (64 - filterBits)
+	f[at/64] |= 1 << (at % 64)
+}
+
+func (f *filter) may(head uint64) bool {
+	at := head >> (64 - filterBits)
+	return f[at/64]&(1<<(at%64)) != 0
 }
 
 // findSorted looks through a sorted block. Every record is looked for in every block, so this is done in a handful of steps:
@@ -128,6 +172,9 @@ func (m *memo) add(entry []byte) {
 		m.merge()
 	}
 	m.open, m.dirtyOpen = append(m.open, entry...), true
+	if m.filter != nil {
+		m.filter.add(binary.BigEndian.Uint64(entry))
+	}
 }
 
 // merge moves the open block into the middle one, and a full middle one into the ring.
@@ -137,32 +184,42 @@ func (m *memo) merge() {
 		m.next = (m.next + 1) % ringBlocks
 		m.middle = nil
 	}
-	sort.Sort(entries(m.open))
-	sorted := make([]byte, 0, len(m.middle)+len(m.open))
-	old, young := m.middle, m.open
-	for len(old) > 0 && len(young) > 0 {
-		from := &old
-		if bytes.Compare(young[:keyPart], old[:keyPart]) < 0 {
-			from = &young
-		}
-		sorted, *from = append(sorted, (*from)[:entrySize]...), (*from)[entrySize:]
-	}
-	sorted = append(append(sorted, old...), young...)
-	m.middle, m.dirtyMiddle, m.open = sorted, true, m.open[:0]
+	m.middle, m.dirtyMiddle, m.open = mergeSorted(m.middle, sortEntries(m.open)), true, m.open[:0]
 }
 
-// entries sorts a block by key.
-type entries []byte
+// entry is an entry as two numbers that compare as its bytes do.
+type entry struct{ head, tail uint64 }
 
-func (e entries) Len() int           { return len(e) / entrySize }
-func (e entries) Less(i, j int) bool { return bytes.Compare(e.at(i)[:keyPart], e.at(j)[:keyPart]) < 0 }
-func (e entries) at(i int) []byte    { return e[i*entrySize : (i+1)*entrySize] }
+func (e entry) compare(o entry) int {
+	if e.head != o.head {
+		return cmp.Compare(e.head, o.head)
+	}
+	return cmp.Compare(e.tail, o.tail)
+}
 
-func (e entries) Swap(i, j int) {
-	var t [entrySize]byte
-	copy(t[:], e.at(i))
-	copy(e.at(i), e.at(j))
-	copy(e.at(j), t[:])
+// sortEntries returns the entries of a block in the order of their keys. No two have the same one.
+func sortEntries(block []byte) []entry {
+	sorted := make([]entry, 0, openSize/entrySize)
+	for ; len(block) >= entrySize; block = block[entrySize:] {
+		sorted = append(sorted, entry{binary.BigEndian.Uint64(block), binary.BigEndian.Uint64(block[8:])})
+	}
+	slices.SortFunc(sorted, entry.compare)
+	return sorted
+}
+
+// mergeSorted is a sorted block with further entries, each in its place.
+func mergeSorted(old []byte, young []entry) []byte {
+	sorted := make([]byte, 0, len(old)+len(young)*entrySize)
+	at := 0
+	for _, e := range young {
+		from := at
+		for at < len(old) && (entry{binary.BigEndian.Uint64(old[at:]), binary.BigEndian.Uint64(old[at+8:])}).compare(e) < 0 {
+			at += entrySize
+		}
+		sorted = append(sorted, old[from:at]...)
+		sorted = binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(sorted, e.head), e.tail)
+	}
+	return append(sorted, old[at:]...)
 }
 
 func (m *memo) flush(st State) {

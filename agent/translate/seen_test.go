@@ -2,11 +2,18 @@ package translate
 
 import (
 	"bytes"
+	"fmt"
 	"math"
-	"sort"
+	"math/rand/v2"
+	"os"
+	"slices"
+	"strconv"
 	"testing"
+	"time"
 
 	"pgregory.net/rapid"
+
+	"github.com/linekeeper/linekeeper/proto/factkey"
 )
 
 // TestFindSorted compares the search with a walk over all entries, also where keys do not lie evenly or share their
@@ -31,13 +38,71 @@ func TestFindSorted(t *testing.T) {
 			known[string(k)] = byte(i)
 			block = append(append(block, k...), byte(i), 0, 0, 0, 0, 0)
 		}
-		sort.Sort(entries(block))
+		block = mergeSorted(nil, sortEntries(block))
 		for _, k := range append(keys, key.Draw(t, "other")) {
 			found := findSorted(block, k)
 			n, known := known[string(k)]
 			if known != (found != nil) || known && !bytes.Equal(found, []byte{n, 0, 0, 0, 0, 0}) {
 				t.Fatalf("key %x: found %x, known %v as %d", k, found, known, n)
 			}
+		}
+	})
+}
+
+// TestKeysAreRemembered asks in calls that are long enough for the filter and in calls that are not: none of the last 16,384
+// keys is taken for new, in the call that brought it or in another one, no other key is taken for one of them, and other content
+// is told from the same.
+func TestKeysAreRemembered(t *testing.T) {
+	tr, err := New(rules(t, Sample), keys())
+	if err != nil {
+		t.Fatal(err)
+	}
+	seed := uint64(time.Now().UnixNano())
+	if text := os.Getenv("TRANSLATE_SEED"); text != "" {
+		if seed, err = strconv.ParseUint(text, 10, 64); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Logf("seed: TRANSLATE_SEED=%d", seed)
+	random := rand.New(rand.NewPCG(seed, 0))
+	key := func(n int) factkey.Key { return factkey.Of(fmt.Sprint("key ", n)) }
+	content := func(n int) uint64 { return uint64(n) * fnvPrime }
+	st, taken := memory{}, 0
+	for taken < 40_000 {
+		w := tr.begin(st, noon)
+		for range 1 + random.IntN(3*filterAfter)*random.IntN(4) {
+			if old := taken - 1 - random.IntN(16_384); random.IntN(3) == 0 && old >= 0 {
+				changed := uint64(random.IntN(2)) << 32
+				if before, same := w.seen("s", key(old), content(old)+changed); !before || same != (changed == 0) {
+					t.Fatalf("key %d of %d: before %v, same %v with content changed by %d", old, taken, before, same, changed)
+				}
+				continue
+			}
+			if before, _ := w.seen("s", key(taken), content(taken)); before {
+				t.Fatalf("key %d is new and was taken for a known one", taken)
+			}
+			taken++
+		}
+		w.end()
+	}
+	for block := range 8 {
+		if n := len(st[prefixSeen+"s"+sep+strconv.Itoa(block)]); n != middleSize {
+			t.Errorf("block %d has %d bytes, not %d", block, n, middleSize)
+		}
+	}
+}
+
+// TestMergedBlockIsSorted merges entries into a sorted block, as keys compare byte by byte.
+func TestMergedBlockIsSorted(t *testing.T) {
+	entry := rapid.SliceOfN(rapid.Byte(), entrySize, entrySize)
+	block := rapid.SliceOfNDistinct(entry, 0, 300, func(e []byte) string { return string(e[:keyPart]) })
+	rapid.Check(t, func(t *rapid.T) {
+		all := block.Draw(t, "entries")
+		young := all[:min(len(all), rapid.IntRange(0, openSize/entrySize).Draw(t, "young"))]
+		got := mergeSorted(mergeSorted(nil, sortEntries(bytes.Join(all[len(young):], nil))), sortEntries(bytes.Join(young, nil)))
+		slices.SortFunc(all, bytes.Compare)
+		if want := bytes.Join(all, nil); !bytes.Equal(got, want) {
+			t.Fatalf("merged to\n%x, want\n%x", got, want)
 		}
 	})
 }
