@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"time"
 
-	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/linekeeper/linekeeper/proto/factkey"
@@ -163,12 +162,7 @@ func (w *work) emit(h head, what, orderNo string, state *pb.OrderState) {
 	if w.explain != nil && !h.exception {
 		w.explain.add(h.source, w.now, Step{Rule: h.rule, Outcome: "fact", Text: what, Key: h.key.String(), OrderNo: orderNo})
 	}
-	body, err := proto.Marshal(&e.fact)
-	if err != nil {
-		// Every text was checked to be UTF-8, so there is nothing that an input could do to get here.
-		panic(fmt.Sprintf("encode fact %q: %v", h.position, err))
-	}
-	w.res.Facts = append(w.res.Facts, Fact{Key: h.key, Body: body, OrderNo: orderNo, What: what, OrderState: state})
+	w.res.Facts = append(w.res.Facts, Fact{Key: h.key, Body: e.encode(), OrderNo: orderNo, What: what, OrderState: state})
 }
 
 // setShift names the shift in which it happened, and with it the date for the books where the calendar says so.
@@ -196,6 +190,7 @@ type encoder struct {
 	occurred, recorded, started, finished timestamppb.Timestamp
 	quantity                              pb.Quantity
 	counter                               pb.CounterRange
+	piece                                 []byte // of what was encoded, the last
 
 	confirmationIn pb.Fact_ProductionConfirmation
 	consumptionIn  pb.Fact_MaterialConsumption
