@@ -82,7 +82,8 @@ type Batch struct {
 // one transaction; only then may the driver acknowledge its source. It blocks while the buffer is full: that is how a
 // source is held back. An error means that nothing of the batch was stored; the driver keeps the batch and tries again, or
 // lets its source deliver it again. Emit may be called from several goroutines; batches of one source are stored in the
-// order of the calls only if the driver calls one after the other.
+// order of the calls only if the driver calls one after the other. When it has returned it keeps nothing of the list of
+// signals, only values and texts that they hold.
 type Emit func(ctx context.Context, b Batch) error
 
 // Driver reads one source.

@@ -103,7 +103,7 @@ func (p *poller) fetchCall(ctx context.Context, s *statement) ([]row, error) {
 				NextStep: "compare key and version with the columns that the procedure returns"}}
 		}
 	}
-	var out []row
+	out := p.room()
 	scan := p.into.scan(rows, 0)
 	for rows.Next() {
 		r, err := scan()

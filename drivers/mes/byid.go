@@ -133,7 +133,11 @@ func (f *byID) find(ctx context.Context, p *poller) ([]row, bool, error) {
 		}
 		f.High = id
 	}
-	return append(rows, fresh...), len(fresh) == p.query.Batch, nil
+	more := len(fresh) == p.query.Batch
+	if len(rows) == 0 {
+		return fresh, more, nil
+	}
+	return append(rows, fresh...), more, nil
 }
 
 // tooMany stops reading ahead until gaps are settled; what was found goes on.

@@ -245,7 +245,7 @@ func FuzzImage(f *testing.F) {
 		columns: []column{{name: "b", kind: kindBytes}, {name: "at", kind: kindTime}, {name: "j", kind: kindJSON}, {name: "y", kind: kindBool}}}
 	f.Fuzz(func(t *testing.T, text string) {
 		r := p.fromImage(image{op: "update", now: []byte(text), old: []byte(text)})
-		signals := p.signals([]row{r})
+		signals := p.signals([]row{r}, nil)
 		if len(signals) != 1 || signals[0].Position == "" || (signals[0].Problem == nil) == (signals[0].Value == nil) {
 			t.Fatalf("%q became %+v", text, signals)
 		}

@@ -20,10 +20,14 @@ type poller struct {
 	book  *polling.Book
 	query *Query
 
-	ahead       *portion  // what was found while the last portion was made durable
-	triggersDue time.Time // when to look whether the table is still watched, by the agent's clock: this is about load only
-	answers     *Answers  // the rows are answers to work orders; nil for others
-	ready       bool      // the table was looked at and the stored state read
+	used        []*portion // whose room can be used again
+	ahead       *portion   // what was found while the last portion was made durable
+	triggersDue time.Time  // when to look whether the table is still watched, by the agent's clock: this is about load only
+	answers     *Answers   // the rows are answers to work orders; nil for others
+	spare       []row
+	text        []byte // positions of a portion's rows, one after the other, and where each ends
+	ends        []int
+	ready       bool // the table was looked at and the stored state read
 	columns     []column
 	into        *scanner // takes the rows of the columns
 	finder      finder
@@ -79,11 +83,22 @@ type portion struct {
 
 // look finds the next portion.
 func (p *poller) look(ctx context.Context) *portion {
-	var f portion
-	if f.rows, f.more, f.err = p.finder.find(ctx, p); f.err == nil {
-		f.signals = p.signals(f.rows)
+	f := &portion{}
+	if n := len(p.used); n > 0 {
+		f, p.used = p.used[n-1], p.used[:n-1]
 	}
-	return &f
+	p.spare = f.rows[:0]
+	if f.rows, f.more, f.err = p.finder.find(ctx, p); f.err == nil {
+		f.signals = p.signals(f.rows, f.signals[:0])
+	}
+	return f
+}
+
+// room is where the rows of a statement go: that of a portion that is durable, for the first statement of a look.
+func (p *poller) room() []row {
+	out := p.spare
+	p.spare = nil
+	return out
 }
 
 // step does one poll.
@@ -130,6 +145,9 @@ func (p *poller) store(ctx context.Context, f *portion) (more bool, err error) {
 	looking.Wait()
 	if err != nil {
 		return false, err
+	}
+	if p.used = append(p.used, f); !f.more {
+		p.used = nil // at rest nothing is held
 	}
 	return f.more, p.settle(ctx)
 }
@@ -269,45 +287,35 @@ func (p *poller) cols(names []string) string {
 	return strings.Join(out, ", ")
 }
 
-func (p *poller) signals(rows []row) []signal.Signal {
-	out := make([]signal.Signal, len(rows))
-	now := time.Now()
-	positions := p.positions(rows)
+// signals makes signals of rows, in the room of out. Their positions are what the table guarantees of each row's identity: table,
+// key and version.
+func (p *poller) signals(rows []row, out []signal.Signal) []signal.Signal {
+	now, table := time.Now(), cmp.Or(p.query.Table, p.query.Call)
+	p.text, p.ends = p.text[:0], p.ends[:0]
 	for i := range rows {
-		r, s := &rows[i], &out[i]
-		s.Tag, s.ReceivedTime, s.Position = p.query.Tag, now, positions[i]
+		p.text = append(append(p.text, table...), '|')
+		p.text = appendKey(p.text, rows[i].key)
+		p.text = append(append(p.text, '|'), escape(rows[i].version)...)
+		p.ends = append(p.ends, len(p.text))
+	}
+	positions, from := string(p.text), 0
+	for i := range rows {
+		r, s := &rows[i], signal.Signal{Tag: p.query.Tag, ReceivedTime: now, Position: positions[from:p.ends[i]]}
+		from = p.ends[i]
 		if r.problem != nil {
 			s.Payload, s.Problem = r.payload, r.problem
+			out = append(out, s)
 			continue
 		}
 		if p.answers != nil {
 			r.values = p.answers.complete(signal.Whole(r.values).(map[string]any))
 		}
 		s.Value = r.values
-		if p.query.TimeColumn == "" {
-			continue
+		if p.query.TimeColumn != "" {
+			at, _ := r.value(p.query.TimeColumn)
+			s.SourceTime, _ = at.(time.Time)
 		}
-		if v, _ := r.value(p.query.TimeColumn); v != nil {
-			s.SourceTime, _ = v.(time.Time)
-		}
-	}
-	return out
-}
-
-// positions are what the table guarantees of each row's identity: table, key and version. They share one text.
-func (p *poller) positions(rows []row) []string {
-	table := cmp.Or(p.query.Table, p.query.Call)
-	text := make([]byte, 0, len(rows)*(len(table)+24))
-	ends := make([]int, len(rows))
-	for i := range rows {
-		text = append(append(text, table...), '|')
-		text = appendKey(text, rows[i].key)
-		text = append(append(text, '|'), escape(rows[i].version)...)
-		ends[i] = len(text)
-	}
-	all, begin, out := string(text), 0, make([]string, len(rows))
-	for i, end := range ends {
-		out[i], begin = all[begin:end], end
+		out = append(out, s)
 	}
 	return out
 }

@@ -43,7 +43,7 @@ func (p *poller) fetch(ctx context.Context, s *statement, extra int) ([]row, err
 		return nil, err
 	}
 	defer rows.Close()
-	var out []row
+	out := p.room()
 	scan := p.into.scan(rows, extra)
 	for rows.Next() {
 		r, err := scan()
@@ -61,6 +61,7 @@ var binaryFormats = pgx.QueryResultFormatsByOID{pgtype.Float4OID: pgx.BinaryForm
 
 // fetchPostgres is fetch below database/sql, whose values for each cell cost more than all that is done with them.
 func (p *poller) fetchPostgres(ctx context.Context, s *statement, extra int) (out []row, err error) {
+	out = p.room()
 	conn, err := p.db().Conn(ctx)
 	if err != nil {
 		return nil, err
@@ -99,6 +100,8 @@ type scanner struct {
 	kinds   []column
 	key     []int // where the key's columns are
 	said    []said
+	// keyIn says that the key is a part of the row as it stands, from the column key[0] on.
+	keyIn bool
 	// Room for the rows to come: they are made many at a time.
 	values, keys []any
 	rows         []signal.Row
@@ -114,6 +117,10 @@ func newScanner(p *poller, columns []column) *scanner {
 	for _, k := range p.query.Key {
 		x.key = append(x.key, slices.Index(names, k))
 	}
+	x.keyIn = len(x.key) > 0 && x.key[0] >= 0
+	for i, at := range x.key {
+		x.keyIn = x.keyIn && at == x.key[0]+i
+	}
 	return x
 }
 
@@ -121,19 +128,27 @@ const rowsAtOnce = 128
 
 // next is a row without values.
 func (x *scanner) next() (r row, values []any) {
-	n, k := len(x.kinds), len(x.key)
+	n := len(x.kinds)
 	if len(x.rows) == 0 {
-		x.rows, x.values, x.keys = make([]signal.Row, rowsAtOnce), make([]any, rowsAtOnce*n), make([]any, rowsAtOnce*k)
+		x.rows, x.values = make([]signal.Row, rowsAtOnce), make([]any, rowsAtOnce*n)
 	}
 	of := &x.rows[0]
 	*of = signal.Row{Columns: x.columns, Values: x.values[:n:n]}
-	r = row{values: of, key: x.keys[:k:k]}
-	x.rows, x.values, x.keys = x.rows[1:], x.values[n:], x.keys[k:]
-	return r, of.Values
+	x.rows, x.values = x.rows[1:], x.values[n:]
+	return row{values: of}, of.Values
 }
 
 // withKey completes a row that has its values.
 func (x *scanner) withKey(r row, values []any) row {
+	k := len(x.key)
+	if x.keyIn {
+		r.key = values[x.key[0] : x.key[0]+k : x.key[0]+k]
+		return r
+	}
+	if len(x.keys) < k {
+		x.keys = make([]any, rowsAtOnce*k)
+	}
+	r.key, x.keys = x.keys[:k:k], x.keys[k:]
 	for i, at := range x.key {
 		if at >= 0 {
 			r.key[i] = values[at]
