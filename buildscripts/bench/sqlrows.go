@@ -18,7 +18,7 @@ import (
 )
 
 const (
-	sqlRowsEach = 400_000 // rows of a round
+	sqlRowsEach = 800_000 // rows of a round
 	sqlRounds   = 3
 	sqlGoal     = 0.6
 )
@@ -138,7 +138,7 @@ func storeRows(ctx context.Context, db *sql.DB, page string, round int) (time.Du
 	}
 	begin := time.Now()
 	want := uint64((round + 1) * sqlRowsEach)
-	err := await(ctx, 5*time.Minute, 200*time.Millisecond, func() error { // not more often: the page takes the processor, too
+	err := await(ctx, 5*time.Minute, 50*time.Millisecond, func() error { // not more often: the page takes the processor, too
 		s, err := pageStatus(page)
 		if err == nil && s.Business.LastSeq < want {
 			return fmt.Errorf("%d of %d stored at the agent", s.Business.LastSeq, want)
