@@ -10,25 +10,66 @@ import (
 	pb "github.com/linekeeper/linekeeper/proto/linekeeper/v1"
 )
 
-// row returns the ledger's line of k, to be changed: it is written back at the end of the call.
+// row returns the ledger's row of k, to be changed: it is written back at the end of the call.
 func (w *work) row(k rowKey) *row {
 	if r, ok := w.rows[k]; ok {
 		return r
 	}
-	r := &row{}
-	if b := w.st.State(k.String()); len(b) > 0 {
+	r, name := &row{}, k.String()
+	if b := w.st.State(name); len(b) > 0 {
 		var err error
 		if r, err = decodeRow(b); err != nil {
 			panic(fmt.Sprintf("read own state: %v", err))
 		}
 	}
-	r.day = w.now.Unix() / 86400
+	r.name, r.day = name, w.now.Unix()/86400
 	if w.rows == nil {
 		w.rows = map[rowKey]*row{}
 	}
 	w.rows[k] = r
-	w.rowOrder = append(w.rowOrder, k)
+	w.rowOrder = append(w.rowOrder, r)
 	return r
+}
+
+// account is the rows of what a record is booked on, one for each kind of quantity, nil where it was not asked for yet.
+type account struct {
+	at   rowKey // without kind
+	rows [len(kindsOfRecords)]*row
+}
+
+var kindsOfRecords = [...]string{kindYield, kindScrap, kindRework, kindConsumed, kindReturned}
+
+const (
+	ofYield = iota
+	ofScrap
+	ofRework
+	ofConsumed
+	ofReturned
+)
+
+// account returns what d is booked on. Records of an order mostly are booked on the same, so that it is found by the order alone.
+func (w *work) account(d *draft) *account {
+	at := rowKey{source: d.rule.source, order: d.text[fOrder], operation: d.text[fOperation], item: d.text[fItem], unit: d.text[fUnit]}
+	a := w.accounts[at.order]
+	if a == nil {
+		if w.accounts == nil {
+			w.accounts = map[string]*account{}
+		}
+		a = &account{at: at}
+		w.accounts[at.order] = a
+	} else if a.at != at {
+		*a = account{at: at}
+	}
+	return a
+}
+
+func (w *work) rowOf(a *account, kind int) *row {
+	if a.rows[kind] == nil {
+		k := a.at
+		k.kind = kindsOfRecords[kind]
+		a.rows[kind] = w.row(k)
+	}
+	return a.rows[kind]
 }
 
 // book makes a draft a fact: ledger, order states, encoding. A record that came before makes nothing.
@@ -61,11 +102,11 @@ func (w *work) book(d *draft) *fault {
 
 // settle books a quantity of a record in the ledger and returns its text for the fact; "" for none. text is the quantity as
 // the source wrote it, which travels as it is where nothing has to be rounded.
-func (w *work) settle(d *draft, kind string, q amount, text string) string {
+func (w *work) settle(d *draft, a *account, kind int, q amount, text string) string {
 	if q.isZero() {
 		return ""
 	}
-	r := w.row(rowKey{d.rule.source, d.text[fOrder], d.text[fOperation], d.text[fItem], kind, d.text[fUnit]})
+	r := w.rowOf(a, kind)
 	if q.big == nil && q.places <= d.rule.places && r.rest.IsZero() {
 		r.record(q)
 		return text
@@ -76,8 +117,8 @@ func (w *work) settle(d *draft, kind string, q amount, text string) string {
 }
 
 func (w *work) bookConfirmation(d *draft) {
-	e := w.enc.confirmation()
-	e.Yield, e.Scrap, e.Rework = w.settle(d, kindYield, d.yield, d.text[fYield]), w.settle(d, kindScrap, d.scrap, d.text[fScrap]), w.settle(d, kindRework, d.rework, d.text[fRework])
+	e, a := w.enc.confirmation(), w.account(d)
+	e.Yield, e.Scrap, e.Rework = w.settle(d, a, ofYield, d.yield, d.text[fYield]), w.settle(d, a, ofScrap, d.scrap, d.text[fScrap]), w.settle(d, a, ofRework, d.rework, d.text[fRework])
 	e.OrderNo, e.Operation, e.Item, e.Unit = d.text[fOrder], d.text[fOperation], d.text[fItem], d.text[fUnit]
 	e.ScrapReason, e.Final, e.Lot, e.Person, e.Shift = d.text[fScrapReason], d.final, d.text[fLot], d.text[fPerson], d.text[fShift]
 	e.StartedAt, e.FinishedAt = w.enc.time(&w.enc.started, d.started), w.enc.time(&w.enc.finished, d.finished)
@@ -108,18 +149,18 @@ func confirmed(e *pb.ProductionConfirmation) string {
 
 func (w *work) bookConsumption(d *draft) {
 	e := w.enc.consumption()
-	kind := kindConsumed
+	kind := ofConsumed
 	e.Movement = pb.MaterialConsumption_MOVEMENT_ISSUE
 	if d.returned {
-		kind, e.Movement = kindReturned, pb.MaterialConsumption_MOVEMENT_RETURN
+		kind, e.Movement = ofReturned, pb.MaterialConsumption_MOVEMENT_RETURN
 	}
-	w.enc.quantity.Value, w.enc.quantity.Unit = w.settle(d, kind, d.yield, d.text[fQuantity]), d.text[fUnit]
+	w.enc.quantity.Value, w.enc.quantity.Unit = w.settle(d, w.account(d), kind, d.yield, d.text[fQuantity]), d.text[fUnit]
 	if w.enc.quantity.Value == "" {
 		w.enc.quantity.Value = "0"
 	}
 	e.OrderNo, e.Operation, e.Item, e.Quantity = d.text[fOrder], d.text[fOperation], d.text[fItem], &w.enc.quantity
 	e.Lot, e.Reservation, e.CounterRange = d.text[fLot], d.text[fReservation], nil
-	w.emit(d.header(), w.enc.quantity.Value+" "+spoken(d.text[fUnit])+" of "+e.Item+" "+kind, e.OrderNo, nil)
+	w.emit(d.header(), w.enc.quantity.Value+" "+spoken(d.text[fUnit])+" of "+e.Item+" "+kindsOfRecords[kind], e.OrderNo, nil)
 }
 
 func (w *work) bookQuality(d *draft) {

@@ -100,6 +100,7 @@ func parseRowKey(key string) (rowKey, bool) {
 // row is one line of the ledger. rest is what rounding left for the next fact of the row: counted = stored + rest + what
 // is open.
 type row struct {
+	name                  string // its key in the state
 	counted, stored, rest decimal.Decimal
 	day                   int64 // last touched, days since 1970
 	// both is what a call adds to counted and stored alike, kept apart because it is cheap to add to.

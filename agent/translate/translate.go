@@ -66,7 +66,8 @@ type work struct {
 	merges   table[merge]
 	tags     table[string] // last value of order tags
 	rows     map[rowKey]*row
-	rowOrder []rowKey
+	rowOrder []*row
+	accounts map[string]*account // order: the last one of it
 	memos    map[string]*memo
 	dueSoon  time.Time
 
@@ -99,8 +100,8 @@ func (w *work) end() Result {
 	w.orders.flush(w.st)
 	w.merges.flush(w.st)
 	w.tags.flush(w.st)
-	for _, k := range w.rowOrder {
-		w.st.SetState(k.String(), w.rows[k].encode())
+	for _, r := range w.rowOrder {
+		w.st.SetState(r.name, r.encode())
 	}
 	for _, m := range w.memos {
 		m.flush(w.st)
