@@ -123,28 +123,35 @@ func (w *work) bookConfirmation(d *draft) {
 	e.ScrapReason, e.Final, e.Lot, e.Person, e.Shift = d.text[fScrapReason], d.final, d.text[fLot], d.text[fPerson], d.text[fShift]
 	e.StartedAt, e.FinishedAt = w.enc.time(&w.enc.started, d.started), w.enc.time(&w.enc.finished, d.finished)
 	e.CounterRange, e.Serial, e.ScrapReasonText = nil, d.text[fSerial], d.reasonText
-	w.emit(d.header(), confirmed(e), e.OrderNo, nil)
+	w.scratch = appendConfirmed(w.scratch[:0], e)
+	w.emit(d.header(), w.texts.keep(w.scratch), e.OrderNo, nil)
 }
 
-// confirmed is a confirmation in words.
-func confirmed(e *pb.ProductionConfirmation) string {
-	what, add := "", func(q, kind string) string { return q + " " + spoken(e.Unit) + " " + kind }
+// confirmed is a confirmation in words: "12 pcs yield, 1 pcs scrap of FG-GEAR".
+func confirmed(e *pb.ProductionConfirmation) string { return string(appendConfirmed(nil, e)) }
+
+func appendConfirmed(b []byte, e *pb.ProductionConfirmation) []byte {
+	begin := len(b)
 	for _, p := range [...]struct{ q, kind string }{{e.Yield, kindYield}, {e.Scrap, kindScrap}, {e.Rework, kindRework}} {
-		switch {
-		case p.q == "":
-		case what == "":
-			what = add(p.q, p.kind)
-		default:
-			what += ", " + add(p.q, p.kind)
+		if p.q == "" {
+			continue
 		}
+		if len(b) > begin {
+			b = append(b, ", "...)
+		}
+		b = append(append(appendSpoken(b, p.q, e.Unit), ' '), p.kind...)
 	}
-	if what == "" {
-		what = "0 " + spoken(e.Unit)
+	if len(b) == begin {
+		b = appendSpoken(b, "0", e.Unit)
 	}
 	if e.Item != "" {
-		what += " of " + e.Item
+		b = append(append(b, " of "...), e.Item...)
 	}
-	return what
+	return b
+}
+
+func appendSpoken(b []byte, q, unit string) []byte {
+	return append(append(append(b, q...), ' '), spoken(unit)...)
 }
 
 func (w *work) bookConsumption(d *draft) {
@@ -160,7 +167,18 @@ func (w *work) bookConsumption(d *draft) {
 	}
 	e.OrderNo, e.Operation, e.Item, e.Quantity = d.text[fOrder], d.text[fOperation], d.text[fItem], &w.enc.quantity
 	e.Lot, e.Reservation, e.CounterRange = d.text[fLot], d.text[fReservation], nil
-	w.emit(d.header(), w.enc.quantity.Value+" "+spoken(d.text[fUnit])+" of "+e.Item+" "+kindsOfRecords[kind], e.OrderNo, nil)
+	w.scratch = appendConsumed(w.scratch[:0], e)
+	w.emit(d.header(), w.texts.keep(w.scratch), e.OrderNo, nil)
+}
+
+// appendConsumed appends a consumption in words: "2.5 kg of RM-STEEL consumed".
+func appendConsumed(b []byte, e *pb.MaterialConsumption) []byte {
+	kind := kindConsumed
+	if e.GetMovement() == pb.MaterialConsumption_MOVEMENT_RETURN {
+		kind = kindReturned
+	}
+	b = append(append(appendSpoken(b, e.GetQuantity().GetValue(), e.GetQuantity().GetUnit()), " of "...), e.GetItem()...)
+	return append(append(b, ' '), kind...)
 }
 
 func (w *work) bookQuality(d *draft) {

@@ -83,11 +83,12 @@ func (w *work) tell(source, code string, m *merge, at time.Time, payload []byte)
 		reason = fmt.Sprintf("%s (and %d more like it)", reason, m.N)
 	}
 	m.N = 0
-	w.enc.fact.Content = &pb.Fact_SourceException{SourceException: &pb.SourceException{
+	e := &pb.SourceException{
 		Code: utf8Text(code), Item: utf8Text(m.Item), Reason: utf8Text(reason), NextStep: utf8Text(m.NextStep),
 		PayloadExcerpt: payload[:min(len(payload), maxExcerpt)],
-	}}
-	w.emit(head{key: factkey.Key(m.Key), source: source, rule: m.Rule, occurred: at, exception: true}, "exception "+code+": "+excerptText(m.Item), "", nil)
+	}
+	w.enc.fact.Content = &pb.Fact_SourceException{SourceException: e}
+	w.emit(head{key: factkey.Key(m.Key), source: source, rule: m.Rule, occurred: at, exception: true}, "exception "+e.Code+": "+excerptText(e.Item), "", nil)
 }
 
 func utf8Text(s string) string { return strings.ToValidUTF8(s, "\uFFFD") }

@@ -143,7 +143,7 @@ func (w *work) confirm(c *counter, o *open, epoch string, from, to decimal.Decim
 		e.OrderNo, e.Operation, e.Item, e.Quantity = b.Order, b.Operation, b.Item, &w.enc.quantity
 		e.Lot, e.Reservation, e.Movement = b.Lot, "", pb.MaterialConsumption_MOVEMENT_ISSUE
 		e.CounterRange = &w.enc.counter
-		w.emit(h, qty+" "+spoken(b.Unit)+" of "+b.Item+" consumed", b.Order, nil)
+		w.emit(h, string(appendConsumed(nil, e)), b.Order, nil)
 		return
 	}
 	e := w.enc.confirmation()

@@ -600,11 +600,16 @@ func (w *work) identify(d *draft, in *scope, index int) *fault {
 		d.key = w.t.newKey()
 		return nil
 	}
-	if index >= 0 && !perItem {
-		d.position = r.position + "|" + readable(escaped(id)) + "|" + strconv.Itoa(index)
+	at := append(append(w.scratch[:0], r.position...), '|')
+	if utf8.ValidString(id) {
+		at = factkey.AppendPosition(at, id)
 	} else {
-		d.position = r.position + "|" + readable(escaped(id))
+		at = append(at, readable(factkey.Position(id))...)
 	}
+	if index >= 0 && !perItem {
+		at = strconv.AppendInt(append(at, '|'), int64(index), 10)
+	}
+	w.scratch, d.position = at, w.texts.keep(at)
 	d.key = factkey.Of(d.position)
 	if sabotage.Rule(1) {
 		d.key = w.t.newKey()
@@ -629,12 +634,4 @@ func readable(part string) string {
 		i += n
 	}
 	return b.String()
-}
-
-// escaped is a part of a position as factkey.Position writes it.
-func escaped(part string) string {
-	if strings.ContainsAny(part, `|\`) {
-		return factkey.Position(part)
-	}
-	return part
 }

@@ -3,6 +3,7 @@ package translate
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -10,6 +11,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/linekeeper/linekeeper/agent/signal"
+	"github.com/linekeeper/linekeeper/proto/factkey"
 	pb "github.com/linekeeper/linekeeper/proto/linekeeper/v1"
 )
 
@@ -389,4 +391,39 @@ func FuzzRecord(f *testing.F) {
 			}
 		}
 	})
+}
+
+// TestPositionsOfRecordsStayAsTheyAre: a record that is delivered again after an upgrade has the key that it had before it. This
+// test may never be changed.
+func TestPositionsOfRecordsStayAsTheyAre(t *testing.T) {
+	l := newLine(t, rules(t, `
+rules:
+  - {name: "a|b", rule: record, source: mes, tag: one, fact: production_confirmation, fields: {order_no: "'A'", yield: "1", unit: "'C62'"}}
+  - {name: list, rule: record, source: mes, tag: list, each: payload, fact: production_confirmation, fields: {order_no: "'A'", yield: "1", unit: "'C62'"}}
+  - {name: ids, rule: record, source: mes, tag: ids, each: payload, id: item.id, fact: production_confirmation, fields: {order_no: "'A'", yield: "1", unit: "'C62'"}}
+`))
+	two := []any{map[string]any{"id": "x|1"}, map[string]any{"id": num("2")}}
+	for _, s := range []signal.Signal{
+		{Tag: "one", Position: "17"}, {Tag: "one", Position: `t|1\2`}, {Tag: "one", Position: "M\xfcller|\xff"}, {Tag: "one", Position: "Müller"},
+		{Tag: "list", Position: "t|9", Value: two}, {Tag: "ids", Position: "t|9", Value: two},
+	} {
+		l.send("mes", s)
+	}
+	var got []string
+	for _, f := range l.facts {
+		got = append(got, f.Header.Position+" "+factkey.Key(f.Key).String())
+	}
+	want := []string{
+		`record|ulm|mes|a\|b|17 4YFVQTGO3MZUSOFS`,
+		`record|ulm|mes|a\|b|t\|1\\2 5YUV32MXVVZFLDWY`,
+		`record|ulm|mes|a\|b|M\xfcller\|\xff DEZRICMCS4K2BAJI`,
+		`record|ulm|mes|a\|b|Müller KV47UVEX76F42EAD`,
+		`record|ulm|mes|list|t\|9|0 C425P4NFTLSJDLUZ`,
+		`record|ulm|mes|list|t\|9|1 XF3UBUMO7U67KKTQ`,
+		`record|ulm|mes|ids|x\|1 PRZPOIJHECIXIKE6`,
+		`record|ulm|mes|ids|2 MBLOJPBAMJT5X7KA`,
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("positions are\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
 }

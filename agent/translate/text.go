@@ -26,6 +26,25 @@ func fnvText(h uint64, s string) uint64 {
 	return fnvByte(h, 0)
 }
 
+// texts keeps short texts one behind the other, in pieces that grow, so that a record needs no memory for each of its own.
+type texts struct{ piece strings.Builder }
+
+const (
+	leastTexts = 256
+	mostTexts  = 16 << 10
+)
+
+func (t *texts) keep(text []byte) string {
+	if t.piece.Cap()-t.piece.Len() < len(text) {
+		size := max(min(2*t.piece.Cap(), mostTexts), leastTexts, len(text))
+		t.piece = strings.Builder{}
+		t.piece.Grow(size)
+	}
+	at := t.piece.Len()
+	t.piece.Write(text)
+	return t.piece.String()[at:]
+}
+
 // plain writes any value as text, for readings and evidence.
 func plain(v any) string {
 	v = signal.Whole(v)

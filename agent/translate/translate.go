@@ -53,9 +53,12 @@ type work struct {
 	scope  scope
 	staged []draft
 	enc    encoder
-	replay bool
-	muted  bool // exceptions were told by another output of the same counter
-	turned bool // what counts are booked on changed with this signal
+	texts  texts
+	// scratch is for a text that is put together, until it is kept.
+	scratch []byte
+	replay  bool
+	muted   bool // exceptions were told by another output of the same counter
+	turned  bool // what counts are booked on changed with this signal
 
 	explain *explainer // nil: nobody asks
 	shifts  map[*calendar]worked

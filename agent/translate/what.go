@@ -14,11 +14,7 @@ func What(f *pb.Fact) (what, orderNo string) {
 		return confirmed(e), e.GetOrderNo()
 	case f.GetMaterialConsumption() != nil:
 		e := f.GetMaterialConsumption()
-		kind := kindConsumed
-		if e.GetMovement() == pb.MaterialConsumption_MOVEMENT_RETURN {
-			kind = kindReturned
-		}
-		return e.GetQuantity().GetValue() + " " + spoken(e.GetQuantity().GetUnit()) + " of " + e.GetItem() + " " + kind, e.GetOrderNo()
+		return string(appendConsumed(nil, e)), e.GetOrderNo()
 	case f.GetQualityStatus() != nil:
 		e := f.GetQualityStatus()
 		about := e.GetLot()

@@ -24,19 +24,27 @@ var encoding = base32.StdEncoding.WithPadding(base32.NoPadding)
 // Position joins parts to the readable text that a key is made from. Separators and escapes inside a part are escaped, so
 // that ("a|b") and ("a", "b") differ.
 func Position(parts ...string) string {
-	var b strings.Builder
+	n := 0
+	for _, p := range parts {
+		n += len(p) + 1
+	}
+	return string(AppendPosition(make([]byte, 0, n), parts...))
+}
+
+// AppendPosition appends what Position returns to b.
+func AppendPosition(b []byte, parts ...string) []byte {
 	for i, p := range parts {
 		if i > 0 {
-			b.WriteByte('|')
+			b = append(b, '|')
 		}
 		for j := 0; j < len(p); j++ {
 			if p[j] == '|' || p[j] == '\\' {
-				b.WriteByte('\\')
+				b = append(b, '\\')
 			}
-			b.WriteByte(p[j])
+			b = append(b, p[j])
 		}
 	}
-	return b.String()
+	return b
 }
 
 // Of returns the key of a position as Position wrote it.
