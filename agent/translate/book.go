@@ -12,10 +12,11 @@ import (
 
 // row returns the ledger's row of k, to be changed: it is written back at the end of the call.
 func (w *work) row(k rowKey) *row {
-	if r, ok := w.rows[k]; ok {
+	w.scratch = k.append(w.scratch[:0])
+	if r, ok := w.rows[string(w.scratch)]; ok {
 		return r
 	}
-	r, name := &row{}, k.String()
+	name, r := string(w.scratch), &row{}
 	if b := w.st.State(name); len(b) > 0 {
 		var err error
 		if r, err = decodeRow(b); err != nil {
@@ -24,9 +25,9 @@ func (w *work) row(k rowKey) *row {
 	}
 	r.name, r.day = name, w.now.Unix()/86400
 	if w.rows == nil {
-		w.rows = map[rowKey]*row{}
+		w.rows = map[string]*row{}
 	}
-	w.rows[k] = r
+	w.rows[name] = r
 	w.rowOrder = append(w.rowOrder, r)
 	return r
 }
@@ -107,12 +108,12 @@ func (w *work) settle(d *draft, a *account, kind int, q amount, text string) str
 		return ""
 	}
 	r := w.rowOf(a, kind)
-	if q.big == nil && q.places <= d.rule.places && r.rest.IsZero() {
+	if q.big == nil && q.places <= d.rule.places && r.rest.isZero() {
 		r.record(q)
 		return text
 	}
 	exact := q.decimal()
-	r.counted = r.counted.Add(exact)
+	r.count(exact)
 	return r.settle(exact, d.rule.places).String()
 }
 

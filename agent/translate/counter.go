@@ -387,8 +387,7 @@ func (w *work) reset(r *rule, s *signal.Signal, c *counter, sm sample) {
 // misread takes a reset back that was none.
 func (w *work) misread(r *rule, s *signal.Signal, c *counter, sm sample, step decimal.Decimal) {
 	if o := c.Open; o != nil {
-		row := w.row(o.Booked.row(c.Source))
-		row.counted = row.counted.Sub(o.Qty)
+		w.row(o.Booked.row(c.Source)).count(o.Qty.Neg())
 		c.Open = nil
 	}
 	b := c.Before
@@ -404,8 +403,8 @@ func (w *work) misread(r *rule, s *signal.Signal, c *counter, sm sample, step de
 func (w *work) correct(r *rule, s *signal.Signal, c *counter, step decimal.Decimal) {
 	o := c.Open
 	less := r.share.gain(c.At, c.At.Add(step)).Mul(o.Booked.factor(r))
-	row := w.row(o.Booked.row(c.Source))
-	row.counted, o.Qty, c.At, c.Before = row.counted.Add(less), o.Qty.Add(less), c.At.Add(step), nil
+	w.row(o.Booked.row(c.Source)).count(less)
+	o.Qty, c.At, c.Before = o.Qty.Add(less), c.At.Add(step), nil
 	c.Low = nil
 	w.note(r, s, "counter_decrement", fmt.Sprintf("counter %q went back by %s; that is taken off the counts that are not yet confirmed", s.Tag, step.Neg()),
 		"nothing to do if parts were taken off the counter on purpose")

@@ -2,6 +2,8 @@ package translate
 
 import (
 	"fmt"
+	"math"
+	"strconv"
 	"strings"
 
 	"github.com/shopspring/decimal"
@@ -38,6 +40,70 @@ func (a amount) isNegative() bool {
 		return a.big.IsNegative()
 	}
 	return a.n < 0
+}
+
+// exactly is d as an amount.
+func exactly(d decimal.Decimal) amount {
+	if d.IsZero() {
+		return amount{}
+	}
+	return amount{big: &d}
+}
+
+func (a amount) equal(b amount) bool { return a.decimal().Equal(b.decimal()) }
+
+// plus is a + b.
+func (a amount) plus(b amount) amount {
+	if a.big == nil && b.big == nil {
+		if sum, ok := addShort(a, b); ok {
+			return sum
+		}
+	}
+	return exactly(a.decimal().Add(b.decimal()))
+}
+
+// addShort is plus as long as that fits.
+func addShort(a, b amount) (amount, bool) {
+	for ; a.places < b.places; a.places++ {
+		if a.n > math.MaxInt64/10 || a.n < math.MinInt64/10 {
+			return a, false
+		}
+		a.n *= 10
+	}
+	if b.places < a.places {
+		return addShort(b, a)
+	}
+	sum := a.n + b.n
+	return amount{n: sum, places: a.places}, (sum > a.n) == (b.n > 0)
+}
+
+// append appends the number as decimal.Decimal writes it: without an exponent, and without zeros that say nothing.
+func (a amount) append(b []byte) []byte {
+	if a.big != nil {
+		return append(b, a.big.String()...)
+	}
+	n := uint64(a.n)
+	if a.n < 0 {
+		b, n = append(b, '-'), -n
+	}
+	places := int(a.places)
+	for ; places > 0 && n%10 == 0; places-- {
+		n /= 10
+	}
+	var text [20]byte
+	digits := strconv.AppendUint(text[:0], n, 10)
+	if places == 0 {
+		return append(b, digits...)
+	}
+	if len(digits) <= places {
+		b = append(b, "0."...)
+		for range places - len(digits) {
+			b = append(b, '0')
+		}
+		return append(b, digits...)
+	}
+	point := len(digits) - places
+	return append(append(append(b, digits[:point]...), '.'), digits[point:]...)
 }
 
 // parse reads an exact number as a source wrote it: digits, a point, an exponent. It refuses "NaN" and the like, and texts

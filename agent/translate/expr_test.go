@@ -2,6 +2,7 @@ package translate
 
 import (
 	"fmt"
+	"math"
 	"testing"
 
 	"github.com/shopspring/decimal"
@@ -127,9 +128,33 @@ func TestAmountsAddUpExactly(t *testing.T) {
 			}
 			want = want.Add(d)
 		}
-		back, err := decodeRow(r.encode())
-		if err != nil || !back.counted.Equal(want) || !back.stored.Equal(want) {
+		back, err := decodeRow(r.append(nil))
+		if err != nil || !back.counted.decimal().Equal(want) || !back.stored.decimal().Equal(want) {
 			t.Fatalf("row is %+v (%v), want %s", back, err, want)
+		}
+	})
+}
+
+// TestAmountsAreWrittenAsDecimals: the ledger's lines stay byte for byte as releases before wrote them.
+func TestAmountsAreWrittenAsDecimals(t *testing.T) {
+	short := rapid.Custom(func(t *rapid.T) amount {
+		n := rapid.OneOf(rapid.Int64(), rapid.Int64Range(-1000, 1000), rapid.Int64Range(math.MaxInt64-1000, math.MaxInt64), rapid.Int64Range(math.MinInt64, math.MinInt64+1000))
+		return amount{n: n.Draw(t, "n"), places: rapid.Int32Range(0, 18).Draw(t, "places")}
+	})
+	long := rapid.Map(rapid.StringMatching(`-?[0-9]{1,22}(\.[0-9]{1,9})?`), func(s string) amount { return exactly(decimal.RequireFromString(s)) })
+	any := rapid.OneOf(short, short, long)
+	rapid.Check(t, func(t *rapid.T) {
+		a, b := any.Draw(t, "a"), any.Draw(t, "b")
+		for _, c := range []struct {
+			got  amount
+			want decimal.Decimal
+		}{{a, a.decimal()}, {a.plus(b), a.decimal().Add(b.decimal())}} {
+			if got := string(c.got.append(nil)); got != c.want.String() {
+				t.Fatalf("%v, %v: wrote %s, want %s", a.decimal(), b.decimal(), got, c.want)
+			}
+		}
+		if a.equal(b) != a.decimal().Equal(b.decimal()) || !a.plus(b).equal(b.plus(a)) {
+			t.Fatalf("%v and %v are compared wrongly", a.decimal(), b.decimal())
 		}
 	})
 }

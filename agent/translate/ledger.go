@@ -27,7 +27,7 @@ func (t *Translator) Ledger(st State) []*pb.LedgerRow {
 		}
 		out = append(out, &pb.LedgerRow{
 			Source: k.source, OrderNo: k.order, Operation: k.operation, Item: k.item, Kind: k.kind, Unit: k.unit,
-			Counted: r.counted.String(), Stored: r.stored.String(),
+			Counted: string(r.counted.append(nil)), Stored: string(r.stored.append(nil)),
 		})
 	})
 	sort.Slice(out, func(i, j int) bool { return rowText(out[i]) < rowText(out[j]) })
@@ -71,9 +71,9 @@ func (w *work) prune() {
 func (w *work) rested(gap time.Duration) {
 	for _, key := range keysUnder(w.st, prefixLedger) {
 		r, err := decodeRow(w.st.State(prefixLedger + key))
-		if k, ok := parseRowKey(prefixLedger + key); ok && err == nil && w.rows[k] == nil {
+		if _, ok := parseRowKey(prefixLedger + key); ok && err == nil && w.rows[prefixLedger+key] == nil {
 			r.day += int64(gap / (24 * time.Hour))
-			w.st.SetState(prefixLedger+key, r.encode())
+			w.st.SetState(prefixLedger+key, r.append(nil))
 		}
 	}
 	for _, no := range keysUnder(w.st, prefixOrder) {
@@ -84,11 +84,11 @@ func (w *work) rested(gap time.Duration) {
 
 func (w *work) pruneRow(key string) {
 	k, ok := parseRowKey(key)
-	if _, used := w.rows[k]; used || !ok {
+	if _, used := w.rows[key]; used || !ok {
 		return
 	}
 	r, err := decodeRow(w.st.State(key))
-	if err != nil || !r.counted.Equal(r.stored.Add(r.rest)) {
+	if err != nil || !r.counted.equal(r.stored.plus(r.rest)) {
 		return
 	}
 	age := w.now.Sub(time.Unix((r.day+1)*86400, 0)) // from the end of that day

@@ -157,7 +157,7 @@ func checkLedger(t *rapid.T, tr *Translator, st memory, p *plant, sum map[string
 		if err != nil {
 			t.Fatal(err)
 		}
-		open[k.order] = open[k.order].Add(r.rest)
+		open[k.order] = open[k.order].Add(r.rest.decimal())
 	})
 	w := tr.begin(st, p.clock)
 	for _, key := range keysUnder(st, prefixCounter) {

@@ -35,8 +35,7 @@ func (w *work) add(r *rule, c *counter, p piece) {
 	}
 	c.At = c.At.Add(p.step)
 	c.Open.Qty, c.Open.Last = c.Open.Qty.Add(qty), p.at.UTC()
-	row := w.row(c.Open.Booked.row(r.source))
-	row.counted = row.counted.Add(qty)
+	w.row(c.Open.Booked.row(r.source)).count(qty)
 	full := r.closeAt.IsPositive() && c.Open.Qty.GreaterThanOrEqual(r.closeAt)
 	if (full || p.late) && !(r.assignNext && c.Open.Booked.Order == "") && !w.waits(c) {
 		w.close(c)
@@ -76,8 +75,8 @@ func (w *work) rebook(r *rule, c *counter, on booked) {
 		w.close(c)
 		return
 	}
-	from, to := w.row(o.Booked.row(r.source)), w.row(on.row(r.source))
-	from.counted, to.counted = from.counted.Sub(o.Qty), to.counted.Add(o.Qty)
+	w.row(o.Booked.row(r.source)).count(o.Qty.Neg())
+	w.row(on.row(r.source)).count(o.Qty)
 	o.Booked, o.Since = on, w.now.UTC()
 	w.due(w.now.Add(r.every))
 }

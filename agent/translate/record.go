@@ -609,8 +609,7 @@ func (w *work) identify(d *draft, in *scope, index int) *fault {
 	if index >= 0 && !perItem {
 		at = strconv.AppendInt(append(at, '|'), int64(index), 10)
 	}
-	w.scratch, d.position = at, w.texts.keep(at)
-	d.key = factkey.Of(d.position)
+	w.scratch, d.position, d.key = at, w.texts.keep(at), factkey.OfBytes(at)
 	if sabotage.Rule(1) {
 		d.key = w.t.newKey()
 	}

@@ -119,8 +119,7 @@ func (r *rule) shortest(gap decimal.Decimal) decimal.Decimal {
 // dropOpen forgets open counts that the hub holds as facts of the time that was lost here.
 func (w *work) dropOpen(c *counter) {
 	if o := c.Open; o != nil {
-		row := w.row(o.Booked.row(c.Source))
-		row.stored = row.stored.Add(o.Qty)
+		w.row(o.Booked.row(c.Source)).store(o.Qty)
 		c.Open = nil
 	}
 }
@@ -143,8 +142,7 @@ func (w *work) trim(r *rule, c *counter, to decimal.Decimal) bool {
 	if known.GreaterThan(o.Qty) {
 		known = o.Qty
 	}
-	row := w.row(o.Booked.row(c.Source))
-	row.stored = row.stored.Add(known)
+	w.row(o.Booked.row(c.Source)).store(known)
 	o.From, o.Qty = to, o.Qty.Sub(known)
 	return true
 }
@@ -165,8 +163,7 @@ func (w *work) join(r *rule, c *counter, line string, epoch int, to decimal.Deci
 			NextStep: "nothing to do if the agent was restored or installed anew; otherwise compare the machine's count with what is booked for this time",
 		}, nil)
 		if o := c.Open; o != nil {
-			row := w.row(o.Booked.row(c.Source))
-			row.counted = row.counted.Sub(o.Qty)
+			w.row(o.Booked.row(c.Source)).count(o.Qty.Neg())
 		}
 		r.follow(c, line, epoch, to)
 		return true
@@ -193,8 +190,7 @@ func (w *work) rejoin(r *rule, c *counter, line string, epoch int, to, ahead dec
 	c.Line, c.Epoch, c.At, c.Told = line, epoch, to.Add(ahead), true
 	if o := c.Open; o != nil {
 		left := r.share.gain(to, to.Add(ahead)).Mul(o.Booked.factor(r))
-		row := w.row(o.Booked.row(c.Source))
-		row.stored = row.stored.Add(o.Qty.Sub(left))
+		w.row(o.Booked.row(c.Source)).store(o.Qty.Sub(left))
 		if o.From, o.Qty = to, left; left.IsZero() {
 			c.Open = nil
 		}
@@ -216,8 +212,7 @@ func (w *work) openGap(r *rule, c *counter, from, gap decimal.Decimal) {
 	}
 	qty := r.share.gain(from, from.Add(gap)).Mul(c.Open.Booked.factor(r))
 	c.Open.From, c.Open.Qty = from, c.Open.Qty.Add(qty)
-	row := w.row(c.Open.Booked.row(c.Source))
-	row.counted = row.counted.Add(qty)
+	w.row(c.Open.Booked.row(c.Source)).count(qty)
 }
 
 // tellGap confirms the gap by itself, with no order: facts of the new epoch are under way already.
@@ -228,7 +223,6 @@ func (w *work) tellGap(r *rule, c *counter, epoch string, from, gap decimal.Deci
 	b, _ := w.bookOn(r, nil)
 	b.Order, b.Operation, b.Item = "", "", r.item
 	o := &open{Booked: b, Qty: r.share.gain(from, from.Add(gap)).Mul(b.factor(r)), First: w.now.UTC(), Last: w.now.UTC()}
-	row := w.row(b.row(c.Source))
-	row.counted = row.counted.Add(o.Qty)
+	w.row(b.row(c.Source)).count(o.Qty)
 	w.confirm(c, o, epoch, from, from.Add(gap))
 }

@@ -11,8 +11,8 @@ import (
 )
 
 // State is where the translator keeps what it must remember, inside the transaction that makes a batch durable. Keys begin
-// with "t/". State returns nil for an absent key, and its bytes are only read before the next SetState. SetState with a nil
-// value removes the key, an empty one need not. EachState calls f in any order; f must not call SetState.
+// with "t/". State returns nil for an absent key, and its bytes are only read before the next SetState. SetState copies
+// the value; nil removes the key, an empty one need not. EachState calls f in any order; f must not call SetState.
 type State interface {
 	State(key string) []byte
 	SetState(key string, v []byte)
@@ -85,8 +85,16 @@ type merge struct {
 // rowKey names one line of the ledger.
 type rowKey struct{ source, order, operation, item, kind, unit string }
 
-func (k rowKey) String() string {
-	return prefixLedger + k.source + sep + k.order + sep + k.operation + sep + k.item + sep + k.kind + sep + k.unit
+// append appends the row's key in the state.
+func (k rowKey) append(b []byte) []byte {
+	b = append(b, prefixLedger...)
+	for i, part := range [...]string{k.source, k.order, k.operation, k.item, k.kind, k.unit} {
+		if i > 0 {
+			b = append(b, sep...)
+		}
+		b = append(b, part...)
+	}
+	return b
 }
 
 func parseRowKey(key string) (rowKey, bool) {
@@ -101,63 +109,48 @@ func parseRowKey(key string) (rowKey, bool) {
 // is open.
 type row struct {
 	name                  string // its key in the state
-	counted, stored, rest decimal.Decimal
+	counted, stored, rest amount
 	day                   int64 // last touched, days since 1970
-	// both is what a call adds to counted and stored alike, kept apart because it is cheap to add to.
-	both amount
 }
+
+// count and store book what a counter counted, and what of it a fact says.
+func (r *row) count(d decimal.Decimal) { r.counted = r.counted.plus(exactly(d)) }
+func (r *row) store(d decimal.Decimal) { r.stored = r.stored.plus(exactly(d)) }
 
 // record books an amount that is counted and stored at once.
-func (r *row) record(a amount) {
-	if a.big == nil && a.places == r.both.places {
-		if sum := r.both.n + a.n; sum >= r.both.n { // amounts of records are not negative
-			r.both.n = sum
-			return
-		}
-	}
-	r.merge()
-	if a.big == nil {
-		r.both = a
-		return
-	}
-	r.counted, r.stored = r.counted.Add(*a.big), r.stored.Add(*a.big)
-}
+func (r *row) record(a amount) { r.counted, r.stored = r.counted.plus(a), r.stored.plus(a) }
 
-func (r *row) merge() {
-	if r.both.n != 0 {
-		d := r.both.decimal()
-		r.counted, r.stored = r.counted.Add(d), r.stored.Add(d)
+// append appends the row as the state has it.
+func (r *row) append(b []byte) []byte {
+	for _, a := range [...]amount{r.counted, r.stored, r.rest} {
+		b = append(a.append(b), ' ')
 	}
-	r.both = amount{}
-}
-
-func (r *row) encode() []byte {
-	r.merge()
-	b := make([]byte, 0, 48)
-	b = append(b, r.counted.String()...)
-	b = append(b, ' ')
-	b = append(b, r.stored.String()...)
-	b = append(b, ' ')
-	b = append(b, r.rest.String()...)
-	b = append(b, ' ')
 	return strconv.AppendInt(b, r.day, 10)
 }
 
 func decodeRow(b []byte) (*row, error) {
-	p := strings.Fields(string(b))
-	if len(p) != 4 {
-		return &row{}, fmt.Errorf("ledger row %q has %d parts, want 4", b, len(p))
+	var p [4]string
+	n := 0
+	for part := range strings.FieldsSeq(string(b)) {
+		if n < len(p) {
+			p[n] = part
+		}
+		n++
+	}
+	if n != len(p) {
+		return &row{}, fmt.Errorf("ledger row %q has %d parts, want %d", b, n, len(p))
 	}
 	r := &row{}
-	for i, into := range []*decimal.Decimal{&r.counted, &r.stored, &r.rest} {
-		if a, ok := parseShort(p[i]); ok {
-			*into = a.decimal()
-			continue
+	for i, into := range []*amount{&r.counted, &r.stored, &r.rest} {
+		a, ok := parseShort(p[i])
+		if !ok {
+			d, err := decimal.NewFromString(p[i])
+			if err != nil {
+				return &row{}, fmt.Errorf("ledger row %q: %w", b, err)
+			}
+			a = exactly(d)
 		}
-		var err error
-		if *into, err = decimal.NewFromString(p[i]); err != nil {
-			return &row{}, fmt.Errorf("ledger row %q: %w", b, err)
-		}
+		*into = a
 	}
 	var err error
 	r.day, err = strconv.ParseInt(p[3], 10, 64)
@@ -167,15 +160,15 @@ func decodeRow(b []byte) (*row, error) {
 // settle books exact as stored, rounded half-even to places; what rounding takes away or adds waits for the next one.
 func (r *row) settle(exact decimal.Decimal, places int32) decimal.Decimal {
 	total := exact
-	if !r.rest.IsZero() {
-		total = total.Add(r.rest)
+	if !r.rest.isZero() {
+		total = total.Add(r.rest.decimal())
 	}
 	rounded := total
 	if total.Exponent() < -places {
 		rounded = total.RoundBank(places)
 	}
-	r.rest = total.Sub(rounded)
-	r.stored = r.stored.Add(rounded)
+	r.rest = exactly(total.Sub(rounded))
+	r.store(rounded)
 	return rounded
 }
 

@@ -67,8 +67,8 @@ type work struct {
 	contexts table[running]
 	orders   table[order]
 	merges   table[merge]
-	tags     table[string] // last value of order tags
-	rows     map[rowKey]*row
+	tags     table[string]   // last value of order tags
+	rows     map[string]*row // by their keys in the state
 	rowOrder []*row
 	accounts map[string]*account // order: the last one of it
 	memos    map[string]*memo
@@ -104,7 +104,8 @@ func (w *work) end() Result {
 	w.merges.flush(w.st)
 	w.tags.flush(w.st)
 	for _, r := range w.rowOrder {
-		w.st.SetState(r.name, r.encode())
+		w.scratch = r.append(w.scratch[:0])
+		w.st.SetState(r.name, w.scratch)
 	}
 	for _, m := range w.memos {
 		m.flush(w.st)

@@ -48,8 +48,11 @@ func AppendPosition(b []byte, parts ...string) []byte {
 }
 
 // Of returns the key of a position as Position wrote it.
-func Of(position string) Key {
-	sum := sha256.Sum256([]byte(position))
+func Of(position string) Key { return OfBytes([]byte(position)) }
+
+// OfBytes is Of for a position that AppendPosition wrote.
+func OfBytes(position []byte) Key {
+	sum := sha256.Sum256(position)
 	return Key(sum[:16])
 }
 
