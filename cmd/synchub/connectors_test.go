@@ -118,6 +118,7 @@ func compare(t *testing.T, k hub.ConnectorKind, row map[string]string) {
 			_, ok := c.(connector.DocumentReverser)
 			return ok
 		},
+		"movement types":  func(c connector.Connector) bool { return c.Capabilities().MovementTypes },
 		"lists documents": func(c connector.Connector) bool { _, ok := c.(connector.EffectReader); return ok },
 		"reads stock":     func(c connector.Connector) bool { _, ok := c.(connector.StockReader); return ok },
 	} {

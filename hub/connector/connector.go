@@ -8,6 +8,7 @@ package connector
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/linekeeper/linekeeper/hub/object"
@@ -75,6 +76,8 @@ type Capabilities struct {
 	Settle time.Duration
 	// Backflush says which components the system takes by itself with a confirmation, as the connector is configured.
 	Backflush Backflush
+	// MovementTypes: the system is told types of goods movements, which a mapping may say (Posting.MovementType).
+	MovementTypes bool
 	// ReversesPart lists the kinds of facts of whose effects the connector can take back a part: Posting.Fact then has less than
 	// Posting.Original, and Original.Part is set.
 	ReversesPart []object.Kind
@@ -115,6 +118,9 @@ type Posting struct {
 	PostingDate, EventDate time.Time
 	// Attempt counts from 1.
 	Attempt int
+	// Movements are the system's types of goods movements where a mapping says them; ask MovementType. They stay the same for all
+	// that is done about a posting, its reversal included.
+	Movements *object.MovementTypes
 	// Original is the fact that Fact takes back, nil unless Fact.Reverses is set. Fact's quantities are then the ones to take
 	// back, above zero as they were posted.
 	//
@@ -122,6 +128,21 @@ type Posting struct {
 	// is none, or when another fact has taken it back already. Post makes the opposite of that effect under Fact's own key,
 	// once. Verify reads back the opposite, and that it belongs to the original.
 	Original *Original
+}
+
+// CodeMappingMissing is the code of a posting of which no mapping in force knows a word. It waits until one does.
+const CodeMappingMissing = "mapping_missing"
+
+// MovementType is what the system calls a goods movement: what a mapping says, own where none is in force. A movement that a mapping
+// in force does not know is Rejected with CodeMappingMissing, for Prepare to answer.
+func (p Posting) MovementType(k object.MovementKind, own string) (string, *Outcome) {
+	to, ok := p.Movements.Of(k, own)
+	if ok {
+		return to, nil
+	}
+	return "", &Outcome{Result: Rejected, Class: Correctable, Code: CodeMappingMissing,
+		Reason:   fmt.Sprintf("movement %q is not in mapping set %q, of which version %d is in force", k, p.Movements.Set, p.Movements.Version),
+		NextStep: fmt.Sprintf("add it in a new version of %q and have that approved; then this goes on by itself", p.Movements.Set)}
 }
 
 // Original is a fact as it was posted, and the document of its effect as far as the hub knows it.

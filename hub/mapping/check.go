@@ -7,6 +7,8 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+
+	"github.com/linekeeper/linekeeper/hub/object"
 )
 
 // Fault is one thing wrong with a set or one of its versions. Name is stable. Row and Test count from 1, 0 for none.
@@ -30,10 +32,11 @@ func (f Fault) String() string {
 
 // The names of faults.
 const (
-	FaultName        = "name"     // of the set
-	FaultKind        = "kind"     // unknown, or it has no such field
-	FaultEmpty       = "empty"    // no rows, or a row without a word
-	FaultTooMany     = "too_many" // rows or tests
+	FaultName        = "name"             // of the set
+	FaultKind        = "kind"             // unknown, or it has no such field
+	FaultEmpty       = "empty"            // no rows, or a row without a word
+	FaultTooMany     = "too_many"         // rows or tests
+	FaultMovement    = "unknown_movement" // no kind of movement
 	FaultDirection   = "direction"
 	FaultScale       = "scale"
 	FaultUnlisted    = "unlisted"
@@ -172,6 +175,9 @@ func (k *checker) row(n int, r Row) {
 	}
 	if !slices.Contains([]Direction{"", Up, Down, Both}, r.Direction) {
 		k.add(FaultDirection, n, "direction %q is not known: use up, down or both", r.Direction)
+	}
+	if k.set.Kind == Movement && r.From != "" && !slices.Contains(object.MovementKinds(), object.MovementKind(r.From)) {
+		k.add(FaultMovement, n, "movement %q is not known: use one of %v", r.From, object.MovementKinds())
 	}
 	x := &compiled{Row: r, scale: r.Scale}
 	if x.scale == nil {

@@ -128,7 +128,7 @@ func NewTrial(rules *Rules, draft Version, now, since time.Time) *Trial {
 // Add looks at one fact.
 func (t *Trial) Add(s Sample) {
 	item, unit, reason := words(s.Fact)
-	word := map[Kind]string{Unit: unit, Item: item, Reason: reason}[t.draft.Kind]
+	word := map[Kind]string{Unit: unit, Item: item, Reason: reason, Movement: string(s.Fact.Moves())}[t.draft.Kind]
 	if !t.draft.fits(t.draft.Kind, s.ERP, s.Fact.Plant) || word == "" {
 		return
 	}
@@ -140,6 +140,9 @@ func (t *Trial) Add(s Sample) {
 		before = &Applied{}
 	}
 	after, stops := t.after.Of(s.Fact, s.ERP, t.now)
+	if t.draft.Kind == Movement {
+		stopped, stops = cmp.Or(stopped, unmoved(s.Fact, before)), cmp.Or(stops, unmoved(s.Fact, after))
+	}
 	b, a := said(s.Fact, before, stopped), said(s.Fact, after, stops)
 	x := Example{s.Fact.Key.String(), s.Fact.OccurredAt, s.Fact.OrderNo(), b, a}
 	switch {
@@ -223,7 +226,23 @@ func said(f object.Fact, a *Applied, m *Missing) string {
 	if reason != "" {
 		parts = append(parts, "reason "+reason)
 	}
+	if a.Movements != nil && f.Moves() != "" {
+		to, _ := a.Movements.Of(f.Moves(), "the connector's own type")
+		parts = append(parts, "movement "+to)
+	}
 	return strings.Join(parts, ", ")
+}
+
+// unmoved is the movement of a fact that no version knows. Where the system is told no types, or the order says that it is another
+// movement, the posting goes all the same: a dry run does not know.
+func unmoved(f object.Fact, a *Applied) *Missing {
+	if a == nil || f.Moves() == "" {
+		return nil
+	}
+	if _, ok := a.Movements.Of(f.Moves(), ""); ok {
+		return nil
+	}
+	return &Missing{Kind: Movement, Value: string(f.Moves()), Set: a.Movements.Set, Version: a.Movements.Version}
 }
 
 func (t *Trial) quantities(s Sample, before, after *Applied, stopped, stops *Missing) {

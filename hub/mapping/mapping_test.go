@@ -82,6 +82,7 @@ func TestEachFaultHasItsName(t *testing.T) {
 		{FaultTestFailed, Item, Content{Rows: []Row{{From: "A", To: "B"}}, Tests: []Test{{From: "A", Missing: true}}}},
 		{FaultTestFailed, Item, Content{Rows: []Row{{From: "A", To: "B", Direction: Up}}, Tests: []Test{{From: "B", To: "A", Direction: Down}}}},
 		{FaultTestFailed, Unit, Content{Rows: []Row{{From: "KGM", To: "GRM", Factor: "1000"}}, Tests: []Test{{From: "KGM", Value: "1", To: "GRM", Want: "1"}}}},
+		{FaultMovement, Movement, unit(Row{From: "ISSUE", To: "261"})},
 		{FaultTest, Unit, Content{Rows: []Row{{From: "KGM", To: "GRM", Factor: "1000"}}, Tests: []Test{{From: "KGM", Value: "x", To: "GRM", Want: "1"}}}},
 	} {
 		faults := Check(Set{Name: "s", Kind: x.kind}, x.c)
@@ -464,4 +465,116 @@ func FuzzReadCSV(f *testing.F) {
 		}
 		Check(file.Set, file.Content)
 	})
+}
+
+func movements(rows ...Row) *Rules {
+	return NewRules(3, []Version{approved(Set{Name: "movements", Kind: Movement, ERP: "erp"}, 2, noon.Add(-time.Hour), Content{Rows: rows})})
+}
+
+// A posting gets the types of all movements, because only the connector knows which of them it makes. What is not listed stops.
+func TestMovementsAreSaidByTheSetOrStop(t *testing.T) {
+	rows := []Row{{From: "ISSUE_TO_ORDER", To: "Z61"}, {From: "RECEIPT_FROM_ORDER", To: "Z01"}}
+	f := fact("KGM", "A", "1")
+	a, missing := movements(rows...).Of(f, "erp", noon)
+	if missing != nil || len(a.Values) != 1 || a.Values[0].From != "RECEIPT_FROM_ORDER" || a.Values[0].Version != 2 {
+		t.Fatalf("%+v, %v", a, missing)
+	}
+	for kind, want := range map[object.MovementKind]string{object.IssueToOrder: "Z61", object.ReceiptFromOrder: "Z01"} {
+		if got, ok := a.Movements.Of(kind, "own"); !ok || got != want || a.Movements.Kind(got) != kind {
+			t.Errorf("%s is %q, %t", kind, got, ok)
+		}
+	}
+	if got, ok := a.Movements.Of(object.ByProduct, "531"); ok || a.Movements.Set != "movements" || a.Movements.Version != 2 {
+		t.Errorf("a by-product is %q by %+v: want it to stop", got, a.Movements)
+	}
+	if b, _ := movements(rows...).Of(f, "other", noon); b.Movements != nil || !b.Same(&Applied{}) || b.Same(a) {
+		t.Errorf("another system: %+v", b.Movements)
+	}
+	if got, ok := (*object.MovementTypes)(nil).Of(object.ByProduct, "531"); !ok || got != "531" {
+		t.Errorf("without a set: %q, %t", got, ok)
+	}
+	kept := NewRules(1, []Version{approved(Set{Name: "m", Kind: Movement}, 1, noon.Add(-time.Hour), Content{Unlisted: Keep, Rows: rows})})
+	a, _ = kept.Of(f, "erp", noon)
+	if got, ok := a.Movements.Of(object.ByProduct, "531"); !ok || got != "531" {
+		t.Errorf("unlisted: keep gives %q, %t", got, ok)
+	}
+}
+
+// What was posted keeps its type; only what was not known then is added for the reversal.
+func TestTypesOfMovementsAreAddedAndNeverChanged(t *testing.T) {
+	f := fact("KGM", "A", "1")
+	a, _ := movements(Row{From: "ISSUE_TO_ORDER", To: "Z61"}).Of(f, "erp", noon)
+	now := movements(Row{From: "ISSUE_TO_ORDER", To: "Y61"}, Row{From: "RETURN_FROM_ORDER", To: "Y62"})
+	b := a.WithMovements(now, f, "erp", noon)
+	if b.Movements.Types[object.IssueToOrder] != "Z61" || b.Movements.Types[object.ReturnFromOrder] != "Y62" {
+		t.Errorf("%+v", b.Movements)
+	}
+	if len(a.Movements.Types) != 1 {
+		t.Errorf("the original's were changed: %+v", a.Movements)
+	}
+	if none := (*Applied)(nil).WithMovements(now, f, "erp", noon); none != nil {
+		t.Errorf("what was posted in the connector's own types gets %+v", none)
+	}
+}
+
+// A component of the system's own type is looked at on its way down: a by-product is nothing that the plant takes, and an unknown type
+// stops the order.
+func TestComponentsOfOwnMovementTypesGoDownByTheMapping(t *testing.T) {
+	w := object.WorkOrder{OrderNo: "1", ERP: "erp", Plant: "ulm", Components: []object.Component{{Item: "STEEL"}, {Item: "CHIPS", MovementType: "Z31"}, {Item: "OIL", MovementType: "Z61"}}}
+	r := movements(Row{From: "BY_PRODUCT", To: "Z31"}, Row{From: "ISSUE_TO_ORDER", To: "Z61"})
+	out, _, missing := r.Order(w, noon)
+	if missing != nil || len(out.Components) != 2 || out.Components[0].Item != "STEEL" || out.Components[1].Item != "OIL" {
+		t.Errorf("%+v, %v", out.Components, missing)
+	}
+	w.Components[2].MovementType = "999"
+	if _, _, missing = r.Order(w, noon); missing == nil || missing.Kind != Movement || missing.Value != "999" {
+		t.Errorf("%+v", missing)
+	}
+}
+
+func TestDryRunOfMovementsSaysWhatWouldStop(t *testing.T) {
+	draft := Version{Set: Set{Name: "movements", Kind: Movement, ERP: "erp"}, Number: 3, State: Proposed, Content: Content{Rows: []Row{{From: "RETURN_FROM_ORDER", To: "Z62"}}}}
+	trial := NewTrial(movements(Row{From: "RECEIPT_FROM_ORDER", To: "Z01"}), draft, noon, noon)
+	trial.Add(Sample{Fact: fact("KGM", "A", "1"), ERP: "erp"})
+	if d := trial.Result(); d.Facts != 1 || d.Stops != 1 || d.Changed != 1 || !strings.Contains(d.Examples[0].Before, "movement Z01") || !strings.Contains(d.Stopped[0].After, "RECEIPT_FROM_ORDER") {
+		t.Errorf("%+v", d)
+	}
+}
+
+// A list is asked for by its name: its version counts as any other's, and what it does not know is missing.
+func TestACodeIsLookedUpInAListByItsName(t *testing.T) {
+	partners := Set{Name: "partners", Kind: List, ERP: "erp"}
+	r := NewRules(1, []Version{
+		approved(partners, 1, noon.Add(-2*time.Hour), Content{Rows: []Row{{From: "ACME", To: "100"}, {From: "DOWN", To: "9", Direction: Down}}}),
+		approved(partners, 2, noon.Add(time.Hour), Content{Rows: []Row{{From: "ACME", To: "200"}, {From: "NEW", To: "300"}}}),
+		approved(Set{Name: "kept", Kind: List}, 1, noon.Add(-time.Hour), Content{Unlisted: Keep, Rows: []Row{{From: "A", To: "B"}}}),
+		approved(Set{Name: "items", Kind: Item}, 1, noon.Add(-time.Hour), Content{Rows: []Row{{From: "ACME", To: "no list"}}}),
+	})
+	for _, x := range []struct {
+		list, word, erp string
+		way             Direction
+		at, now         time.Duration
+		want            string
+		ok, missing     bool
+	}{
+		{"partners", "ACME", "erp", Up, 0, 0, "100", true, false},
+		{"partners", "ACME", "erp", Up, time.Hour, time.Hour, "200", true, false},
+		{"partners", "NEW", "erp", Up, 0, 2 * time.Hour, "300", true, false}, // was added for it
+		{"partners", "NEW", "erp", Up, 0, 0, "", true, true},
+		{"partners", "9", "erp", Down, 0, 0, "DOWN", true, false},
+		{"partners", "DOWN", "erp", Up, 0, 0, "", true, true},
+		{"partners", "ACME", "other", Up, 0, 0, "", false, false},
+		{"partners", "ACME", "erp", Up, -3 * time.Hour, 0, "", false, false},
+		{"kept", "C", "erp", Up, 0, 0, "C", true, false},
+		{"items", "ACME", "erp", Up, 0, 0, "", false, false},
+		{"nothing", "ACME", "erp", Up, 0, 0, "", false, false},
+	} {
+		got, ok, missing := r.Code(x.list, x.word, x.erp, "ulm", x.way, noon.Add(x.at), noon.Add(x.now))
+		if got != x.want || ok != x.ok || (missing != nil) != x.missing {
+			t.Errorf("%+v gives %q, %t, %v", x, got, ok, missing)
+		}
+		if missing != nil && (missing.Set != x.list || missing.Value != x.word || missing.Kind != List) {
+			t.Errorf("%+v: %+v", x, missing)
+		}
+	}
 }

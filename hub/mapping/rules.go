@@ -3,6 +3,7 @@ package mapping
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"math/big"
 	"slices"
 	"time"
@@ -132,7 +133,7 @@ func (r *Rules) InForce(set string, t time.Time) int {
 
 // Value says which row made a value.
 type Value struct {
-	Field   string `json:"field" enum:"unit,item,reason,site"`
+	Field   string `json:"field" enum:"unit,item,reason,site,movement"`
 	Set     string `json:"set"`
 	Version int    `json:"version"`
 	From    string `json:"from"`
@@ -238,14 +239,16 @@ func value(h *history, v version, row *compiled, way Direction) Value {
 // fact says.
 type Applied struct {
 	// Generation is of the rules that it was made by.
-	Generation int64   `json:"generation"`
-	Item       string  `json:"item,omitempty"`
-	Unit       string  `json:"unit,omitempty"`
-	Factor     string  `json:"factor,omitempty"`
-	Scale      *int32  `json:"scale,omitempty"`
-	Reason     string  `json:"reason,omitempty"`
-	Site       string  `json:"site,omitempty"`
-	Values     []Value `json:"values,omitempty"`
+	Generation int64  `json:"generation"`
+	Item       string `json:"item,omitempty"`
+	Unit       string `json:"unit,omitempty"`
+	Factor     string `json:"factor,omitempty"`
+	Scale      *int32 `json:"scale,omitempty"`
+	Reason     string `json:"reason,omitempty"`
+	Site       string `json:"site,omitempty"`
+	// Movements are the system's types of goods movements; nil where no mapping says them.
+	Movements *object.MovementTypes `json:"movements,omitempty"`
+	Values    []Value               `json:"values,omitempty"`
 	// Amounts are the quantities of a fact whose unit was mapped.
 	Amounts []Amount `json:"amounts,omitempty"`
 }
@@ -274,9 +277,16 @@ func (a *Applied) Same(b *Applied) bool {
 		if a == nil {
 			a = &Applied{}
 		}
-		return fmt.Sprint(a.Item, "\x00", a.Unit, "\x00", a.Factor, "\x00", a.Reason, "\x00", a.Site, "\x00", a.Amounts)
+		return fmt.Sprint(a.Item, "\x00", a.Unit, "\x00", a.Factor, "\x00", a.Reason, "\x00", a.Site, "\x00", a.Amounts, "\x00", movementWords(a.Movements))
 	}
 	return words(a) == words(b)
+}
+
+func movementWords(t *object.MovementTypes) string {
+	if t == nil {
+		return ""
+	}
+	return fmt.Sprint(t.Types, t.Set) // a map is printed in the order of its keys
 }
 
 // Posted is the amount of a kind; ok is false when there is none.
@@ -339,6 +349,83 @@ func (m *mapper) fact(f object.Fact, a *Applied) {
 	}
 	a.Item = m.word(Item, item)
 	a.Reason = m.word(Reason, reason)
+	if m.missing == nil && (f.Confirmation != nil || f.Consumption != nil) {
+		a.Movements = m.movements(f.Moves())
+	}
+}
+
+// movements are the types of all movements on work orders: which of them a posting makes, the connector finds out from the order.
+// The one that the fact is about is noted among the values.
+func (m *mapper) movements(about object.MovementKind) *object.MovementTypes {
+	if !slices.ContainsFunc(m.r.sets, func(h *history) bool { return h.fits(Movement, m.p.erp, m.p.plant) }) {
+		return nil
+	}
+	t := &object.MovementTypes{Types: map[object.MovementKind]string{}}
+	for _, k := range object.OrderMovements() {
+		row, v, missing := m.r.find(Movement, m.p, string(k), "")
+		switch {
+		case row != nil:
+			t.Types[k] = row.To
+			if k == about {
+				m.values = append(m.values, v)
+			}
+		case missing != nil:
+			t.Set, t.Version = missing.Set, missing.Version
+		}
+	}
+	if len(t.Types) == 0 && t.Set == "" {
+		return nil
+	}
+	return t
+}
+
+// WithMovements adds to how a fact was posted the types of movements that no version knew then, by the rules of now. What is there
+// stays: it was posted with it.
+func (a *Applied) WithMovements(r *Rules, f object.Fact, erp string, now time.Time) *Applied {
+	if a == nil || a.Movements == nil || a.Movements.Set == "" {
+		return a
+	}
+	m := &mapper{r: r, p: place{erp: erp, plant: f.Plant, at: f.OccurredAt, now: now, way: Up}}
+	t := m.movements("")
+	if t == nil {
+		return a
+	}
+	maps.Copy(t.Types, a.Movements.Types)
+	out := *a
+	out.Movements = t
+	return &out
+}
+
+// WithoutMovements is for a system that is told no types of movements.
+func (a *Applied) WithoutMovements() {
+	a.Movements = nil
+	a.Values = slices.DeleteFunc(a.Values, func(v Value) bool { return v.Field == string(Movement) })
+}
+
+// Code looks a word up in a list by the list's name, for a system and a plant as of a time; now bounds what is taken from later
+// versions. A word that the list does not know is Missing, unless the list keeps what it does not name. ok is false where there is no
+// such list in force, or it is not for that system and plant.
+func (r *Rules) Code(list, word, erp, plant string, way Direction, at, now time.Time) (to string, ok bool, missing *Missing) {
+	if r.Empty() {
+		return "", false, nil
+	}
+	only := &Rules{}
+	for _, h := range r.sets {
+		if h.Name == list && h.fits(List, erp, plant) && h.at(at) >= 0 {
+			only.sets = append(only.sets, h)
+		}
+	}
+	if len(only.sets) == 0 {
+		return "", false, nil
+	}
+	row, v, missing := only.find(List, place{erp: erp, plant: plant, at: at, now: now, way: way}, word, "")
+	switch {
+	case missing != nil:
+		return "", true, missing
+	case row == nil:
+		return word, true, nil
+	}
+	return v.To, true, nil
 }
 
 // words are what a fact says that can be mapped.
@@ -422,7 +509,7 @@ func (r *Rules) Order(w object.WorkOrder, now time.Time) (object.WorkOrder, []Va
 	for i := range out.Operations {
 		quantity(&out.Operations[i].Quantity, out.Item)
 	}
-	out.Components = slices.Clone(w.Components)
+	out.Components = m.components(w.Components)
 	for i := range out.Components {
 		c := &out.Components[i]
 		item(&c.Item)
@@ -432,6 +519,15 @@ func (r *Rules) Order(w object.WorkOrder, now time.Time) (object.WorkOrder, []Va
 		return w, nil, m.missing
 	}
 	return out, m.values, nil
+}
+
+// components leaves out what an order yields beside its item: the plant does not take it. Only a mapping knows a system's own type for
+// that.
+func (m *mapper) components(all []object.Component) []object.Component {
+	return slices.DeleteFunc(slices.Clone(all), func(c object.Component) bool {
+		kind := object.MovementKind(m.word(Movement, c.MovementType))
+		return kind == object.ByProduct || kind == object.ReceiptFromOrder
+	})
 }
 
 // Place maps a system's site into our name for it. It is asked before an order's plant is known.

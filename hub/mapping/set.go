@@ -13,12 +13,12 @@ import (
 // Kind is what a set maps.
 type Kind string
 
-// The kinds of sets. Movements and lists are kept, tested and approved like the others; what uses them asks by name.
+// The kinds of sets. Lists are asked for by name (Rules.Code).
 const (
 	Unit     Kind = "unit"     // quantities, with a factor
 	Item     Kind = "item"     // items of facts, orders and their components
 	Site     Kind = "site"     // our names of places, and the system's
-	Movement Kind = "movement" // movement types
+	Movement Kind = "movement" // kinds of goods movements (object.MovementKind), and the types that a system books them with
 	Reason   Kind = "reason"   // reasons of scrap and of quality decisions
 	List     Kind = "list"     // any other code list, of a partner for instance
 )

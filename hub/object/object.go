@@ -72,6 +72,8 @@ type Component struct {
 	Operation   string
 	Reservation string
 	Backflush   bool
+	// MovementType is the system's own type of the movement that takes it, where that is not the one that it always is.
+	MovementType string `json:",omitempty"`
 }
 
 // Kind is the kind of a fact.

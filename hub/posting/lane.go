@@ -375,6 +375,8 @@ func (e *Engine) answered(ctx context.Context, c *call, out connector.Outcome) (
 		return "", e.posted(ctx, c, out.Document, "posted")
 	case out.Result == connector.Rejected && out.Class == connector.Retryable:
 		return "", e.retry(ctx, c, out)
+	case out.Result == connector.Rejected && out.Code == CodeMappingMissing:
+		return "", e.unworded(ctx, c, out)
 	case out.Result == connector.Rejected:
 		for _, policy := range []func(context.Context, *call, connector.Outcome) (bool, error){e.periodClosed, e.orderShut} {
 			if again, err := policy(ctx, c, out); again || err != nil {

@@ -20,6 +20,7 @@ type modelERP struct {
 	scale int32
 	posts []object.Kind
 	parts []object.Kind // of which it takes back a part
+	types bool          // it is told types of movements
 
 	mu  sync.Mutex
 	rng *rand.Rand
@@ -47,6 +48,7 @@ type effect struct {
 	fact     object.Fact
 	at       time.Time
 	date     time.Time
+	move     string // the type of its movement
 }
 
 func newModel(seed uint64, now func() time.Time) *modelERP {
@@ -85,7 +87,7 @@ func (m *modelERP) Capabilities() connector.Capabilities {
 	return connector.Capabilities{
 		System: "model", Posts: m.posts, States: []object.FloorState{object.FloorStarted, object.FloorFinished},
 		Reverses: []object.Kind{object.KindConfirmation, object.KindConsumption}, ExternalKey: true, QuantityScale: m.scale, Settle: time.Second,
-		ReversesPart: m.parts,
+		ReversesPart: m.parts, MovementTypes: m.types,
 	}
 }
 
@@ -100,6 +102,9 @@ func (m *modelERP) Get(context.Context, string) (object.WorkOrder, error) {
 func (m *modelERP) Prepare(_ context.Context, p connector.Posting) ([]byte, *connector.Outcome, error) {
 	defer m.enter("prepare", p.Order.OrderNo)()
 	key := p.Fact.Key.String()
+	if _, no := m.moves(p); no != nil {
+		return nil, no, nil
+	}
 	switch {
 	case m.chance(m.down):
 		return nil, nil, errors.New("connection refused")
@@ -148,9 +153,25 @@ func (m *modelERP) effect(p connector.Posting, at time.Time) string {
 		m.takeBack(p.Fact, *o)
 	}
 	document := fmt.Sprintf("D%d", len(m.effects)+1)
-	m.effects[key] = effect{document, p.Fact, at, p.PostingDate}
+	move, no := m.moves(p)
+	if no != nil {
+		m.fault("fact %s is posted with a movement that nobody knows: %s", key, no.Reason)
+	}
+	m.effects[key] = effect{document, p.Fact, at, p.PostingDate, move}
 	m.made[p.Order.OrderNo] = append(m.made[p.Order.OrderNo], p.Fact.Position)
 	return document
+}
+
+// moves is the type of a posting's movement: 261 and 262 are its own.
+func (m *modelERP) moves(p connector.Posting) (string, *connector.Outcome) {
+	kind := p.Fact.Moves()
+	if !m.types || p.Fact.Consumption == nil {
+		return "", nil
+	}
+	if !p.Fact.Reverses.IsZero() {
+		kind = kind.Back()
+	}
+	return p.MovementType(kind, map[object.MovementKind]string{object.IssueToOrder: "261", object.ReturnFromOrder: "262"}[kind])
 }
 
 // takeBack judges a reversal: of something that is there, with just that, and once.
@@ -211,6 +232,8 @@ func (m *modelERP) Verify(_ context.Context, p connector.Posting, _ []byte, doc 
 		return connector.Verification{Difference: fmt.Sprintf("document %q is not there", doc.Number)}, nil
 	case e.fact.Confirmation != nil && !e.fact.Confirmation.Yield.Equal(p.Fact.Confirmation.Yield):
 		return connector.Verification{Difference: "quantities differ"}, nil
+	case e.move != must(m.moves(p)):
+		return connector.Verification{Difference: "the movement is another"}, nil
 	case !e.date.Equal(p.PostingDate):
 		return connector.Verification{Difference: "the date is another"}, nil
 	case e.fact.Consumption != nil && !e.fact.Consumption.Quantity.Value.Equal(p.Fact.Consumption.Quantity.Value):
@@ -218,6 +241,8 @@ func (m *modelERP) Verify(_ context.Context, p connector.Posting, _ []byte, doc 
 	}
 	return connector.Verification{Matches: true}, nil
 }
+
+func must(move string, _ *connector.Outcome) string { return move }
 
 // yield is the sum of what was confirmed on an order.
 func (m *modelERP) yield(order string) decimal.Decimal {

@@ -324,7 +324,7 @@ func (e *Engine) route(tx *store.Tx, p *store.Posting, f store.Fact) error {
 		return e.admitReversal(tx, p, f, c.Capabilities())
 	case e.owned(p, inItsWords(tx, p.ERP, f.Fact), w, c.Capabilities().Backflush):
 	default:
-		return e.say(tx, p, f, w, c.Capabilities().QuantityScale)
+		return e.say(tx, p, f, w, c.Capabilities())
 	}
 	return nil
 }

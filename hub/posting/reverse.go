@@ -133,6 +133,9 @@ func (e *Engine) admitReversal(tx *store.Tx, p *store.Posting, f store.Fact, c c
 	if err != nil {
 		return err
 	}
+	if said, err = movementsToo(tx, said, original.Fact, p.ERP); err != nil {
+		return err
+	}
 	counted, err := tx.Counted(op.FactID)
 	if err != nil {
 		return err
@@ -156,9 +159,21 @@ func (e *Engine) admitReversal(tx *store.Tx, p *store.Posting, f store.Fact, c c
 	}
 	if err == nil {
 		due(p, tx) // was admitted before: what is below is done
-		return nil
+		if said != nil {
+			err = tx.SetApplied(p.FactID, said) // a type of movement may have been missing
+		}
+		return err
 	}
 	return e.takeBack(tx, p, f, *op, said)
+}
+
+// movementsToo adds what a reversal needs and its original did not: the type of the opposite movement.
+func movementsToo(tx *store.Tx, said *mapping.Applied, original object.Fact, erp string) (*mapping.Applied, error) {
+	rules, err := tx.MappingRules()
+	if err != nil || rules.Empty() {
+		return said, err
+	}
+	return said.WithMovements(rules, original, erp, tx.Now()), nil
 }
 
 func reversedBy(f object.Fact) string { return "taken back by fact " + f.Key.String() }

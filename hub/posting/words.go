@@ -6,6 +6,7 @@ import (
 
 	"github.com/shopspring/decimal"
 
+	"github.com/linekeeper/linekeeper/hub/connector"
 	"github.com/linekeeper/linekeeper/hub/mapping"
 	"github.com/linekeeper/linekeeper/hub/object"
 	"github.com/linekeeper/linekeeper/hub/store"
@@ -18,13 +19,14 @@ import (
 // the amounts in its own unit, which the tally counts, stay what they are.
 
 // CodeMappingMissing is the code of a posting of which no mapping in force knows a word. It waits until one does.
-const CodeMappingMissing = "mapping_missing"
+const CodeMappingMissing = connector.CodeMappingMissing
 
 // decimals is the most decimals that a quantity has.
 const decimals = 9
 
 // say makes a posting due in the outside system's words, with quantities that the system can keep, or parks it.
-func (e *Engine) say(tx *store.Tx, p *store.Posting, f store.Fact, w object.WorkOrder, scale int32) error {
+func (e *Engine) say(tx *store.Tx, p *store.Posting, f store.Fact, w object.WorkOrder, can connector.Capabilities) error {
+	scale := can.QuantityScale
 	rules, err := tx.MappingRules()
 	if err != nil {
 		return err
@@ -36,6 +38,9 @@ func (e *Engine) say(tx *store.Tx, p *store.Posting, f store.Fact, w object.Work
 		return e.gather(tx, p, f) // what has other words goes alone
 	}
 	a, missing := rules.Of(f.Fact, p.ERP, tx.Now())
+	if !can.MovementTypes {
+		a.WithoutMovements()
+	}
 	if missing == nil && w.Site == "" {
 		var v mapping.Value
 		if a.Site, v, missing = rules.SiteOf(p.ERP, f.Fact.Plant, f.Fact.OccurredAt, tx.Now()); a.Site != "" {
@@ -184,7 +189,29 @@ func unsay(tx *store.Tx, p *store.Posting, f object.Fact) error {
 	if f.Quality == nil {
 		p.Amounts = counted
 	}
-	return nil
+	return tx.ForgetApplied(p.FactID) // so that nothing of it is given back twice
+}
+
+// unworded parks a posting of which the connector needs a word that no mapping knows: the type of a goods movement. It waits as it would
+// have before, with its quantities as they count.
+func (e *Engine) unworded(ctx context.Context, c *call, out connector.Outcome) error {
+	c.p.Since, c.p.Tries, c.p.Intent = e.o.Now(), 0, nil
+	c.p.Attempt-- // nothing was sent
+	return e.o.Store.Update(context.WithoutCancel(ctx), func(tx *store.Tx) error {
+		p := c.p
+		posted, err := asPosted(tx, c.f)
+		if err != nil {
+			return err
+		}
+		if err := e.apart(tx, &p); err != nil {
+			return err
+		}
+		if err := unsay(tx, &p, posted.Fact); err != nil {
+			return err
+		}
+		park(&p, ClassWaiting, CodeMappingMissing, out.Reason, out.NextStep)
+		return e.changed(tx, p, c.f, string(p.State), "", pb.Receipt_OUTCOME_UNSPECIFIED)
+	})
 }
 
 // sayable reports that a fact has words of its own. A reversal has those of its original.
@@ -245,6 +272,7 @@ func (c *call) say(a *mapping.Applied) {
 		return
 	}
 	c.posting.Fact = c.applied.Apply(c.posting.Fact)
+	c.posting.Movements = c.applied.Movements
 	if c.applied.Site != "" && c.posting.Order.Site == "" {
 		c.posting.Order.Site = c.applied.Site
 	}

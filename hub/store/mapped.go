@@ -27,6 +27,12 @@ func (tx *Tx) SetApplied(factID int64, a *mapping.Applied) error {
 	return err
 }
 
+// ForgetApplied forgets how a posting was said, because that is decided anew.
+func (tx *Tx) ForgetApplied(factID int64) error {
+	_, err := tx.exec("DELETE FROM posting_maps WHERE fact_id = $1", factID)
+	return err
+}
+
 func scanApplied(r *sql.Rows) (*mapping.Applied, error) {
 	var body string
 	if err := r.Scan(&body); err != nil {

@@ -45,7 +45,7 @@ func (c *Connector) Close() error {
 // Capabilities implements connector.Connector. CompareAndSet stands for the unique key and for modified.
 func (c *Connector) Capabilities() connector.Capabilities {
 	kinds := []object.Kind{object.KindConfirmation, object.KindConsumption}
-	return connector.Capabilities{System: c.cfg.Name, Posts: kinds, Reverses: kinds, ExternalKey: true, CompareAndSet: true, QuantityScale: c.cfg.Precision}
+	return connector.Capabilities{System: c.cfg.Name, Posts: kinds, Reverses: kinds, ExternalKey: true, CompareAndSet: true, MovementTypes: true, QuantityScale: c.cfg.Precision}
 }
 
 // Get reads one order.

@@ -3,6 +3,7 @@ package erpnext_test
 import (
 	"fmt"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -391,5 +392,27 @@ func TestSampleParsesAndConfigIsChecked(t *testing.T) {
 		if _, err := erpnext.New(cfg); err == nil {
 			t.Errorf("taken: %+v", cfg)
 		}
+	}
+}
+
+// A mapping's movement type is the entry's type; its purpose stays what it is.
+func TestMovementTypeOfAMappingIsTheEntrysType(t *testing.T) {
+	b := newBench(t, erpnextdouble.Traps{}, erpnextdouble.Options{})
+	c, order := b.connect(t), b.order(t, "40")
+	p := used(order, "1.5")
+	p.Movements = &object.MovementTypes{Set: "movements", Version: 2, Types: map[object.MovementKind]string{object.IssueToOrder: "Plant Material Consumption for Manufacture"}}
+	x := settled(t, c, p)
+	i := slices.IndexFunc(b.Entries(), func(e map[string]any) bool { return e["name"] == x.Document.Number })
+	if i < 0 {
+		t.Fatalf("entry %q is not there", x.Document.Number)
+	}
+	e := b.Entries()[i]
+	if e["stock_entry_type"] != p.Movements.Types[object.IssueToOrder] || e["purpose"] != "Material Consumption for Manufacture" {
+		t.Errorf("%+v", e)
+	}
+	q := made(order, "12", "0")
+	q.Movements = p.Movements
+	if _, early, err := c.Prepare(t.Context(), q); err != nil || early == nil || early.Code != connector.CodeMappingMissing {
+		t.Errorf("%+v, %v", early, err)
 	}
 }

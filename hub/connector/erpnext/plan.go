@@ -83,6 +83,11 @@ func (c *Connector) body(ctx context.Context, p connector.Posting, o *order) (js
 	}
 	fields["company"], fields["set_posting_time"], fields["docstatus"] = o.Company, 1, 0
 	fields["purpose"] = fields["stock_entry_type"]
+	if moves := p.Fact.Moves(); moves != "" { // a type of the customer's own has one of ERPNext's purposes
+		if fields["stock_entry_type"], no = p.MovementType(moves, fmt.Sprint(fields["purpose"])); no != nil {
+			return nil, no, nil
+		}
+	}
 	fields[c.cfg.KeyField], fields[c.cfg.OrderField] = p.Fact.Key.String(), o.Name
 	fields["remarks"] = strings.TrimSpace("Linekeeper " + p.Fact.Key.String() + " " + reason(p.Fact.Confirmation))
 	fields["posting_date"], fields["posting_time"] = c.when(p)

@@ -58,7 +58,7 @@ func New(cfg Config) (*Connector, error) {
 		return nil, err
 	}
 	c := &Connector{cfg: cfg, store: disk{}, files: map[object.Kind]*file{}, known: map[string]known{},
-		can: connector.Capabilities{System: cfg.Name, ExternalKey: true, QuantityScale: *cfg.Scale}}
+		can: connector.Capabilities{System: cfg.Name, ExternalKey: true, QuantityScale: *cfg.Scale, MovementTypes: generic.AsksForMovementType(cfg.Out.Postings)}}
 	zone, err := time.LoadLocation(cfg.TimeZone)
 	if err != nil {
 		return nil, wrong("time_zone %q is not known; use an IANA name such as Europe/Berlin", cfg.TimeZone)

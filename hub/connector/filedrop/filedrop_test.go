@@ -705,3 +705,24 @@ func FuzzAnswer(f *testing.F) {
 		}
 	})
 }
+
+// A file whose expressions ask for a movement's type is made with what the mapping says, and not at all where that does not know it.
+func TestMovementTypeIsAskedForByExpressions(t *testing.T) {
+	e := newERP(t)
+	e.cfg.Out.Postings["production_confirmation"].Body = map[string]any{"ref": "ref", "type": "fact.movement_type"}
+	e.cfg.Out.Postings["production_confirmation"].Format = "json"
+	c := e.connector()
+	p := posting(e.create(t, "40"))
+	p.Movements = &object.MovementTypes{Set: "movements", Version: 2}
+	if _, early, err := c.Prepare(t.Context(), p); err != nil || early == nil || early.Code != connector.CodeMappingMissing || !c.Capabilities().MovementTypes {
+		t.Fatalf("%+v, %v", early, err)
+	}
+	p.Movements.Types = map[object.MovementKind]string{object.ReceiptFromOrder: "Z01"}
+	in, err := readIntent(e.prepare(c, p))
+	must(t, err)
+	m, err := c.make(p, in)
+	must(t, err)
+	if !strings.Contains(string(m.data), `"type":"Z01"`) {
+		t.Errorf("%s", m.data)
+	}
+}

@@ -115,6 +115,9 @@ func (c *Connector) prepare(ctx context.Context, p connector.Posting, in *intent
 		}
 		in.Order = p.Order
 		if _, err := c.make(p, *in); err != nil {
+			if no := generic.Unmapped(p, err); no != nil {
+				return no, nil
+			}
 			return generic.Reject(connector.Fatal, "MAPPING", "Correct the expression in out.postings of the configuration, then replay the fact.",
 				"The file for fact %s of order %s cannot be made: %v.", p.Fact.Key, generic.OrderNo(p), err), nil
 		}

@@ -2,6 +2,7 @@ package generic
 
 import (
 	"encoding/json"
+	"strings"
 	"time"
 
 	"github.com/shopspring/decimal"
@@ -19,11 +20,17 @@ var FactNames = []string{"key", "uuid", "kind", "order_no", "item", "unit", "pos
 //	key, uuid     the fact's key, 16 characters, and the same key as UUID
 //	kind          production_confirmation, material_consumption, quality_status or order_state
 //	order_no, item, unit, posting_date (2026-03-01)
-//	fact          everything that the fact says, see fact below
+//	fact          everything that the fact says, see fact below; movement_type is the system's own, where a mapping says it
 //	order         the work order: order_no, erp_key, item, unit, quantity, site, plant, work_center, lot, operations, components
 //	original      of a reversal, what it takes back: key, uuid, number, id, fact; else null
 func FactVars(p connector.Posting, u Units) map[string]any {
 	f := factOf(&p.Fact, p.PostingDate, u)
+	f["movement_type"] = ""
+	if to, no := movementType(p); no == nil {
+		f["movement_type"] = to
+	} else {
+		delete(f, "movement_type") // whoever asks for it gets none: see Unmapped
+	}
 	o := orderOf(p.Order, u)
 	item := f["item"]
 	if item == "" {
@@ -38,6 +45,35 @@ func FactVars(p connector.Posting, u Units) map[string]any {
 		vars["original"] = map[string]any{"key": p.Fact.Reverses.String(), "uuid": p.Fact.Reverses.UUID(), "number": "", "id": "", "fact": map[string]any{}}
 	}
 	return vars
+}
+
+// movementType is the system's type of the movement that a posting makes, empty where no mapping says it. A reversal has the type that
+// takes its original back.
+func movementType(p connector.Posting) (string, *connector.Outcome) {
+	kind := p.Fact.Moves()
+	if !p.Fact.Reverses.IsZero() {
+		kind = kind.Back()
+	}
+	if kind == "" {
+		return "", nil
+	}
+	return p.MovementType(kind, "")
+}
+
+// AsksForMovementType reports that an expression somewhere in a configuration asks for fact.movement_type.
+func AsksForMovementType(cfg any) bool {
+	text, err := json.Marshal(cfg)
+	return err == nil && strings.Contains(string(text), "movement_type")
+}
+
+// Unmapped is the refusal of a posting whose expressions ask for fact.movement_type, which no mapping in force knows; nil where err has
+// another cause.
+func Unmapped(p connector.Posting, err error) *connector.Outcome {
+	_, no := movementType(p)
+	if err == nil || no == nil || !strings.Contains(err.Error(), "no such key: movement_type") {
+		return nil
+	}
+	return no
 }
 
 // OrderNo is the order that a posting belongs to.

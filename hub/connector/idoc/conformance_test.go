@@ -446,3 +446,31 @@ func FuzzRead(f *testing.F) {
 		}
 	})
 }
+
+// A mapping's movement type stands in the IDoc; one that it does not know stops before anything is written.
+func TestMovementTypeOfAMappingStandsInTheIDoc(t *testing.T) {
+	s := newSAP(t)
+	no := s.create(t, "40")
+	c := s.connect(t).(*Connector)
+	p := posting(no)
+	p.Fact.Kind, p.Fact.Confirmation = object.KindConsumption, nil
+	p.Fact.Consumption = &object.Consumption{OrderNo: no, Item: "4711", Movement: object.Issue, Quantity: object.Quantity{Value: d("2"), Unit: "KGM"}}
+	p.Movements = &object.MovementTypes{Set: "movements", Version: 2, Types: map[object.MovementKind]string{object.IssueToOrder: "Z61"}}
+	for movement, want := range map[object.Movement]string{object.Issue: "Z61", object.Return: ""} {
+		p.Fact.Consumption.Movement = movement
+		raw, early, err := c.Prepare(t.Context(), p)
+		if err != nil || (early != nil) != (want == "") {
+			t.Fatalf("%s: %+v, %v", movement, early, err)
+		}
+		if early != nil {
+			if early.Code != connector.CodeMappingMissing || !strings.Contains(early.Reason, "RETURN_FROM_ORDER") {
+				t.Errorf("%+v", early)
+			}
+			continue
+		}
+		in, err := readIntent(raw)
+		if err != nil || !strings.Contains(string(c.build(p, in)), "<MOVE_TYPE>"+want+"</MOVE_TYPE>") {
+			t.Errorf("%v, %s", err, c.build(p, in))
+		}
+	}
+}

@@ -50,7 +50,7 @@ func New(cfg Config) (*Connector, error) {
 // Capabilities of IDocs.
 func (c *Connector) Capabilities() connector.Capabilities {
 	return connector.Capabilities{System: c.cfg.Name, Posts: []object.Kind{object.KindConfirmation, object.KindConsumption},
-		ExternalKey: true, QuantityScale: scale, Settle: c.cfg.AnswerWithin}
+		ExternalKey: true, MovementTypes: true, QuantityScale: scale, Settle: c.cfg.AnswerWithin}
 }
 
 // scale is how many decimals SAP's quantities have.

@@ -106,6 +106,9 @@ func (c *Connector) Prepare(ctx context.Context, p connector.Posting) ([]byte, *
 	if early := unsuitable(p); early != nil {
 		return nil, early, nil
 	}
+	if _, early := moveType(p); early != nil {
+		return nil, early, nil
+	}
 	in := intent{At: time.Now(), Try: 1}
 	early, err := c.prepare(ctx, p, &in)
 	if err != nil {
@@ -314,7 +317,8 @@ func (c *Connector) essence(p connector.Posting) []*node {
 			field("RMNGA", x.Rework.StringFixed(scale)), field("MEINH", c.back[x.Unit]), field("BUDAT", p.PostingDate.Format("20060102")))
 	}
 	x := p.Fact.Consumption
-	return append(all, field("ORDERID", pad(orderNo(p), 12)), c.material(x.Item), field("MOVE_TYPE", movement(x.Movement)),
+	kind, _ := moveType(p)
+	return append(all, field("ORDERID", pad(orderNo(p), 12)), c.material(x.Item), field("MOVE_TYPE", kind),
 		field("ENTRY_QNT", x.Quantity.Value.StringFixed(scale)), field("ENTRY_UOM", c.back[x.Quantity.Unit]), field("PSTNG_DATE", p.PostingDate.Format("20060102")))
 }
 
@@ -326,11 +330,16 @@ func (c *Connector) material(item string) *node {
 	return field("MATERIAL", pad(item, c.cfg.MaterialLength))
 }
 
-func movement(m object.Movement) string {
-	if m == object.Return {
-		return "262"
+// moveType is SAP's movement type of a consumption: what a mapping says, else its own. Prepare refuses what the mapping does not know.
+func moveType(p connector.Posting) (string, *connector.Outcome) {
+	if p.Fact.Consumption == nil {
+		return "", nil
 	}
-	return "261"
+	own := "261"
+	if p.Fact.Consumption.Movement == object.Return {
+		own = "262"
+	}
+	return p.MovementType(p.Fact.Moves(), own)
 }
 
 // build makes the IDoc. The same fact and intent give the same bytes.
@@ -359,11 +368,12 @@ func (c *Connector) build(p connector.Posting, in intent) []byte {
 			field("XMNGA", x.Scrap.StringFixed(scale)), field("RMNGA", x.Rework.StringFixed(scale)), field("MEINH", in.Unit), field("GRUND", reason)))
 	}
 	x := p.Fact.Consumption
+	move, _ := moveType(p)
 	reservation, item, _ := strings.Cut(in.Reservation, "/")
 	return write(kind, control, seg("E1MBGMCR",
 		seg("E1BP2017_GM_HEAD_01", field("PSTNG_DATE", posted), field("DOC_DATE", day), field("REF_DOC_NO", p.Fact.Key.String())),
 		seg("E1BP2017_GM_CODE", field("GM_CODE", "03")),
 		seg("E1BP2017_GM_ITEM_CREATE", c.material(x.Item), field("PLANT", in.Plant), field("STGE_LOC", c.cfg.StorageLocations[in.Plant]),
-			field("BATCH", x.Lot), field("MOVE_TYPE", movement(x.Movement)), field("ENTRY_QNT", x.Quantity.Value.StringFixed(scale)), field("ENTRY_UOM", in.Unit),
+			field("BATCH", x.Lot), field("MOVE_TYPE", move), field("ENTRY_QNT", x.Quantity.Value.StringFixed(scale)), field("ENTRY_UOM", in.Unit),
 			field("ORDERID", pad(orderNo(p), 12)), field("RESERV_NO", reservation), field("RES_ITEM", item))))
 }

@@ -76,7 +76,8 @@ func (c *Connector) compile() error {
 	c.list = x.list(c.cfg.Orders)
 	c.shared = x.rules("errors", c.cfg.Errors, ofPage, "retryable", "correctable", "fatal", "duplicate")
 	shared := x.rules("errors", c.cfg.Errors, ofAnswer, "retryable", "correctable", "fatal", "duplicate")
-	c.can = connector.Capabilities{System: c.cfg.Name, QuantityScale: *c.cfg.Scale, Settle: c.cfg.Settle, ExternalKey: true, CompareAndSet: true}
+	c.can = connector.Capabilities{System: c.cfg.Name, QuantityScale: *c.cfg.Scale, Settle: c.cfg.Settle, ExternalKey: true, CompareAndSet: true,
+		MovementTypes: generic.AsksForMovementType(c.cfg.Postings)}
 	for _, kind := range kinds {
 		cfg := c.cfg.Postings[string(kind)]
 		if cfg == nil {

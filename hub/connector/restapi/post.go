@@ -90,6 +90,9 @@ func (c *Connector) prepare(ctx context.Context, p connector.Posting, in *intent
 	}
 	var err error
 	if in.Request, err = spec.request(c.vars(p, *in)); err != nil {
+		if no := generic.Unmapped(p, err); no != nil {
+			return no, nil
+		}
 		return generic.Reject(connector.Fatal, "MAPPING", "Correct the expression in postings of the configuration, then replay the fact.",
 			"The request for fact %s of order %s cannot be made: %v.", p.Fact.Key, generic.OrderNo(p), err), nil
 	}

@@ -600,3 +600,39 @@ func FuzzAnswer(f *testing.F) {
 		c.Verify(t.Context(), p, raw, connector.Document{Number: "D1"})
 	})
 }
+
+// An expression that asks for the movement's type gets what the mapping says, nothing where none is in force, and stops the fact where that
+// does not know it. One that does not ask is not concerned.
+func TestMovementTypeIsAskedForByExpressions(t *testing.T) {
+	s := serve(t, func(w http.ResponseWriter, r *http.Request, _ int) {
+		if r.Method == "GET" {
+			io.WriteString(w, oneOrder)
+			return
+		}
+		w.WriteHeader(201)
+		io.WriteString(w, `{"id":"D1"}`)
+	})
+	asks := connect(t, s.URL, strings.Replace(small, "fixed: 7", "type: fact.movement_type", 1))
+	if !asks.Capabilities().MovementTypes || connect(t, s.URL, small).Capabilities().MovementTypes {
+		t.Error("types are not asked for where an expression names them, and there only")
+	}
+	known := &object.MovementTypes{Set: "movements", Version: 2, Types: map[object.MovementKind]string{object.ReceiptFromOrder: "Z01"}}
+	unknown := &object.MovementTypes{Set: "movements", Version: 2}
+	for i, x := range []struct {
+		c     connector.Connector
+		types *object.MovementTypes
+		want  string // empty: stops
+	}{{asks, nil, `"type":""`}, {asks, known, `"type":"Z01"`}, {asks, unknown, ""}, {connect(t, s.URL, small), unknown, `"fixed":7`}} {
+		p := confirmation("3")
+		p.Movements = x.types
+		before := len(s.requests("POST"))
+		end := connectortest.Drive(t.Context(), x.c, p, time.Minute)
+		posts := s.requests("POST")[before:]
+		switch {
+		case x.want == "" && (end.End != connectortest.Refused || end.Outcome.Code != connector.CodeMappingMissing || len(posts) > 0):
+			t.Errorf("%d ended %s with %+v after %d requests", i, end.End, end.Outcome, len(posts))
+		case x.want != "" && (len(posts) != 1 || !strings.Contains(posts[0].body, x.want)):
+			t.Errorf("%d ended %s (%v), sent %+v", i, end.End, end.Why, posts)
+		}
+	}
+}

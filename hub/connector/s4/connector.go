@@ -58,6 +58,7 @@ func (c *Connector) Capabilities() connector.Capabilities {
 		QuantityScale: scale,
 		Settle:        c.cfg.Settle,
 		Backflush:     connector.BackflushNever,
+		MovementTypes: true,
 	}
 	if c.cfg.Movements == movementsSAP {
 		can.Backflush = connector.BackflushMarked

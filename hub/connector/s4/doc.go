@@ -37,6 +37,11 @@
 // stamp (operations and components are asked for beside the orders), and when within a second something changed (orders are
 // compared by content; the ETag is that second).
 //
+// Movement types are SAP's own (101, 102, 261, 262, 531, 532) unless a mapping says the customer's: in the receipt of a confirmation, in
+// material documents and in what takes them back. A component of a type that only the mapping knows is then a by-product or not; what
+// SAP backflushes or receives by itself has the types of its own configuration, and a movement of an unknown type is read by the side
+// of the books on which it stands.
+//
 // # What was read and what was not
 //
 // Services, sets, functions, fields, lengths, scales, the form of dates and errors, the headers of repeatable requests,

@@ -496,16 +496,18 @@ func (l *ledger) missing(n int) error {
 
 // received is what the receipts of a confirmation brought that nobody has cancelled alone.
 func (l *ledger) received(n int) (sum decimal.Decimal) {
-	add := func(i sapDocItem, movement string, q quantity) {
-		if movement == "101" && !i.GoodsMovementIsCancelled {
-			sum = sum.Add(q.Decimal)
+	add := func(i sapDocItem) {
+		if kind, q, err := l.moved(i, false); err == nil && kind == object.Yield && q.IsPositive() && !i.GoodsMovementIsCancelled {
+			sum = sum.Add(q)
 		}
 	}
 	for _, m := range l.b.confs[n].Moves.Results {
-		add(l.b.items[m.number()], m.GoodsMovementType, m.QuantityInEntryUnit)
+		i := l.b.items[m.number()]
+		i.GoodsMovementType, i.Material, i.QuantityInEntryUnit = m.GoodsMovementType, m.Material, m.QuantityInEntryUnit
+		add(i)
 	}
 	for _, i := range l.papers[l.receipts[l.confs[n].Number]].Items.Results {
-		add(i, i.GoodsMovementType, i.QuantityInEntryUnit)
+		add(i)
 	}
 	return sum
 }

@@ -122,7 +122,11 @@ func (c *Connector) workOrder(o sapOrder) (object.WorkOrder, error) {
 		if unit, err = c.units.known(m.BaseUnitISOCode, m.BaseUnit); err != nil {
 			return object.WorkOrder{}, fmt.Errorf("component %q: %w", m.Material, err)
 		}
-		w.Components = append(w.Components, object.Component{Item: m.Material, Description: m.BOMItemDescription, Required: object.Quantity{Value: m.RequiredQuantity.Decimal, Unit: unit},
+		own := m.GoodsMovementType
+		if own == ownTypes[object.IssueToOrder] {
+			own = ""
+		}
+		w.Components = append(w.Components, object.Component{MovementType: own, Item: m.Material, Description: m.BOMItemDescription, Required: object.Quantity{Value: m.RequiredQuantity.Decimal, Unit: unit},
 			Operation: operationName(m.ManufacturingOrderSequence, m.ManufacturingOrderOperation), Reservation: m.Reservation + "/" + m.ReservationItem, Backflush: m.MatlCompIsMarkedForBackflush})
 	}
 	return w, nil

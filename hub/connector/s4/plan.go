@@ -211,7 +211,13 @@ func (c *Connector) planConfirmation(p connector.Posting, o *sapOrder) ([]step, 
 // withMoves adds the goods movements in the way that Movements says.
 func (c *Connector) withMoves(p connector.Posting, o *sapOrder, op sapOperation, s step, body map[string]any, receipt bool) ([]step, *connector.Outcome) {
 	f := p.Fact.Confirmation
-	m := move{Type: "101", Material: o.Material, Quantity: f.Yield, Unit: o.ProductionUnit}
+	m := move{Material: o.Material, Quantity: f.Yield, Unit: o.ProductionUnit}
+	if receipt {
+		var no *connector.Outcome
+		if m.Type, no = c.receiptType(p); no != nil {
+			return nil, no
+		}
+	}
 	place, batch := o.StorageLocation, f.Lot
 	for _, i := range o.Items.Results {
 		place, batch = cmp.Or(i.StorageLocation, place), cmp.Or(batch, i.Batch)
@@ -226,7 +232,7 @@ func (c *Connector) withMoves(p connector.Posting, o *sapOrder, op sapOperation,
 	case receipt && c.cfg.Movements == movementsExplicit:
 		s.Moves = []move{m}
 		item := map[string]any{"OrderID": o.ManufacturingOrder, "OrderItem": "1", "Material": o.Material, "Plant": o.ProductionPlant, "StorageLocation": place,
-			"GoodsMovementType": "101", "GoodsMovementRefDocType": "F", "EntryUnit": o.ProductionUnit, "QuantityInEntryUnit": f.Yield.String(),
+			"GoodsMovementType": m.Type, "GoodsMovementRefDocType": "F", "EntryUnit": o.ProductionUnit, "QuantityInEntryUnit": f.Yield.String(),
 			"MaterialDocumentItemText": p.Fact.Key.String()}
 		if batch != "" {
 			item["Batch"] = batch
@@ -235,7 +241,7 @@ func (c *Connector) withMoves(p connector.Posting, o *sapOrder, op sapOperation,
 	default:
 		body["APIConfHasNoGoodsMovements"] = true
 		if receipt {
-			item := map[string]any{"Material": o.Material, "Plant": o.ProductionPlant, "StorageLocation": place, "GoodsMovementType": "101", "GoodsMovementRefDocType": "F",
+			item := map[string]any{"Material": o.Material, "Plant": o.ProductionPlant, "StorageLocation": place, "GoodsMovementType": m.Type, "GoodsMovementRefDocType": "F",
 				"ManufacturingOrder": o.ManufacturingOrder, "ManufacturingOrderItem": "1", "QuantityInEntryUnit": f.Yield.String(), "MaterialDocumentItemText": p.Fact.Key.String()}
 			if batch != "" {
 				item["Batch"] = batch
@@ -371,8 +377,12 @@ func (c *Connector) planConsumption(p connector.Posting, o *sapOrder) ([]step, *
 	if no != nil {
 		return nil, no
 	}
-	in := m != nil && m.GoodsMovementType == "531"
-	kind, code := movementType(in, f.Movement == object.Return)
+	moves := movementOf(p, m, f)
+	kind, no := p.MovementType(moves, ownTypes[moves])
+	if no != nil {
+		return nil, no
+	}
+	code := codes[moves]
 	item := map[string]any{"Material": f.Item, "Plant": o.ProductionPlant, "StorageLocation": c.cfg.StorageLocations[o.ProductionPlant], "GoodsMovementType": kind,
 		"ManufacturingOrder": o.ManufacturingOrder, "QuantityInEntryUnit": f.Quantity.Value.String(), "MaterialDocumentItemText": p.Fact.Key.String()}
 	if m != nil {
@@ -389,19 +399,6 @@ func (c *Connector) planConsumption(p connector.Posting, o *sapOrder) ([]step, *
 	}
 	setUnit(item, "EntryUnit", commercial, iso)
 	return []step{document(p, code, p.Fact.Key, item, move{Type: kind, Material: f.Item, Quantity: f.Quantity.Value, Unit: commercial, ISO: iso})}, nil
-}
-
-// movementType is the movement type and the code of a document for material taken or given back, of a component or a by-product.
-func movementType(byProduct, back bool) (kind, code string) {
-	switch {
-	case byProduct && back:
-		return "531", "05"
-	case byProduct:
-		return "532", "05"
-	case back:
-		return "262", "06"
-	}
-	return "261", "03"
 }
 
 // consumptionUnit is how SAP writes the unit of a consumption.

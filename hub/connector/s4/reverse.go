@@ -95,15 +95,10 @@ func (c *Connector) reverseConfirmation(ctx context.Context, p connector.Posting
 	}
 	s := step{Do: doCancel, Query: q, Group: confs[0].ConfirmationGroup, Unit: planned.Unit, ISO: planned.ISO, Operation: planned.Operation}
 	for _, m := range confs[0].Moves.Results {
-		s.Moves = append(s.Moves, move{Type: reverseType[m.GoodsMovementType], Material: m.Material, Quantity: m.QuantityInEntryUnit.Decimal, Unit: m.EntryUnit})
+		s.Moves = append(s.Moves, move{Type: cancelType(p.Movements, m.GoodsMovementType), Material: m.Material, Quantity: m.QuantityInEntryUnit.Decimal, Unit: m.EntryUnit})
 	}
 	return s, nil, nil
 }
-
-var reverseType = map[string]string{"101": "102", "102": "101", "261": "262", "262": "261", "531": "532", "532": "531"}
-
-// reverseCode is the code of a document with such a movement.
-var reverseCode = map[string]string{"101": "02", "102": "02", "261": "03", "262": "06", "531": "05", "532": "05"}
 
 func (c *Connector) reverseDocument(ctx context.Context, p connector.Posting, o *sapOrder) (step, *connector.Outcome, error) {
 	docs, err := c.findDocuments(ctx, p.Fact.Reverses.String())
@@ -136,13 +131,16 @@ func (c *Connector) reverseDocument(ctx context.Context, p connector.Posting, o 
 			return step{}, alreadyReversed(p, docs[0].number()), nil
 		}
 	}
-	return c.opposite(p, o, d), nil, nil
+	s, no := c.opposite(p, o, d)
+	return s, no, nil
 }
 
 // opposite makes the document that takes an item back.
-func (c *Connector) opposite(p connector.Posting, o *sapOrder, d sapDocItem) step {
-	kind := reverseType[d.GoodsMovementType]
-	code := reverseCode[kind]
+func (c *Connector) opposite(p connector.Posting, o *sapOrder, d sapDocItem) (step, *connector.Outcome) {
+	kind, code, no := backType(p, d.GoodsMovementType)
+	if no != nil {
+		return step{}, no
+	}
 	item := map[string]any{"Material": d.Material, "Plant": d.Plant, "StorageLocation": d.StorageLocation, "GoodsMovementType": kind, "ManufacturingOrder": o.ManufacturingOrder,
 		"QuantityInEntryUnit": d.QuantityInEntryUnit.String(), "MaterialDocumentItemText": backText(p)}
 	setUnit(item, "EntryUnit", d.EntryUnit, d.EntryUnitISOCode)
@@ -160,7 +158,7 @@ func (c *Connector) opposite(p connector.Posting, o *sapOrder, d sapDocItem) ste
 	case code == "06":
 		code = "03"
 	}
-	return document(p, code, p.Fact.Key, item, move{Type: kind, Material: d.Material, Quantity: d.QuantityInEntryUnit.Decimal, Unit: d.EntryUnit, ISO: d.EntryUnitISOCode})
+	return document(p, code, p.Fact.Key, item, move{Type: kind, Material: d.Material, Quantity: d.QuantityInEntryUnit.Decimal, Unit: d.EntryUnit, ISO: d.EntryUnitISOCode}), nil
 }
 
 func only(confs []sapConfirmation, reversals bool) (out []sapConfirmation) {

@@ -173,7 +173,7 @@ func (x *check) moves(s step, have []sapMove) {
 	have = slices.Clone(have)
 	for _, m := range s.Moves {
 		i := slices.IndexFunc(have, func(h sapMove) bool {
-			return h.GoodsMovementType == m.Type && h.Material == m.Material && h.QuantityInEntryUnit.Equal(m.Quantity) && h.EntryUnit == m.Unit
+			return (h.GoodsMovementType == m.Type || m.Type == "") && h.Material == m.Material && h.QuantityInEntryUnit.Equal(m.Quantity) && h.EntryUnit == m.Unit
 		})
 		if i < 0 {
 			x.lack("confirmation %s is there, but its %s is not: look for it among the order's failed goods movements (transaction COGI)", x.number, m)
@@ -234,8 +234,13 @@ func wanted(p connector.Posting, m move) move {
 	switch f := p.Fact.Consumption; {
 	case f != nil:
 		m.Material, m.Quantity = f.Item, f.Quantity.Value
-		if byProduct := m.Type == "531" || m.Type == "532"; p.Fact.Reverses.IsZero() {
-			m.Type, _ = movementType(byProduct, f.Movement == object.Return)
+		if kind := kindOf(p.Movements, m.Type); p.Fact.Reverses.IsZero() {
+			want := &sapComponent{}
+			if kind == object.ByProduct || kind == object.ByProductReversal {
+				want.GoodsMovementType = ownTypes[object.ByProduct]
+			}
+			moves := movementOf(connector.Posting{}, want, f)
+			m.Type, _ = p.Movements.Of(moves, ownTypes[moves])
 		}
 	case p.Fact.Confirmation != nil:
 		m.Quantity = p.Fact.Confirmation.Yield

@@ -69,7 +69,8 @@ type Components struct {
 	Columns map[string]string `yaml:"columns"`
 }
 
-// Postings is the interface table.
+// Postings is the interface table. Its column movement_type, where there is one, gets the system's own type of a goods movement as a
+// mapping says it; empty without one.
 type Postings struct {
 	Table   string            `yaml:"table"`
 	Columns map[string]string `yaml:"columns"`
@@ -99,7 +100,7 @@ var (
 	orderColumns     = strings.Fields("order_no item quantity unit state changed description site work_center lot")
 	componentColumns = strings.Fields("order_no item quantity unit description operation reservation")
 	postingColumns   = strings.Fields("fact_key kind order_no item unit status error error_code document operation yield scrap rework scrap_reason " +
-		"quantity movement lot serial person equipment plant posting_date occurred_at reverses state final")
+		"quantity movement movement_type lot serial person equipment plant posting_date occurred_at reverses state final")
 	orderStates = []object.OrderState{object.OrderPlanned, object.OrderReleased, object.OrderInProgress, object.OrderHeld,
 		object.OrderCompleted, object.OrderClosed, object.OrderCancelled}
 )

@@ -59,7 +59,7 @@ func (c *Connector) Close() error { return c.db.Close() }
 // Capabilities as configured.
 func (c *Connector) Capabilities() connector.Capabilities {
 	can := connector.Capabilities{System: c.cfg.Name, ExternalKey: true, CompareAndSet: true,
-		QuantityScale: *c.cfg.Postings.Scale, Settle: c.cfg.Settle}
+		MovementTypes: c.cfg.Postings.Columns["movement_type"] != "", QuantityScale: *c.cfg.Postings.Scale, Settle: c.cfg.Settle}
 	for _, k := range c.cfg.Postings.Kinds {
 		can.Posts = append(can.Posts, object.Kind(k))
 		if c.cfg.Postings.Reversals && object.Kind(k) != object.KindOrderState {

@@ -258,3 +258,39 @@ func TestWhatNoRowCanCarryIsRefused(t *testing.T) {
 		}
 	}
 }
+
+// A mapping's movement type stands in a column of its own, where there is one, and is read back.
+func TestMovementTypeOfAMappingStandsInItsColumn(t *testing.T) {
+	b := newBench(t, "sqlite", t.TempDir()+"/erp.db")
+	b.mu.Lock()
+	b.exec("ALTER TABLE feed ADD COLUMN mvt TEXT")
+	b.mu.Unlock()
+	cfg := b.config()
+	if c := b.connect(t); c.Capabilities().MovementTypes {
+		t.Error("without a column for them, types are asked for")
+	}
+	cfg.Postings.Columns["movement_type"] = "mvt"
+	c, err := sqltables.New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	no := b.create(t, "40")
+	p := confirmation(no)
+	p.Movements = &object.MovementTypes{Set: "movements", Version: 2, Types: map[object.MovementKind]string{object.ReceiptFromOrder: "Z01"}}
+	if x := connectortest.Drive(t.Context(), c, p, time.Minute); x.End != connectortest.Settled {
+		t.Fatalf("ended %s:\n%s", x.End, strings.Join(x.Why, "\n"))
+	}
+	var kind string
+	b.mu.Lock()
+	err = b.db.QueryRow("SELECT mvt FROM feed WHERE fact_key = ?", p.Fact.Key.String()).Scan(&kind)
+	b.mu.Unlock()
+	if err != nil || kind != "Z01" {
+		t.Errorf("the column holds %q, %v", kind, err)
+	}
+	back := p
+	back.Fact.Key, back.Fact.Reverses, back.Original = factkey.Random(), p.Fact.Key, &connector.Original{Fact: p.Fact}
+	if _, early, err := c.Prepare(t.Context(), back); err != nil || early == nil || early.Code != connector.CodeMappingMissing || !strings.Contains(early.Reason, "RECEIPT_REVERSAL") {
+		t.Errorf("taken back: %+v, %v", early, err)
+	}
+}

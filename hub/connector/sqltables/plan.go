@@ -28,6 +28,9 @@ func (c *Connector) values(p connector.Posting) []value {
 	if !f.Reverses.IsZero() {
 		all = append(all, value{"reverses", f.Reverses.String(), true})
 	}
+	if to, _ := c.moveType(p); to != "" {
+		all = append(all, value{"movement_type", to, true})
+	}
 	switch {
 	case f.Confirmation != nil:
 		x := f.Confirmation
@@ -46,6 +49,19 @@ func (c *Connector) values(p connector.Posting) []value {
 		all = append(all, value{"state", string(f.OrderState.State), true})
 	}
 	return all
+}
+
+// moveType is the system's type of the movement that a posting makes, where there is a column for it and a mapping says it. A reversal
+// has the type that takes its original back.
+func (c *Connector) moveType(p connector.Posting) (string, *connector.Outcome) {
+	kind := p.Fact.Moves()
+	if c.cfg.Postings.Columns["movement_type"] == "" || kind == "" {
+		return "", nil
+	}
+	if !p.Fact.Reverses.IsZero() {
+		kind = kind.Back()
+	}
+	return p.MovementType(kind, "")
 }
 
 func orderNo(p connector.Posting) string { return cmp.Or(p.Fact.OrderNo(), p.Order.OrderNo) }
@@ -90,6 +106,9 @@ func (c *Connector) unsuitable(p connector.Posting) *connector.Outcome {
 	}
 	if c.back[unit] == "" && p.Fact.OrderState == nil {
 		return reject(connector.Fatal, "UNIT", "Correct the unit in the rule of the source, or add it to units.", "Unit %q is not mapped to one of the system.", unit)
+	}
+	if _, no := c.moveType(p); no != nil {
+		return no
 	}
 	for _, v := range c.values(p) {
 		if c.cfg.Postings.Columns[v.field] == "" && v.must && !v.empty() {

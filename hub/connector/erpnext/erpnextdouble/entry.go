@@ -3,6 +3,7 @@ package erpnextdouble
 import (
 	"fmt"
 	"maps"
+	"strings"
 	"time"
 
 	"github.com/shopspring/decimal"
@@ -68,6 +69,9 @@ func (s *System) unique(d doc, name string) *fault {
 // validate is what a save of a stock entry checks and fills in.
 func (s *System) validate(d doc) *fault {
 	purpose := text(d, "stock_entry_type")
+	if own, is := strings.CutPrefix(purpose, "Plant "); is { // types that this customer has made, each of a purpose of ERPNext's
+		purpose = own
+	}
 	d["purpose"] = purpose
 	made := purpose == "Manufacture" || purpose == "Material Consumption for Manufacture"
 	if !made && purpose != "Material Transfer" {

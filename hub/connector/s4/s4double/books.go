@@ -12,7 +12,7 @@ import (
 
 // direction is +1 for movement types that bring stock, -1 for those that take it, 0 for unknown ones.
 func direction(kind string) int {
-	switch kind {
+	switch standard(kind) {
 	case "101", "262", "531":
 		return 1
 	case "102", "261", "532":
@@ -21,7 +21,18 @@ func direction(kind string) int {
 	return 0
 }
 
-var opposite = map[string]string{"101": "102", "102": "101", "261": "262", "262": "261", "531": "532", "532": "531"}
+// customs are movement types that this customer has copied from SAP's own.
+var customs = map[string]string{"Z01": "101", "Z02": "102", "Z61": "261", "Z62": "262", "Z31": "531", "Z32": "532"}
+
+func standard(kind string) string {
+	if own := customs[kind]; own != "" {
+		return own
+	}
+	return kind
+}
+
+var opposite = map[string]string{"101": "102", "102": "101", "261": "262", "262": "261", "531": "532", "532": "531",
+	"Z01": "Z02", "Z02": "Z01", "Z61": "Z62", "Z62": "Z61", "Z31": "Z32", "Z32": "Z31"}
 
 // codes are the movement types that each GoodsMovementCode of a material document allows.
 var codes = map[string][]string{"02": {"101", "102"}, "03": {"261", "262"}, "05": {"531", "532"}, "06": {"102", "262", "261"}}
@@ -49,7 +60,7 @@ func (s *System) apply(m *movement) {
 	if o == nil {
 		return
 	}
-	switch m.kind {
+	switch standard(m.kind) {
 	case "101", "102":
 		o.received = o.received.Add(m.quantity.Mul(sign))
 	case "262":
@@ -195,7 +206,7 @@ func (s *System) createDoc(body []byte) (any, *failure) {
 // docMove checks one item of a material document.
 func (s *System) docMove(d *document, in map[string]any) (*movement, *failure) {
 	kind := text(in, "GoodsMovementType")
-	if !contains(codes[d.code], kind) {
+	if !contains(codes[d.code], standard(kind)) {
 		return nil, fail("M7/012", "Movement type %s is not possible with goods movement code %q", kind, d.code)
 	}
 	m, err := s.movementOf(in, "")

@@ -179,7 +179,7 @@ func (s *System) confMoveRow(c *confirmation, ref docRef) row {
 		"GoodsMovementRefDocType": m.refType, "MaterialDocumentItemText": m.text, "EntryUnit": m.unit, "QuantityInEntryUnit": s.show(m.material, m.quantity),
 		"__metadata": meta(confService, "ProdnOrdConfMatlDocItm", fmt.Sprintf("ConfirmationGroup='%d',ConfirmationCount='%d',MaterialDocument='%s',MaterialDocumentItem='%d',MaterialDocumentYear='%s'",
 			c.group, c.count, d.number, ref.item+1, d.year), "")})
-	if m.kind == "101" || m.kind == "102" {
+	if kind := standard(m.kind); kind == "101" || kind == "102" {
 		r["OrderItem"] = "1"
 	}
 	return r

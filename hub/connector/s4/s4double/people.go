@@ -56,3 +56,21 @@ func (s *System) Again(uuid, ref string) error {
 	}
 	return nil
 }
+
+// Moved is one goods movement in the books.
+type Moved struct{ Type, Material, Reservation string }
+
+// Movements are the goods movements of an order in the order in which they were booked.
+func (s *System) Movements(order string) (all []Moved) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.settle()
+	for _, d := range s.docs {
+		for _, m := range d.items {
+			if m.order == order {
+				all = append(all, Moved{m.kind, m.material, m.reservation})
+			}
+		}
+	}
+	return all
+}

@@ -418,8 +418,9 @@ func (s *System) Totals(number string) Totals {
 			if m.order != number {
 				continue
 			}
-			mine, receipt = true, m.kind == "101" || m.kind == "102"
-			switch m.kind {
+			kind := standard(m.kind)
+			mine, receipt = true, kind == "101" || kind == "102"
+			switch kind {
 			case "101":
 				t.Received = t.Received.Add(m.quantity)
 			case "102":
