@@ -150,7 +150,7 @@ func (p *plant) produce(n int) {
 // send is produce without the waiting.
 func (p *plant) send(n int) {
 	p.t.Helper()
-	var records []store.Record
+	var facts []object.Fact
 	for _, no := range p.orders {
 		for range n {
 			p.seq++
@@ -162,15 +162,23 @@ func (p *plant) send(n int) {
 			p.seq++
 			use := p.fact(object.KindConsumption)
 			use.Consumption = &object.Consumption{OrderNo: no, Item: "STEEL-S235", Movement: object.Issue, Quantity: object.Quantity{Value: yield.Mul(decimal.RequireFromString("0.12")), Unit: "KGM"}}
-			for _, f := range []object.Fact{f, use} {
-				body, err := wire.EncodeFact(f)
-				if err != nil {
-					p.t.Fatal(err)
-				}
-				records = append(records, store.Record{Key: f.Key, Body: body})
-				p.facts = append(p.facts, f)
-			}
+			facts = append(facts, f, use)
 		}
+	}
+	p.deliver(facts...)
+}
+
+// deliver brings facts to the hub; each has counted seq up.
+func (p *plant) deliver(facts ...object.Fact) {
+	p.t.Helper()
+	var records []store.Record
+	for _, f := range facts {
+		body, err := wire.EncodeFact(f)
+		if err != nil {
+			p.t.Fatal(err)
+		}
+		records = append(records, store.Record{Key: f.Key, Body: body})
+		p.facts = append(p.facts, f)
 	}
 	first := p.seq - uint64(len(records)) + 1
 	if _, err := p.s.AppendFacts(p.t.Context(), []store.Batch{{AgentID: p.agent.ID, Agent: "ulm/line1", Generation: "g", FirstSeq: first, Records: records}}); err != nil {

@@ -4,9 +4,9 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
-	"github.com/linekeeper/linekeeper/hub/connector"
 	"github.com/linekeeper/linekeeper/hub/object"
 	"github.com/linekeeper/linekeeper/hub/store"
 	"github.com/linekeeper/linekeeper/proto/factkey"
@@ -143,7 +143,7 @@ func (e *Engine) cancelOut(tx *store.Tx, g store.Aggregate, members []store.Fact
 
 // joinOriginal lets a fact that takes back another join the aggregate in which that still waits: then nothing has to be taken back
 // in the books. It reports whether it did.
-func (e *Engine) joinOriginal(tx *store.Tx, p *store.Posting, f store.Fact, op store.Posting) (bool, error) {
+func (e *Engine) joinOriginal(tx *store.Tx, p *store.Posting, f store.Fact, op store.Posting, part *cut) (bool, error) {
 	if op.State != store.PostingDue || op.Code != CodeCollecting {
 		return false, nil
 	}
@@ -151,7 +151,12 @@ func (e *Engine) joinOriginal(tx *store.Tx, p *store.Posting, f store.Fact, op s
 	if err != nil || g == nil || !g.Key.IsZero() {
 		return false, err
 	}
-	if err := e.takeBack(tx, p, f, op, nil); err != nil { // what is collected has no other words
+	if part != nil && !part.all {
+		err = e.takePart(tx, p, f, op, part)
+	} else {
+		err = e.takeBack(tx, p, f, op, nil, part) // what is collected has no other words
+	}
+	if err != nil {
 		return false, err
 	}
 	if p.State != store.PostingDue {
@@ -169,6 +174,9 @@ func (e *Engine) apart(tx *store.Tx, p *store.Posting) error {
 	g, err := tx.Aggregate(p.FactID)
 	if err != nil || g == nil {
 		return err
+	}
+	if strings.HasPrefix(g.Line, remainderLine) {
+		return fmt.Errorf("%w: it is what is left of a document that was taken back: correct that in the outside system by hand, then accept it", ErrNotNow)
 	}
 	members, err := tx.Members(g.ID)
 	if err == nil {
@@ -428,25 +436,6 @@ func whole(g store.Aggregate, members []store.Fact) object.Fact {
 	return adjusted(f, &sum)
 }
 
-// cannotPart says why the share of a member cannot be taken back by itself; empty when it can, and for what has a document of its own.
-func (e *Engine) cannotPart(tx *store.Tx, op store.Posting, f object.Fact, c connector.Capabilities) (why string, err error) {
-	g, err := e.sealed(tx, op.FactID)
-	if err != nil || g == nil || op.Document == "" || f.Consumption != nil || slices.Contains(c.ReversesPart, f.Kind) {
-		return "", err
-	}
-	members, err := tx.Members(g.ID)
-	if err != nil || isAll(op, members) {
-		return "", err
-	}
-	return fmt.Sprintf("it was posted as one document with %d others, %s under key %s, and system %q takes back no part of one", g.Members-1, op.Document, g.Key, op.ERP), nil
-}
-
-// isAll reports that a member's share is the whole document, because the others cancel each other out.
-func isAll(p store.Posting, members []store.Fact) bool {
-	sum, own := sumOf(members), p.Amounts
-	return own != nil && sum.Yield.Equal(own.Yield) && sum.Scrap.Equal(own.Scrap) && sum.Rework.Equal(own.Rework) && sum.Quantity.Equal(own.Quantity)
-}
-
 // share makes the taking back of a member the taking back of its share: material goes the other way in a movement of its own, of
 // a confirmation a part is taken back.
 func (e *Engine) share(ctx context.Context, c *call, original store.Fact) error {
@@ -466,7 +455,8 @@ func (e *Engine) share(ctx context.Context, c *call, original store.Fact) error 
 		return err
 	}
 	firstOwn(members)
-	c.posting.Original.Fact, c.posting.Original.Part = whole(*g, members), !isAll(*original.Posting, members)
+	taken := negated(c.p.Amounts)
+	c.posting.Original.Fact, c.posting.Original.Part = whole(*g, members), taken == nil || !same(sumOf(members), *taken)
 	c.posting.Fact.Reverses = g.Key
 	return nil
 }

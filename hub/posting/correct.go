@@ -270,7 +270,7 @@ func (e *Engine) takeOut(ctx context.Context, key, note, by string, again bool) 
 	if err := e.crash("reversing"); err != nil {
 		return err
 	}
-	out, asked := e.reverse(ctx, reverser, store.Lane{ERP: was.ERP, OrderNo: was.OrderNo}, was.Document, factkey.Of(factkey.Position("taken back", was.ERP, was.Document)).String())
+	out, asked := e.reverse(ctx, reverser, store.Lane{ERP: was.ERP, OrderNo: was.OrderNo}, was.Document, takeOutKey(was.ERP, was.Document))
 	if err := e.crash("reversed"); err != nil {
 		return err
 	}
@@ -306,6 +306,9 @@ func (e *Engine) reversible(tx *store.Tx, p *store.Posting) (connector.DocumentR
 	}
 	if err := alone(tx, p); err != nil {
 		return nil, err
+	}
+	if parted, err := tx.Parted(p.FactID); err != nil || parted {
+		return nil, errors.Join(err, refuse("its document is being taken back, because a fact takes back a part of it"))
 	}
 	other, err := tx.LastStep(p.FactID, stepReversed)
 	if err == nil {

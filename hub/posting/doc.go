@@ -58,7 +58,12 @@
 // taken apart when one of its members is corrected or said anew: that is the only way in which it ends early.
 //
 // A member that comes again is known by its own key. What takes a member back while that is collected joins it, and where all of an
-// aggregate cancels out, nothing is posted. Later it waits for the document, then posts the opposite of the
-// member's share under its own key: material as the opposite movement, a confirmation where the connector can take back a part;
-// where it cannot, a person is asked.
+// aggregate cancels out, nothing is posted. Later it waits for the document, then takes back the member's share as a part of it.
+//
+// # A part is taken back
+//
+// A fact may take back less than another has, also in several parts (see part.go). Material goes the other way by a movement of its own. Of
+// a confirmation most systems take back only the whole: its document is taken back, and what is left is posted as one document of the
+// original and of what takes the part back, as if they had been collected. What a mapping converted or a person corrected, and a
+// system that takes back no document by its number, are left to a person. What is left is never taken apart.
 package posting

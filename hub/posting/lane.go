@@ -269,7 +269,7 @@ func (e *Engine) prepareCall(ctx context.Context, l store.Lane, p store.Posting)
 
 // post asks for the intent, stores it, and only then makes the effect.
 func (e *Engine) post(ctx context.Context, c *call) (failure string, err error) {
-	for _, before := range []func(context.Context, *call) (bool, error){e.tooEarly, e.reworded, e.dated, e.overDelivered, e.opened} {
+	for _, before := range []func(context.Context, *call) (bool, error){e.tooEarly, e.reworded, e.dated, e.overDelivered, e.opened, e.parted} {
 		if stop, err := before(ctx, c); stop || err != nil {
 			return "", err
 		}

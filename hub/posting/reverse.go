@@ -120,12 +120,6 @@ func (e *Engine) admitReversal(tx *store.Tx, p *store.Posting, f store.Fact, c c
 		return nil
 	}
 	e.reversals.done(key, p.FactID)
-	if why, err := e.cannotPart(tx, *op, f.Fact, c); err != nil || why != "" {
-		if err != nil {
-			return err
-		}
-		return byHand(why)
-	}
 	if err := inherit(tx, p, &f, *op); err != nil {
 		return err
 	}
@@ -143,6 +137,13 @@ func (e *Engine) admitReversal(tx *store.Tx, p *store.Posting, f store.Fact, c c
 	if why := misfit(f.Fact, original.Fact, *op, counted); why != "" {
 		return byHand(why)
 	}
+	part, why, err := e.partOf(tx, p, f, original, *op, c)
+	if err != nil {
+		return err
+	}
+	if why != "" {
+		return byHand(why)
+	}
 	other, err := tx.LastStep(op.FactID, stepReversed)
 	switch {
 	case err == nil && other.Reason != reversedBy(f.Fact):
@@ -150,7 +151,7 @@ func (e *Engine) admitReversal(tx *store.Tx, p *store.Posting, f store.Fact, c c
 	case err != nil && !errors.Is(err, store.ErrNotFound):
 		return err
 	}
-	if joined, err := e.joinOriginal(tx, p, f, *op); joined || err != nil {
+	if joined, err := e.joinOriginal(tx, p, f, *op, part); joined || err != nil {
 		return err
 	}
 	if op.Document == "" && op.Code != CodeBelowScale {
@@ -164,7 +165,15 @@ func (e *Engine) admitReversal(tx *store.Tx, p *store.Posting, f store.Fact, c c
 		}
 		return err
 	}
-	return e.takeBack(tx, p, f, *op, said)
+	if part != nil && !part.all {
+		if said != nil {
+			if err := tx.SetApplied(p.FactID, said); err != nil {
+				return err
+			}
+		}
+		return e.takePart(tx, p, f, *op, part)
+	}
+	return e.takeBack(tx, p, f, *op, said, part)
 }
 
 // movementsToo adds what a reversal needs and its original did not: the type of the opposite movement.
@@ -194,7 +203,7 @@ func (e *Engine) original(tx *store.Tx, f store.Fact) (store.Fact, *store.Postin
 	return original, nil, err
 }
 
-// misfit says why a reversal cannot take back exactly what was posted of a fact, empty when it can. counted is what counted of it:
+// misfit says why a reversal cannot take back what was posted of a fact, or a part of it, empty when it can. counted is what counted of it:
 // what was posted may be more or less by what rounding carried on.
 func misfit(f, original object.Fact, op store.Posting, counted *store.Amounts) string {
 	lines, of := f.FactQuantities(), original.FactQuantities()
@@ -203,41 +212,55 @@ func misfit(f, original object.Fact, op store.Posting, counted *store.Amounts) s
 		return "that is itself a reversal"
 	case f.Kind != original.Kind || f.OrderNo() != original.OrderNo() || f.Plant != original.Plant:
 		return fmt.Sprintf("that is a %s of order %q", original.Kind, original.OrderNo())
-	case len(lines) != len(of):
+	case (len(lines) == 0) != (len(of) == 0):
 		return "its quantities are others"
 	}
-	for i, l := range lines {
-		if l.LedgerKey != of[i].LedgerKey || !l.Received.Equal(of[i].Received.Neg()) {
-			return fmt.Sprintf("that has %s %s of %q, this one takes back %s %s of %q",
-				of[i].Received, of[i].Unit, of[i].Item, l.Received.Neg(), l.Unit, l.Item)
+	for _, l := range lines {
+		i := slices.IndexFunc(of, func(o object.FactLine) bool { return o.LedgerKey == l.LedgerKey })
+		if i < 0 || l.Received.Neg().GreaterThan(of[i].Received) {
+			return beside(of[max(i, 0)], l)
 		}
-		if op.Amounts == nil {
-			continue
-		}
-		if v := *amount(counted, l.Kind); !v.Equal(of[i].Received) {
-			return fmt.Sprintf("of its %s %s only %s counted", of[i].Received, of[i].Unit, v)
+	}
+	for _, o := range of {
+		if v := *amount(counted, o.Kind); op.Amounts != nil && !v.Equal(o.Received) {
+			return fmt.Sprintf("of its %s %s only %s counted", o.Received, o.Unit, v)
 		}
 	}
 	return ""
 }
 
+// beside says what a fact has and what another takes back of it.
+func beside(of, l object.FactLine) string {
+	return fmt.Sprintf("that has %s %s of %q, this one takes back %s %s of %q", of.Received, of.Unit, of.Item, l.Received.Neg(), l.Unit, l.Item)
+}
+
 // takeBack makes the reversal due. What rounding carried on from the original is taken back too.
-func (e *Engine) takeBack(tx *store.Tx, p *store.Posting, f store.Fact, op store.Posting, said *mapping.Applied) error {
-	due(p, tx)
+//
+// Of what other facts took a part back before, the rest is left.
+func (e *Engine) takeBack(tx *store.Tx, p *store.Posting, f store.Fact, op store.Posting, said *mapping.Applied, rest *cut) error {
 	carriedBack, err := takeBackWords(tx, p, f, op, said)
 	if err != nil {
 		return err
 	}
-	p.Amounts = &store.Amounts{}
-	any := op.Amounts == nil
+	posted := op.Amounts
+	switch {
+	case rest != nil:
+		posted = &rest.part.Taken
+	case posted == nil:
+		posted = negated(amounts(f.Fact, f.Fact.FactQuantities()))
+	}
+	if err := e.takeAmounts(tx, p, f, *posted, op.Amounts == nil, carriedBack); err != nil {
+		return err
+	}
+	return tx.AddPostingStep(store.PostingStep{FactID: op.FactID, Step: stepReversed, Document: op.Document, Reason: reversedBy(f.Fact)})
+}
+
+// takeAmounts makes a reversal due with what it takes back of what was posted, above zero. any: also when that is nothing.
+func (e *Engine) takeAmounts(tx *store.Tx, p *store.Posting, f store.Fact, posted store.Amounts, any, carriedBack bool) error {
+	due(p, tx)
+	p.Amounts = negated(&posted)
 	for _, l := range f.Fact.FactQuantities() {
-		posted := l.Received.Neg()
-		if op.Amounts != nil {
-			posted = *amount(op.Amounts, l.Kind)
-		}
-		*amount(p.Amounts, l.Kind) = posted.Neg()
-		any = any || !posted.IsZero()
-		rest := posted.Add(l.Received) // l is below zero
+		rest := amount(&posted, l.Kind).Add(l.Received) // l is below zero
 		if rest.IsZero() || carriedBack {
 			continue
 		}
@@ -249,12 +272,12 @@ func (e *Engine) takeBack(tx *store.Tx, p *store.Posting, f store.Fact, op store
 			return err
 		}
 	}
-	if !any {
+	if !any && posted.IsZero() {
 		a := p.Amounts
 		notPosted(p, CodeBelowScale, "less than the outside system can keep: it is taken off what goes to the next posting of the same thing")
 		p.Amounts = a
 	}
-	return tx.AddPostingStep(store.PostingStep{FactID: op.FactID, Step: stepReversed, Document: op.Document, Reason: reversedBy(f.Fact)})
+	return nil
 }
 
 // undo gives a call the fact that its own takes back, as it was posted.
@@ -278,6 +301,16 @@ func (e *Engine) undo(ctx context.Context, c *call) error {
 	c.original, c.posting.Original = original.Posting, o
 	c.posting.Fact = adjusted(c.correction.Apply(c.f.Fact), negated(c.p.Amounts))
 	c.posting.Fact.Reverses = o.Fact.Key // the one that it was posted under
+	part, err := e.o.Store.Part(ctx, c.p.FactID)
+	switch {
+	case err != nil:
+		return err
+	case part != nil && c.posting.Fact.Consumption != nil:
+		c.posting.Fact, c.posting.Original = opposite(c.posting.Fact), nil
+		return nil
+	case part != nil:
+		o.Part = true
+	}
 	return e.share(ctx, c, original)
 }
 

@@ -155,6 +155,9 @@ func (e *Engine) sayAgain(tx *store.Tx, p *store.Posting, f store.Fact) (bool, e
 	if err != nil || rules.Generation == generation(a) {
 		return false, err
 	}
+	if left, err := e.remainder(tx, p.FactID); err != nil || left {
+		return false, err // it goes as what was taken back did
+	}
 	if f, err = asPosted(tx, f); err != nil {
 		return false, err
 	}

@@ -91,6 +91,14 @@ func (c *orderCheck) documents(f *Fact) (all []object.Effect) {
 	return all
 }
 
+// current is the key that a fact is posted under now.
+func (f *Fact) current() string {
+	if len(f.Keys) == 0 || len(f.members) > 0 {
+		return f.Key.String()
+	}
+	return f.Keys[len(f.Keys)-1]
+}
+
 // live are the documents of a key that nothing has taken back.
 func live(all []object.Effect) []object.Effect {
 	return slices.DeleteFunc(slices.Clone(all), func(e object.Effect) bool { return e.ReversedBy != "" })
@@ -130,9 +138,20 @@ func (c *orderCheck) compare(f *Fact) {
 		c.twice(f, docs)
 	case len(docs) == 0:
 		c.absent(f)
-	case len(docs) == 1:
+	case docs[0].Key != f.current():
+		c.outlived(f, docs[0])
+	default:
 		c.unit(f, docs[0])
 	}
+}
+
+// outlived is about a document of which we have taken back that and posted something else: the outside system was put back.
+func (c *orderCheck) outlived(f *Fact, d object.Effect) {
+	c.add(Finding{Type: Missing, Subject: "fact " + f.Key.String(), Facts: f.about(), Severity: High, Owner: Production, Left: Side{"fact, posting " + f.State, cmp.Or(f.Document, "sent")},
+		Right: Side{c.o.ERP, d.Number}, Evidence: []Evidence{factEvidence(f), effectEvidence(d)}, Since: f.Since, Escalate: true,
+		Why: fmt.Sprintf("document %s was taken back and posted otherwise, and stands in the books as if it had not been", d.Number),
+		Proposed: Action{Kind: Ask, Fact: f.Key.String(), Document: d.Number,
+			Text: fmt.Sprintf("reverse document %s; what was posted in its place is then looked for, and posted when it is not there", d.Number)}})
 }
 
 // twice is about two documents with one key.
@@ -151,6 +170,8 @@ func (c *orderCheck) twice(f *Fact, docs []object.Effect) {
 	switch {
 	case c.beyond():
 		x.Escalate, x.Why = true, "the order is closed: the document can be reversed only after it is open again"
+	case slices.ContainsFunc(docs, func(d object.Effect) bool { return d.Key != last.Key }):
+		x.Escalate, x.Why = true, "the documents carry several keys of the fact: one of them was taken back once, and is there again"
 	case docs[0].User != last.User:
 		x.Escalate, x.Why = true, fmt.Sprintf("the documents are of different users (%q and %q)", docs[0].User, last.User)
 	default:

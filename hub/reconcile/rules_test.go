@@ -70,3 +70,27 @@ func TestWhatAPolicyHoldsIsADiscrepancyForAPerson(t *testing.T) {
 		}
 	}
 }
+
+// What was taken back and posted under another key is in the books again, beside or in the place of that: no document of the two is reversed by
+// itself, because the later number need not be the wrong one.
+func TestADocumentThatWasTakenBackAndIsThereAgainGoesToAPerson(t *testing.T) {
+	long := time.Now().Add(-time.Hour)
+	f := reconcile.Fact{Fact: object.Fact{Key: factkey.Of("f"), Kind: object.KindConfirmation, OccurredAt: long, RecordedAt: long,
+		Confirmation: &object.Confirmation{OrderNo: "1", Item: "P", Unit: "C62", Yield: decimal.NewFromInt(7)}},
+		ReceivedAt: long, Since: long, State: "verified", Document: "2", Keys: []string{factkey.Of("left").String()}}
+	doc := func(number, key string) object.Effect {
+		return object.Effect{Number: number, Key: key, Kind: object.KindConfirmation, State: object.EffectBooked, BookedAt: long,
+			Quantities: []object.EffectQuantity{{Kind: object.Yield, Item: "P", Quantity: object.Quantity{Value: decimal.NewFromInt(7), Unit: "C62"}}},
+			Movements:  []object.EffectMovement{{Kind: object.Yield, Item: "P", Quantity: object.Quantity{Value: decimal.NewFromInt(7), Unit: "C62"}}}}
+	}
+	for want, docs := range map[reconcile.Type][]object.Effect{
+		reconcile.Duplicate: {doc("1", f.Key.String()), doc("2", f.Keys[0])},
+		reconcile.Missing:   {doc("1", f.Key.String())},
+		"":                  {doc("2", f.Keys[0])},
+	} {
+		found := reconcile.CheckOrder(reconcile.Order{Now: time.Now(), ERP: "erp", OrderNo: "1", Facts: []reconcile.Fact{f}, Asked: true, AsOf: time.Now(), Effects: docs}, reconcile.DefaultPolicy())
+		if want == "" && len(found) > 0 || want != "" && (len(found) != 1 || found[0].Type != want || found[0].Heal || !found[0].Escalate) {
+			t.Errorf("%d documents: %+v, want %q for a person", len(docs), found, want)
+		}
+	}
+}

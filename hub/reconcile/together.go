@@ -33,6 +33,7 @@ func (c *orderCheck) together() {
 		}
 		whole := *f
 		whole.Key, whole.Reverses, whole.members, whole.Amounts = f.Aggregate, factkey.Key{}, []string{f.Key.String()}, nil
+		whole.Keys = f.others()
 		if c := f.Confirmation; c != nil {
 			whole.Confirmation = &object.Confirmation{OrderNo: c.OrderNo, Operation: c.Operation, Item: c.Item, Unit: c.Unit}
 		}
@@ -51,7 +52,13 @@ func (c *orderCheck) together() {
 
 func (f *Fact) join(o *Fact) {
 	f.members = append(f.members, o.Key.String())
+	f.Keys = append(f.Keys, o.others()...)
 	f.sum(o)
+}
+
+// others are the keys of a fact but that of the document that it was posted in with others.
+func (f *Fact) others() []string {
+	return slices.DeleteFunc(f.keys(), func(k string) bool { return k == f.Aggregate.String() })
 }
 
 // sum adds the quantities of another fact, of which what takes back is below zero.
@@ -149,9 +156,11 @@ func (f *Fact) wrongWay(e object.Effect) bool {
 	return (e.Reverses != "") != takesBack && e.Kind != object.KindOrderState
 }
 
-// MarkOpposites finds the facts that took back a share of a document by a movement of their own.
+// MarkOpposites finds the facts that took back a share or a part of a document by a movement of their own.
 func MarkOpposites(all []*Fact) {
 	for _, f := range all {
-		f.Opposite = f.Consumption != nil && !f.Reverses.IsZero() && slices.ContainsFunc(all, func(o *Fact) bool { return o.Key == f.Reverses && !o.Aggregate.IsZero() })
+		f.Opposite = f.Consumption != nil && !f.Reverses.IsZero() && slices.ContainsFunc(all, func(o *Fact) bool {
+			return o.Key == f.Reverses && (!o.Aggregate.IsZero() || o.Consumption != nil && !o.Consumption.Quantity.Value.Equal(f.Consumption.Quantity.Value))
+		})
 	}
 }

@@ -127,6 +127,9 @@ func (s *Store) OrderFacts(ctx context.Context, plant, orderNo string) ([]OrderF
 	if err == nil {
 		err = s.correctFacts(ctx, orderNo, all)
 	}
+	if err == nil {
+		err = s.leftKeys(ctx, orderNo, all)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("read facts of order %q: %w", orderNo, err)
 	}
