@@ -8,10 +8,12 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
 	"os/signal"
+	"runtime/pprof"
 	"slices"
 	"strings"
 	"syscall"
@@ -25,10 +27,11 @@ func main() {
 	only := flag.String("only", "", "parts to measure, separated by commas: "+strings.Join(partNames(), ", ")+"; all when empty")
 	binaries := flag.String("binaries", "", "folder with plantagent and synchub to measure; built from this tree when empty")
 	flag.IntVar(&stored, "stored", stored, "facts that the hub's store holds before the part ingest; 10 million take 3 GB and some minutes, a negative number means none")
+	profile := flag.String("profile", "", "file that takes a profile of this process's work, for go tool pprof; none when empty")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := run(ctx, *only, *binaries); err != nil {
+	if err := profiled(*profile, func() error { return run(ctx, *only, *binaries) }); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
@@ -122,6 +125,23 @@ func run(ctx context.Context, only, binaries string) error {
 		fmt.Println()
 	}
 	return nil
+}
+
+// profiled writes a profile of the processor's work that this process does meanwhile, where a file is named.
+func profiled(file string, work func() error) error {
+	if file == "" {
+		return work()
+	}
+	f, err := os.Create(file)
+	if err != nil {
+		return err
+	}
+	if err := pprof.StartCPUProfile(f); err != nil {
+		return errors.Join(err, f.Close())
+	}
+	err = work()
+	pprof.StopCPUProfile()
+	return errors.Join(err, f.Close())
 }
 
 func inFolder(ctx context.Context, p part, binaries string) error {
