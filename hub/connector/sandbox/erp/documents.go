@@ -18,7 +18,7 @@ type OrderDocuments struct {
 func (e *ERP) DocumentsOf(ctx context.Context, no string) (OrderDocuments, error) {
 	lag := time.Duration(e.Faults().ReadLag)
 	all := OrderDocuments{AsOf: e.now().Add(-lag).UTC(), Documents: []Document{}}
-	tx, err := e.read.BeginTx(context.WithoutCancel(ctx), nil)
+	tx, err := e.readers.BeginTx(context.WithoutCancel(ctx), nil)
 	if err != nil {
 		return all, err
 	}

@@ -41,8 +41,10 @@ type ERP struct {
 	now            func() time.Time
 	seed           uint64
 	finishCloses   bool
-	write          *sql.DB // one connection: postings queue up behind each other
-	read           *sql.DB
+	file, readers  *sql.DB
+	writer         *sql.Conn
+	read, write    statements // on readers and on writer
+	writing        sync.Mutex // postings queue up behind each other
 
 	stop func()
 	wake chan struct{}
@@ -86,23 +88,33 @@ func Open(path string, o Options) (*ERP, error) {
 
 func (e *ERP) openFile(path string) (err error) {
 	dsn := fileURI(path) + "?_pragma=busy_timeout(10000)&_pragma=journal_mode(WAL)&_pragma=synchronous(NORMAL)"
-	if e.write, err = sql.Open("sqlite", dsn+"&_txlock=immediate"); err != nil {
+	if e.file, err = sql.Open("sqlite", dsn); err != nil {
 		return err
 	}
-	e.write.SetMaxOpenConns(1)
-	if _, err = e.write.Exec(schema); err != nil {
+	e.file.SetMaxOpenConns(1)
+	if _, err = e.file.Exec(schema); err != nil {
 		return err
 	}
-	if _, err = e.write.Exec(`alter table document add column arrived integer not null default 0`); err != nil && !strings.Contains(err.Error(), "duplicate column") {
+	if _, err = e.file.Exec(`alter table document add column arrived integer not null default 0`); err != nil && !strings.Contains(err.Error(), "duplicate column") {
 		return err // files of earlier versions lack it
 	}
-	e.read, err = sql.Open("sqlite", dsn+"&_pragma=query_only(1)")
-	return err
+	if e.writer, err = e.file.Conn(context.Background()); err != nil {
+		return err
+	}
+	if e.readers, err = sql.Open("sqlite", dsn+"&_pragma=query_only(1)"); err != nil {
+		return err
+	}
+	e.readers.SetMaxIdleConns(16) // a new connection reads the schema and parses every statement again
+	e.read.on, e.write.on = e.readers, e.writer
+	return nil
 }
 
 func (e *ERP) closeFile() error {
 	var errs []error
-	for _, db := range []*sql.DB{e.read, e.write} {
+	if e.writer != nil {
+		errs = append(errs, e.writer.Close())
+	}
+	for _, db := range []*sql.DB{e.readers, e.file} {
 		if db != nil {
 			errs = append(errs, db.Close())
 		}
@@ -120,18 +132,6 @@ func (e *ERP) Close() error {
 
 // Seed is the seed of the fault dice.
 func (e *ERP) Seed() uint64 { return e.seed }
-
-// inTx runs work in one transaction that the end of a request cannot cut in half.
-func (e *ERP) inTx(ctx context.Context, work func(tx *sql.Tx) error) error {
-	tx, err := e.write.BeginTx(context.WithoutCancel(ctx), nil)
-	if err != nil {
-		return err
-	}
-	if err := work(tx); err != nil {
-		return errors.Join(err, tx.Rollback())
-	}
-	return tx.Commit()
-}
 
 const schema = `
 create table if not exists item (

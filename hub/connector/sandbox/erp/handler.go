@@ -203,7 +203,7 @@ func (e *ERP) serveOrders(w http.ResponseWriter, r *http.Request) error {
 		}
 		limit = n
 	}
-	orders, err := changedOrders(e.read, since.Unix(), q.Get("after"), q["site"], limit)
+	orders, err := changedOrders(&e.read, since.Unix(), q.Get("after"), q["site"], limit)
 	if err != nil {
 		return err
 	}
@@ -211,7 +211,7 @@ func (e *ERP) serveOrders(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (e *ERP) serveOrder(w http.ResponseWriter, r *http.Request) error {
-	o, err := readOrder(e.read, r.PathValue("no"))
+	o, err := readOrder(&e.read, r.PathValue("no"))
 	if err != nil {
 		return err
 	}
@@ -245,7 +245,7 @@ func (e *ERP) Find(_ context.Context, key string) (Found, error) {
 		state string
 		FailedRequest
 	}
-	all, err := collect(e.read, func(row scanner) (q queued, err error) {
+	all, err := collect(&e.read, func(row scanner) (q queued, err error) {
 		return q, row.Scan(&q.state, &q.Code, &q.Message, &q.Ticket)
 	}, `select state, code, message, ticket from queue where external_key = $1 order by ticket`, key)
 	if err != nil {
@@ -257,7 +257,7 @@ func (e *ERP) Find(_ context.Context, key string) (Found, error) {
 			found.Failed = &q.FailedRequest
 		}
 	}
-	found.Documents, err = readDocuments(e.read, ` where d.external_key = $1 and d.arrived <= $2`, key, seen(found.AsOf, lag))
+	found.Documents, err = readDocuments(&e.read, ` where d.external_key = $1 and d.arrived <= $2`, key, seen(found.AsOf, lag))
 	return found, err
 }
 
@@ -271,7 +271,7 @@ func seen(asOf time.Time, lag time.Duration) int64 {
 
 func (e *ERP) serveDocument(w http.ResponseWriter, r *http.Request) error {
 	lag := time.Duration(e.Faults().ReadLag)
-	d, err := readDocument(e.read, r.PathValue("number"), seen(e.now().Add(-lag), lag))
+	d, err := readDocument(&e.read, r.PathValue("number"), seen(e.now().Add(-lag), lag))
 	if err != nil {
 		return err
 	}
@@ -388,7 +388,7 @@ func (e *ERP) servePage(w http.ResponseWriter, r *http.Request) {
 	totals, err := e.Totals(r.Context())
 	var orders []Order
 	if err == nil {
-		orders, err = collect(e.read, scanOrder, `select `+orderColumns+` order by o.no desc limit 50`)
+		orders, err = collect(&e.read, scanOrder, `select `+orderColumns+` order by o.no desc limit 50`)
 	}
 	if err != nil {
 		fail(w, err)

@@ -73,7 +73,7 @@ type Component struct {
 
 // PutItem creates an item or changes its description; stock is added to what there is.
 func (e *ERP) PutItem(ctx context.Context, it Item) error {
-	err := e.inTx(ctx, func(tx *sql.Tx) error {
+	err := e.inTx(func(tx *statements) error {
 		_, err := tx.Exec(`insert into item (item, description, unit) values ($1, $2, $3)
 			on conflict (item) do update set description = excluded.description`, it.Item, it.Description, it.Unit)
 		if err != nil {
@@ -90,7 +90,7 @@ func (e *ERP) PutItem(ctx context.Context, it Item) error {
 // ReleaseOrder creates an order and returns its number, which the ERP counts when o has none. It is released unless o says
 // that it is only Created.
 func (e *ERP) ReleaseOrder(ctx context.Context, o Order) (string, error) {
-	err := e.inTx(ctx, func(tx *sql.Tx) error {
+	err := e.inTx(func(tx *statements) error {
 		it, err := readItem(tx, o.Item)
 		if err != nil {
 			return err
@@ -110,7 +110,7 @@ func (e *ERP) ReleaseOrder(ctx context.Context, o Order) (string, error) {
 	return o.No, nil
 }
 
-func (e *ERP) insertOrder(tx *sql.Tx, o Order, it Item) error {
+func (e *ERP) insertOrder(tx *statements, o Order, it Item) error {
 	state := Released
 	if o.State == Created {
 		state = Created
@@ -148,7 +148,7 @@ func (e *ERP) insertOrder(tx *sql.Tx, o Order, it Item) error {
 
 // ChangeQuantity changes how much an order shall make. Operations follow the header; components keep their ratio to it.
 func (e *ERP) ChangeQuantity(ctx context.Context, no string, quantity decimal.Decimal) error {
-	return e.changeOrder(ctx, no, func(tx *sql.Tx, o *Order) error {
+	return e.changeOrder(ctx, no, func(tx *statements, o *Order) error {
 		if o.State != Released && o.State != Started {
 			return wrongState(o, "its quantity cannot be changed")
 		}
@@ -166,7 +166,7 @@ func (e *ERP) ChangeQuantity(ctx context.Context, no string, quantity decimal.De
 
 // Cancel cancels an order that has not been started.
 func (e *ERP) Cancel(ctx context.Context, no string) error {
-	return e.changeOrder(ctx, no, func(tx *sql.Tx, o *Order) error {
+	return e.changeOrder(ctx, no, func(tx *statements, o *Order) error {
 		if o.State != Released {
 			return wrongState(o, "only a released order can be cancelled")
 		}
@@ -177,7 +177,7 @@ func (e *ERP) Cancel(ctx context.Context, no string) error {
 
 // CloseOrder closes an order for good: nothing can be posted to it until it is reopened.
 func (e *ERP) CloseOrder(ctx context.Context, no string) error {
-	return e.changeOrder(ctx, no, func(tx *sql.Tx, o *Order) error {
+	return e.changeOrder(ctx, no, func(tx *statements, o *Order) error {
 		o.State = Closed
 		return nil
 	})
@@ -185,7 +185,7 @@ func (e *ERP) CloseOrder(ctx context.Context, no string) error {
 
 // Withdraw takes an order back that nobody has started: it is then only created.
 func (e *ERP) Withdraw(ctx context.Context, no string) error {
-	return e.changeOrder(ctx, no, func(tx *sql.Tx, o *Order) error {
+	return e.changeOrder(ctx, no, func(tx *statements, o *Order) error {
 		if o.State != Released {
 			return wrongState(o, "only a released order can be withdrawn")
 		}
@@ -196,7 +196,7 @@ func (e *ERP) Withdraw(ctx context.Context, no string) error {
 
 // CompleteOrder sets an order technically complete: no more is expected of it, and nothing can be posted to it.
 func (e *ERP) CompleteOrder(ctx context.Context, no string) error {
-	return e.changeOrder(ctx, no, func(tx *sql.Tx, o *Order) error {
+	return e.changeOrder(ctx, no, func(tx *statements, o *Order) error {
 		o.State = Completed
 		return nil
 	})
@@ -204,7 +204,7 @@ func (e *ERP) CompleteOrder(ctx context.Context, no string) error {
 
 // Reopen makes an order workable again that is cancelled, finished, complete or closed, and releases one that is only created.
 func (e *ERP) Reopen(ctx context.Context, no string) error {
-	return e.changeOrder(ctx, no, func(tx *sql.Tx, o *Order) error {
+	return e.changeOrder(ctx, no, func(tx *statements, o *Order) error {
 		if o.State == Created {
 			o.State = Released
 			return nil
@@ -215,8 +215,8 @@ func (e *ERP) Reopen(ctx context.Context, no string) error {
 }
 
 // changeOrder applies a change to an order, counts its version and stamps it.
-func (e *ERP) changeOrder(ctx context.Context, no string, change func(tx *sql.Tx, o *Order) error) error {
-	err := e.inTx(ctx, func(tx *sql.Tx) error {
+func (e *ERP) changeOrder(ctx context.Context, no string, change func(tx *statements, o *Order) error) error {
+	err := e.inTx(func(tx *statements) error {
 		o, err := readOrder(tx, no)
 		if err != nil {
 			return err
@@ -232,7 +232,7 @@ func (e *ERP) changeOrder(ctx context.Context, no string, change func(tx *sql.Tx
 	return nil
 }
 
-func (e *ERP) storeHeader(tx *sql.Tx, o Order) error {
+func (e *ERP) storeHeader(tx *statements, o Order) error {
 	_, err := tx.Exec(`update work_order set state = $1, quantity = $2, version = version + 1, changed_at = $3 where no = $4`,
 		o.State, o.Quantity.String(), e.stamp(), o.No)
 	return err
@@ -249,17 +249,11 @@ func (e *ERP) stamp() int64 {
 	return e.now().Add(-late).Unix()
 }
 
-// querier is what reading needs of a database or of a transaction.
-type querier interface {
-	Query(query string, args ...any) (*sql.Rows, error)
-	QueryRow(query string, args ...any) *sql.Row
-}
-
 const orderColumns = `o.no, o.version, o.changed_at, o.state, o.item, coalesce(i.description, ''), o.quantity, o.unit, o.site, o.work_center,
 	o.lot, o.priority, o.planned_start, o.planned_end from work_order o left join item i on i.item = o.item`
 
 func readOrder(q querier, no string) (Order, error) {
-	o, err := scanOrder(q.QueryRow(`select `+orderColumns+` where o.no = $1`, no))
+	o, err := first(q, scanOrder, `select `+orderColumns+` where o.no = $1`, no)
 	if errors.Is(err, sql.ErrNoRows) {
 		return Order{}, unknownOrder(no)
 	}
@@ -313,8 +307,14 @@ func readParts(q querier, o *Order) (err error) {
 	return err
 }
 
+const itemColumns = `select item, description, unit, on_hand from item`
+
+func scanItem(row scanner) (it Item, err error) {
+	return it, row.Scan(&it.Item, &it.Description, &it.Unit, &it.OnHand)
+}
+
 func readItem(q querier, item string) (it Item, err error) {
-	err = q.QueryRow(`select item, description, unit, on_hand from item where item = $1`, item).Scan(&it.Item, &it.Description, &it.Unit, &it.OnHand)
+	it, err = first(q, scanItem, itemColumns+` where item = $1`, item)
 	if errors.Is(err, sql.ErrNoRows) {
 		return it, &Error{Status: 422, Code: "M3/305", Message: fmt.Sprintf("Item %q does not exist", item)}
 	}
@@ -322,7 +322,7 @@ func readItem(q querier, item string) (it Item, err error) {
 }
 
 // move changes an item's stock, which never goes below zero.
-func move(tx *sql.Tx, item string, by decimal.Decimal) error {
+func move(tx *statements, item string, by decimal.Decimal) error {
 	it, err := readItem(tx, item)
 	if err != nil {
 		return err
@@ -337,26 +337,6 @@ func move(tx *sql.Tx, item string, by decimal.Decimal) error {
 }
 
 // next counts a number range on.
-func next(tx *sql.Tx, name string, first int64) (n int64, err error) {
-	err = tx.QueryRow(`insert into counter (name, last) values ($1, $2) on conflict (name) do update set last = last + 1 returning last`, name, first).Scan(&n)
-	return n, err
-}
-
-type scanner interface{ Scan(dest ...any) error }
-
-func collect[T any](q querier, scan func(scanner) (T, error), query string, args ...any) ([]T, error) {
-	rows, err := q.Query(query, args...)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	all := []T{}
-	for rows.Next() {
-		v, err := scan(rows)
-		if err != nil {
-			return nil, err
-		}
-		all = append(all, v)
-	}
-	return all, rows.Err()
+func next(tx *statements, name string, from int64) (int64, error) {
+	return first(tx, scanValue[int64], `insert into counter (name, last) values ($1, $2) on conflict (name) do update set last = last + 1 returning last`, name, from)
 }

@@ -131,7 +131,7 @@ func (e *ERP) post(ctx context.Context, r Request, f fate) (doc Document, err er
 	if f.misbook {
 		r.Yield = r.Yield.Sub(decimal.NewFromInt(1))
 	}
-	err = e.inTx(ctx, func(tx *sql.Tx) error {
+	err = e.inTx(func(tx *statements) error {
 		doc, err = e.book(tx, r, f.half)
 		return err
 	})
@@ -139,12 +139,12 @@ func (e *ERP) post(ctx context.Context, r Request, f fate) (doc Document, err er
 }
 
 // checkKey refuses an external key that is there already, when the ERP was set to.
-func (e *ERP) checkKey(tx *sql.Tx, key string) error {
+func (e *ERP) checkKey(tx *statements, key string) error {
 	if key == "" || !e.Faults().UniqueKeys {
 		return nil
 	}
-	var number string
-	switch err := tx.QueryRow(`select number from document where external_key = $1`, key).Scan(&number); {
+	number, err := first(tx, scanValue[string], `select number from document where external_key = $1`, key)
+	switch {
 	case errors.Is(err, sql.ErrNoRows):
 		return nil
 	case err != nil:
@@ -154,7 +154,7 @@ func (e *ERP) checkKey(tx *sql.Tx, key string) error {
 }
 
 // book makes a document; half leaves its goods movements for Reprocess.
-func (e *ERP) book(tx *sql.Tx, r Request, half bool) (Document, error) {
+func (e *ERP) book(tx *statements, r Request, half bool) (Document, error) {
 	if r.PostingDate == "" {
 		r.PostingDate = e.now().UTC().Format(time.DateOnly)
 	}
@@ -192,12 +192,12 @@ func (e *ERP) book(tx *sql.Tx, r Request, half bool) (Document, error) {
 	return doc, e.store(tx, &doc)
 }
 
-func (e *ERP) checkPeriod(tx *sql.Tx, date string) error {
+func (e *ERP) checkPeriod(tx *statements, date string) error {
 	if _, err := time.Parse(time.DateOnly, date); err != nil {
 		return &Error{Status: 400, Code: "00/088", Message: fmt.Sprintf("Posting date %q is not a date like 2026-11-24", date)}
 	}
-	var open bool
-	switch err := tx.QueryRow(`select open from period where period = $1`, date[:7]).Scan(&open); {
+	open, err := first(tx, scanValue[bool], `select open from period where period = $1`, date[:7])
+	switch {
 	case err == nil && !open:
 		return &Error{Status: 422, Code: "M7/053", Message: fmt.Sprintf("Posting period %s is closed: posting date %s is not possible", date[:7], date)}
 	case err != nil && !errors.Is(err, sql.ErrNoRows):
@@ -207,7 +207,7 @@ func (e *ERP) checkPeriod(tx *sql.Tx, date string) error {
 }
 
 // fill works out a document of its own right.
-func (e *ERP) fill(tx *sql.Tx, doc *Document, o *Order, r Request) error {
+func (e *ERP) fill(tx *statements, doc *Document, o *Order, r Request) error {
 	switch r.Kind {
 	case KindConfirmation:
 		return e.confirm(tx, doc, o, r)
@@ -219,7 +219,7 @@ func (e *ERP) fill(tx *sql.Tx, doc *Document, o *Order, r Request) error {
 	return &Error{Status: 400, Code: "00/001", Message: fmt.Sprintf("Kind %q of document is unknown", r.Kind)}
 }
 
-func (e *ERP) confirm(tx *sql.Tx, doc *Document, o *Order, r Request) error {
+func (e *ERP) confirm(tx *statements, doc *Document, o *Order, r Request) error {
 	if r.Item != "" && r.Item != o.Item {
 		return &Error{Status: 422, Code: "CO/119", Message: fmt.Sprintf("Order %s makes item %q, not %q", o.No, o.Item, r.Item)}
 	}
@@ -245,7 +245,7 @@ func (e *ERP) confirm(tx *sql.Tx, doc *Document, o *Order, r Request) error {
 }
 
 // begin starts an order with the first thing that is posted to it.
-func (e *ERP) begin(tx *sql.Tx, o *Order) error {
+func (e *ERP) begin(tx *statements, o *Order) error {
 	if o.State != Released {
 		return nil
 	}
@@ -262,7 +262,7 @@ func hasOperation(o *Order, operation string) bool {
 	return false
 }
 
-func (e *ERP) withdraw(tx *sql.Tx, doc *Document, o *Order, r Request) error {
+func (e *ERP) withdraw(tx *statements, doc *Document, o *Order, r Request) error {
 	if r.Movement != IssueToOrder && r.Movement != ReturnFromOrder {
 		return &Error{Status: 422, Code: "M7/001", Message: fmt.Sprintf("Movement %q is not possible for an order: use 261 or 262", r.Movement)}
 	}
@@ -299,7 +299,7 @@ func checkQuantity(item, unit, given string, amounts ...decimal.Decimal) error {
 // rank orders the states that the shop floor can reach.
 var rank = map[string]int{Released: 1, Started: 2, Finished: 3}
 
-func (e *ERP) setState(tx *sql.Tx, doc *Document, o *Order, r Request) error {
+func (e *ERP) setState(tx *statements, doc *Document, o *Order, r Request) error {
 	if rank[r.State] < rank[Started] {
 		return &Error{Status: 400, Code: "CO/100", Message: fmt.Sprintf("State %q cannot be set", r.State)}
 	}
@@ -311,7 +311,7 @@ func (e *ERP) setState(tx *sql.Tx, doc *Document, o *Order, r Request) error {
 }
 
 // reverse fills doc with the opposite of a document.
-func reverse(tx *sql.Tx, doc *Document, number string) error {
+func reverse(tx *statements, doc *Document, number string) error {
 	old, err := readDocument(tx, number, math.MaxInt64)
 	if err != nil {
 		return err
@@ -335,7 +335,7 @@ func reverse(tx *sql.Tx, doc *Document, number string) error {
 	return nil
 }
 
-func (e *ERP) store(tx *sql.Tx, d *Document) error {
+func (e *ERP) store(tx *statements, d *Document) error {
 	n, err := next(tx, "document", 4_900_000_001)
 	if err != nil {
 		return err
@@ -365,7 +365,7 @@ func (e *ERP) store(tx *sql.Tx, d *Document) error {
 	return nil
 }
 
-func storeLine(tx *sql.Tx, table, number string, line int, l Line) error {
+func storeLine(tx *statements, table, number string, line int, l Line) error {
 	_, err := tx.Exec(`insert into `+table+` (number, line, movement, item, quantity, unit, lot, reservation) values ($1, $2, $3, $4, $5, $6, $7, $8)`,
 		number, line, l.Movement, l.Item, l.Quantity.String(), l.Unit, l.Lot, l.Reservation)
 	return err
@@ -373,7 +373,7 @@ func storeLine(tx *sql.Tx, table, number string, line int, l Line) error {
 
 // Reprocess books the goods movements that failed, and returns how many.
 func (e *ERP) Reprocess(ctx context.Context) (n int, err error) {
-	err = e.inTx(ctx, func(tx *sql.Tx) error {
+	err = e.inTx(func(tx *statements) error {
 		docs, err := readDocuments(tx, ` where d.number in (select number from failed_line)`)
 		if err != nil {
 			return err
@@ -440,12 +440,13 @@ func (e *ERP) accept(ctx context.Context, r Request, delay time.Duration) (ticke
 	if err != nil {
 		return 0, err
 	}
-	err = e.inTx(ctx, func(tx *sql.Tx) error {
+	err = e.inTx(func(tx *statements) error {
 		if _, err := readOrder(tx, r.OrderNo); err != nil && r.Reverses == "" {
 			return err
 		}
-		return tx.QueryRow(`insert into queue (external_key, due_at, request, state) values ($1, $2, $3, 'WAITING') returning ticket`,
-			r.ExternalKey, e.now().Add(delay).UnixMilli(), string(text)).Scan(&ticket)
+		ticket, err = first(tx, scanValue[int64], `insert into queue (external_key, due_at, request, state) values ($1, $2, $3, 'WAITING') returning ticket`,
+			r.ExternalKey, e.now().Add(delay).UnixMilli(), string(text))
+		return err
 	})
 	select {
 	case e.wake <- struct{}{}:
@@ -482,32 +483,35 @@ func (e *ERP) bookLater(ctx context.Context) {
 
 // bookNext books one due request. It returns 0 when it did, the time until the next is due, or -1 when the queue is empty.
 func (e *ERP) bookNext(ctx context.Context) (time.Duration, error) {
-	var ticket, dueAt int64
-	var text string
-	err := e.read.QueryRow(`select ticket, due_at, request from queue where state = 'WAITING' order by due_at, ticket limit 1`).Scan(&ticket, &dueAt, &text)
+	type queued struct {
+		ticket, dueAt int64
+		text          string
+	}
+	q, err := first(&e.read, func(row scanner) (q queued, err error) { return q, row.Scan(&q.ticket, &q.dueAt, &q.text) },
+		`select ticket, due_at, request from queue where state = 'WAITING' order by due_at, ticket limit 1`)
 	if errors.Is(err, sql.ErrNoRows) {
 		return -1, nil
 	}
 	if err != nil {
 		return -1, err
 	}
-	if due := time.UnixMilli(dueAt).Sub(e.now()); due > 0 {
+	if due := time.UnixMilli(q.dueAt).Sub(e.now()); due > 0 {
 		return due, nil
 	}
 	var r Request
-	if err := json.Unmarshal([]byte(text), &r); err != nil {
+	if err := json.Unmarshal([]byte(q.text), &r); err != nil {
 		return -1, err
 	}
-	err = e.inTx(ctx, func(tx *sql.Tx) error {
+	err = e.inTx(func(tx *statements) error {
 		if _, err := e.book(tx, r, false); err != nil {
 			return err
 		}
-		_, err := tx.Exec(`update queue set state = 'BOOKED' where ticket = $1`, ticket)
+		_, err := tx.Exec(`update queue set state = 'BOOKED' where ticket = $1`, q.ticket)
 		return err
 	})
 	var refused *Error
 	if errors.As(err, &refused) {
-		_, err = e.write.Exec(`update queue set state = 'FAILED', code = $1, message = $2 where ticket = $3`, refused.Code, refused.Message, ticket)
+		err = e.change(`update queue set state = 'FAILED', code = $1, message = $2 where ticket = $3`, refused.Code, refused.Message, q.ticket)
 	}
 	return 0, err
 }
@@ -517,6 +521,5 @@ func (e *ERP) SetPeriod(ctx context.Context, period string, open bool) error {
 	if _, err := time.Parse("2006-01", period); err != nil {
 		return fmt.Errorf("set period %q: it does not look like 2026-11", period)
 	}
-	_, err := e.write.ExecContext(context.WithoutCancel(ctx), `insert into period (period, open) values ($1, $2) on conflict (period) do update set open = excluded.open`, period, open)
-	return err
+	return e.change(`insert into period (period, open) values ($1, $2) on conflict (period) do update set open = excluded.open`, period, open)
 }

@@ -37,7 +37,7 @@ type Duplicate struct {
 // Totals sums up all documents.
 func (e *ERP) Totals(ctx context.Context) (Totals, error) {
 	t := Totals{Orders: map[string]OrderTotals{}}
-	tx, err := e.read.BeginTx(context.WithoutCancel(ctx), nil)
+	tx, err := e.readers.BeginTx(context.WithoutCancel(ctx), nil)
 	if err != nil {
 		return t, err
 	}
@@ -94,9 +94,7 @@ func (e *ERP) Totals(ctx context.Context) (Totals, error) {
 
 // Stock returns the balances of the named items, or of all.
 func (e *ERP) Stock(_ context.Context, items []string) ([]Item, error) {
-	all, err := collect(e.read, func(row scanner) (it Item, err error) {
-		return it, row.Scan(&it.Item, &it.Description, &it.Unit, &it.OnHand)
-	}, `select item, description, unit, on_hand from item order by item`)
+	all, err := collect(&e.read, scanItem, itemColumns+` order by item`)
 	if err != nil || len(items) == 0 {
 		return all, err
 	}
@@ -114,7 +112,6 @@ func (e *ERP) Stock(_ context.Context, items []string) ([]Item, error) {
 }
 
 // Waiting counts the accepted requests that are not booked yet.
-func (e *ERP) Waiting(_ context.Context) (n int, err error) {
-	err = e.read.QueryRow(`select count(*) from queue where state = 'WAITING'`).Scan(&n)
-	return n, err
+func (e *ERP) Waiting(_ context.Context) (int, error) {
+	return first(&e.read, scanValue[int], `select count(*) from queue where state = 'WAITING'`)
 }
