@@ -154,6 +154,54 @@ var (
 	inScheme = regexp.MustCompile(`(?i)\b(bearer|basic|negotiate)\s+[\w.~+/=-]{6,}`)
 )
 
+// Of what the expressions look for, each word is here: a text that has none of them has nothing to be removed, and most have none.
+var (
+	secretHints = hints("passw", "secret", "token", "authori", "cookie", "apikey", "api-key", "api_key", "session", "credential", "csrf", "signature")
+	schemeHints = hints("bearer", "basic", "negotiate")
+)
+
+// hints are words in small letters, by their first one.
+func hints(words ...string) (by [128][]string) {
+	for _, w := range words {
+		by[w[0]] = append(by[w[0]], w)
+	}
+	return by
+}
+
+// hinted reports whether a text has one of the words, in letters of any size. It may say so of a text that has none, never the
+// other way round. It takes a hundredth of the expressions' time.
+func hinted[T string | []byte](text T, words *[128][]string) bool {
+	for i := range len(text) {
+		switch c := text[i]; {
+		case c == 0xc5 || c == 0xe2: // begins a long s or a Kelvin sign, which expressions take for s and k
+			return true
+		case c < utf8.RuneSelf:
+			for _, w := range words[lower(c)] {
+				if len(text)-i >= len(w) && hasWord(text[i:], w) {
+					return true
+				}
+			}
+		}
+	}
+	return false
+}
+
+func hasWord[T string | []byte](text T, word string) bool {
+	for i := range len(word) {
+		if lower(text[i]) != word[i] {
+			return false
+		}
+	}
+	return true
+}
+
+func lower(c byte) byte {
+	if 'A' <= c && c <= 'Z' {
+		c += 'a' - 'A'
+	}
+	return c
+}
+
 // shown is the beginning of a body without its secrets, and whether there was more.
 func shown(body []byte) (string, bool) {
 	cut := len(body) > mostRead
@@ -174,11 +222,14 @@ func redact(body []byte) string {
 	text := string(body)
 	if clean, ok := redactJSON(body); ok {
 		text = clean
-	} else {
+	} else if hinted(text, &secretHints) {
 		text = inJSON.ReplaceAllString(text, `${1}"`+removed+`"`)
 		text = inXML.ReplaceAllString(text, `${1}`+removed+`${3}`)
 		text = inAttr.ReplaceAllString(text, `${1}"`+removed+`"`)
 		text = inForm.ReplaceAllString(text, `${1}`+removed)
+	}
+	if !hinted(text, &schemeHints) {
+		return text
 	}
 	return inScheme.ReplaceAllString(text, "${1} "+removed)
 }
@@ -188,7 +239,7 @@ func redactJSON(body []byte) (string, bool) {
 	if b := bytes.TrimSpace(body); len(b) == 0 || b[0] != '{' && b[0] != '[' {
 		return "", false
 	}
-	if !secretName.Match(body) {
+	if !hinted(body, &secretHints) || !secretName.Match(body) {
 		return string(body), json.Valid(body)
 	}
 	d := json.NewDecoder(bytes.NewReader(body))
@@ -228,7 +279,7 @@ func cleanAddress(address string) string {
 	u.User = nil
 	q := u.Query()
 	for name := range q {
-		if secretName.MatchString(name) {
+		if hinted(name, &secretHints) && secretName.MatchString(name) {
 			q.Set(name, removed)
 			u.RawQuery = q.Encode()
 		}

@@ -93,6 +93,34 @@ func TestHiddenSecretIsNotRecorded(t *testing.T) {
 	}
 }
 
+// What an expression finds, the quick look before it must find.
+func TestNoSecretIsTakenForNone(t *testing.T) {
+	words := []string{"password", "Passwd", "client_secret", "accessToken", "Authorization", "authorisation", "Set-Cookie", "apikey", "api-key", "API_KEY",
+		"sessionId", "credentials", "x-csrf", "signature"}
+	schemes := []string{"bearer abcdefgh", "Basic abcdefgh", "negotiate abcdefgh"}
+	found := 0
+	for _, w := range append(words, schemes...) {
+		for _, v := range []string{w, strings.ToUpper(w), strings.ToLower(w), strings.ReplaceAll(w, "s", "\u017f"), strings.ReplaceAll(w, "k", "\u212a")} {
+			for _, text := range []string{v, "ä" + v, v + "ä", " p" + v + "se", `{"äß` + v + `": 1}`} {
+				if secretName.MatchString(text) && !hinted(text, &secretHints) || inScheme.MatchString(text) && !hinted([]byte(text), &schemeHints) {
+					t.Errorf("%q is taken for a text without a secret", text)
+				}
+				if secretName.MatchString(text) || inScheme.MatchString(text) {
+					found++
+				}
+			}
+		}
+	}
+	if least := 20 * (len(words) + len(schemes)); found < least {
+		t.Errorf("only %d texts have a secret, want at least %d", found, least)
+	}
+	for _, text := range []string{"", "p", `{"number": "4900000001", "yield": 12, "state": "POSTED", "as_of": "2026-11-24T07:00:00Z"}`, "external_key"} {
+		if hinted(text, &secretHints) || hinted(text, &schemeHints) {
+			t.Errorf("%q is looked through", text)
+		}
+	}
+}
+
 // A record is no reason for a posting to fail, whatever the bytes are.
 func FuzzShown(f *testing.F) {
 	for _, s := range []string{`{"token": "x`, "<a token='", "a=b&token=", "Bearer xxxxxxxx", "\x00\xff", `[{"password":{}}]`} {
