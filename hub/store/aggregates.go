@@ -117,7 +117,7 @@ func (s *Store) Aggregate(ctx context.Context, factID int64) (*Aggregate, error)
 }
 
 func aggregateOf(ctx context.Context, db querier, factID int64) (*Aggregate, error) {
-	return optionalRow(first(ctx, db, scanAggregate, aggregateColumns+" JOIN aggregate_members m ON m.aggregate_id = g.id WHERE m.fact_id = $1", factID))
+	return optionalRow(lookup(ctx, db, scanAggregate, aggregateColumns+" JOIN aggregate_members m ON m.aggregate_id = g.id WHERE m.fact_id = $1", factID))
 }
 
 // Members returns the facts of an aggregate with their postings, in the order of the facts.

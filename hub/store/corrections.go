@@ -124,7 +124,7 @@ func (tx *Tx) Correction(factID int64) (*Correction, error) {
 }
 
 func lastCorrection(ctx context.Context, db querier, factID int64) (*Correction, error) {
-	c, err := optionalRow(first(ctx, db, scanCorrection, correctionColumns+" WHERE fact_id = $1 ORDER BY id DESC LIMIT 1", factID))
+	c, err := optionalRow(lookup(ctx, db, scanCorrection, correctionColumns+" WHERE fact_id = $1 ORDER BY id DESC LIMIT 1", factID))
 	if err != nil {
 		return nil, fmt.Errorf("read what was corrected: %w", err)
 	}

@@ -19,7 +19,7 @@ type Decided struct {
 // Decided returns what was decided about the posting of a fact. One question is enough where nothing was.
 func (s *Store) Decided(ctx context.Context, factID int64) (d Decided, err error) {
 	type there struct{ correction, applied, date bool }
-	is, err := first(ctx, s, func(r *sql.Rows) (t there, err error) { return t, r.Scan(&t.correction, &t.applied, &t.date) },
+	is, err := lookup(ctx, s, func(r *sql.Rows) (t there, err error) { return t, r.Scan(&t.correction, &t.applied, &t.date) },
 		`SELECT EXISTS (SELECT 1 FROM corrections WHERE fact_id = $1), EXISTS (SELECT 1 FROM posting_maps WHERE fact_id = $1),
 		EXISTS (SELECT 1 FROM posting_dates WHERE fact_id = $1)`, factID)
 	if err == nil && is.correction {

@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/pressly/goose/v3"
 	"modernc.org/sqlite" // the driver "sqlite"
@@ -47,8 +48,11 @@ func openReaders(path, vfs string) (*sql.DB, error) {
 	if err != nil {
 		return nil, err
 	}
+	// A connection that is opened anew reads the schema and parses each statement again: those that a busy hub uses are kept
+	// until it is quiet.
 	db.SetMaxOpenConns(8)
-	db.SetMaxIdleConns(4)
+	db.SetMaxIdleConns(8)
+	db.SetConnMaxIdleTime(time.Minute)
 	return db, nil
 }
 

@@ -54,7 +54,7 @@ func readApplied(body string) (*mapping.Applied, error) {
 }
 
 func applied(ctx context.Context, db querier, factID int64) (*mapping.Applied, error) {
-	a, err := first(ctx, db, scanApplied, "SELECT body FROM posting_maps WHERE fact_id = $1", factID)
+	a, err := lookup(ctx, db, scanApplied, "SELECT body FROM posting_maps WHERE fact_id = $1", factID)
 	if errors.Is(err, ErrNotFound) {
 		return nil, nil
 	}

@@ -105,10 +105,10 @@ func (s *Store) OrderTimeline(ctx context.Context, erp, orderNo string) (Order, 
 }
 
 func findOrder(ctx context.Context, db querier, erp, orderNo string) (Order, error) {
-	var w where
-	w.and("order_no = ?", orderNo)
-	w.andText("erp = ?", erp)
-	return first(ctx, db, scanOrder, orderColumns+w.String()+" ORDER BY id LIMIT 1", w.args...)
+	if erp == "" {
+		return lookup(ctx, db, scanOrder, orderColumns+" WHERE order_no = $1 ORDER BY id LIMIT 1", orderNo)
+	}
+	return lookup(ctx, db, scanOrder, orderColumns+" WHERE order_no = $1 AND erp = $2 ORDER BY id LIMIT 1", orderNo, erp)
 }
 
 // FindOrder returns the order that a fact of a plant means: the one of that number which is routed to the plant, else one

@@ -171,7 +171,7 @@ func (tx *Tx) metaText(name string) (string, error) { return metaText(tx.ctx, tx
 
 // metaText reads a text of the table meta, empty when it is not there.
 func metaText(ctx context.Context, db querier, name string) (string, error) {
-	text, err := first(ctx, db, scanValue[string], "SELECT value FROM meta WHERE name = $1", name)
+	text, err := lookup(ctx, db, scanValue[string], "SELECT value FROM meta WHERE name = $1", name)
 	if errors.Is(err, ErrNotFound) {
 		return "", nil
 	}

@@ -29,7 +29,7 @@ func scanPostingDate(r *sql.Rows) (d PostingDate, err error) {
 
 // PostingDate returns what was decided about the date of a fact's posting. ErrNotFound when the fact's own date counts.
 func (s *Store) PostingDate(ctx context.Context, factID int64) (PostingDate, error) {
-	return first(ctx, s, scanPostingDate, postingDateColumns+" WHERE d.fact_id = $1", factID)
+	return lookup(ctx, s, scanPostingDate, postingDateColumns+" WHERE d.fact_id = $1", factID)
 }
 
 // PostingDate is Store.PostingDate inside a transaction.
@@ -54,7 +54,7 @@ func (tx *Tx) ClearPostingDate(factID int64) error {
 // ClosedMonth is the last month (2026-10) that a system was found to have closed for a plant, and when; empty when none was.
 func (s *Store) ClosedMonth(ctx context.Context, erp, plant string) (month string, learned time.Time, err error) {
 	var at64 int64
-	month, err = first(ctx, s, func(r *sql.Rows) (m string, err error) { return m, r.Scan(&m, &at64) },
+	month, err = lookup(ctx, s, func(r *sql.Rows) (m string, err error) { return m, r.Scan(&m, &at64) },
 		"SELECT month, learned_at FROM closed_periods WHERE erp = $1 AND plant = $2", erp, plant)
 	if errors.Is(err, ErrNotFound) {
 		return "", time.Time{}, nil
@@ -147,7 +147,7 @@ func (s *Store) Reopening(ctx context.Context, l Lane) (*Reopening, error) {
 func (tx *Tx) Reopening(l Lane) (*Reopening, error) { return reopening(tx.ctx, tx, l) }
 
 func reopening(ctx context.Context, db querier, l Lane) (*Reopening, error) {
-	return optionalRow(first(ctx, db, scanReopening, reopeningColumns+" WHERE n.erp = $1 AND n.order_no = $2", l.ERP, l.OrderNo))
+	return optionalRow(lookup(ctx, db, scanReopening, reopeningColumns+" WHERE n.erp = $1 AND n.order_no = $2", l.ERP, l.OrderNo))
 }
 
 // Reopened lists the orders that are to be brought back to their state, or may have to be.

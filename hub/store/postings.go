@@ -203,7 +203,7 @@ func (tx *Tx) LastStep(factID int64, step string) (PostingStep, error) {
 
 // Posting returns the posting of a fact. ErrNotFound when it has none.
 func (s *Store) Posting(ctx context.Context, factID int64) (Posting, error) {
-	return first(ctx, s, scanPosting, postingColumns+" WHERE p.fact_id = $1", factID)
+	return lookup(ctx, s, scanPosting, postingColumns+" WHERE p.fact_id = $1", factID)
 }
 
 // Posting is Store.Posting inside a transaction.
@@ -213,7 +213,7 @@ func (tx *Tx) Posting(factID int64) (Posting, error) {
 
 // FactByID returns a stored fact without its posting.
 func (s *Store) FactByID(ctx context.Context, id int64) (Fact, error) {
-	return first(ctx, s, scanFact, factColumns+" WHERE f.id = $1", id)
+	return lookup(ctx, s, scanFact, factColumns+" WHERE f.id = $1", id)
 }
 
 // PostingFilter chooses postings; empty fields choose all.
@@ -371,7 +371,7 @@ type LaneWork struct{ Doubt, Due, Unverified *Posting }
 
 // LaneWork returns what a lane has to do. It is one question, because it is asked before each step of each posting.
 func (s *Store) LaneWork(ctx context.Context, l Lane) (w LaneWork, err error) {
-	all, err := collect(ctx, s, scanPosting, laneWork, l.ERP, l.OrderNo)
+	all, err := collect(context.WithoutCancel(ctx), s, scanPosting, laneWork, l.ERP, l.OrderNo) // as lookup does
 	if err != nil {
 		return w, fmt.Errorf("read what order %q has to do: %w", l.OrderNo, err)
 	}

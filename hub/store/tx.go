@@ -321,6 +321,15 @@ func first[T any](ctx context.Context, db querier, scan func(*sql.Rows) (T, erro
 	return all[0], nil
 }
 
+// lookup is first for a question that an index answers at once. Once asked it is not cut short by ctx: to be ready for that, the
+// driver and its pool run two goroutines for each question, which costs more than such an answer.
+func lookup[T any](ctx context.Context, db querier, scan func(*sql.Rows) (T, error), q string, args ...any) (v T, err error) {
+	if err := ctx.Err(); err != nil {
+		return v, err
+	}
+	return first(context.WithoutCancel(ctx), db, scan, q, args...)
+}
+
 func scanValue[T any](r *sql.Rows) (v T, err error) { return v, r.Scan(&v) }
 
 // Page cuts a list that is ordered newest first. Before is the id of the last row of the page before, 0 for the first page;
