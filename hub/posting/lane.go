@@ -316,7 +316,11 @@ func (e *Engine) post(ctx context.Context, c *call) (failure string, err error) 
 // save stores a posting after a call; it is not cut short by the engine's end.
 func (e *Engine) save(ctx context.Context, c *call, step string, outcome pb.Receipt_Outcome) error {
 	purpose, said := c.saidAt(step)
-	err := e.o.Store.Update(context.WithoutCancel(ctx), func(tx *store.Tx) error {
+	update := e.o.Store.Update
+	if c.turn.of.wanted() {
+		update = e.o.Store.Unhurried
+	}
+	err := update(context.WithoutCancel(ctx), func(tx *store.Tx) error {
 		if o := c.f.Fact.OrderState; o != nil && step == "posted" {
 			err := tx.AddOrderStep(store.OrderStep{
 				OrderNo: c.p.OrderNo, Step: "posted " + string(o.State), Origin: "erp " + c.p.ERP, FactID: c.p.FactID, Reason: c.p.Document,

@@ -63,6 +63,13 @@ func (t *turns) give() {
 	t.free++
 }
 
+// wanted reports that others wait for a turn: then the system's time is used, whatever those do who have had theirs.
+func (t *turns) wanted() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return len(t.urgent)+len(t.others) > 0
+}
+
 // turn is the right of one posting to ask its system. It is given back as soon as the answer is there, and not only when that
 // is stored.
 type turn struct {

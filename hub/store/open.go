@@ -51,10 +51,13 @@ type Store struct {
 	ledgers ledgers
 	rules   atomic.Pointer[mapping.Rules] // as they were read last
 
-	mu       sync.Mutex
-	queue    []*update // wait to be written
-	trouble  trouble
-	watchers map[*watcher]struct{}
+	mu      sync.Mutex
+	queue   []*update     // wait to be written
+	company chan struct{} // closed when gather need not wait any more; nil while it does not
+	// companyTime is the constant of that name; tests set it.
+	companyTime time.Duration
+	trouble     trouble
+	watchers    map[*watcher]struct{}
 }
 
 // Options of Open. The zero value is good.
@@ -79,7 +82,8 @@ func Open(ctx context.Context, path string, o Options) (*Store, error) {
 		return nil, fmt.Errorf("open store %q: %w (stop the other hub, or give this one its own file)", path, err)
 	}
 	s := &Store{
-		lock: lock, path: path, vfs: o.VFS, now: o.Now, write: make(chan struct{}, 1), stmts: map[string]*sql.Stmt{}, watchers: map[*watcher]struct{}{},
+		companyTime: companyTime,
+		lock:        lock, path: path, vfs: o.VFS, now: o.Now, write: make(chan struct{}, 1), stmts: map[string]*sql.Stmt{}, watchers: map[*watcher]struct{}{},
 	}
 	s.write <- struct{}{}
 	if err := s.open(ctx, path); err != nil {

@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -194,6 +196,57 @@ func TestFunctionsThatShareACommitFailAlone(t *testing.T) {
 	})
 	if err != nil || failed != 5 || len(steps) != 15 {
 		t.Fatalf("%d failed and %d stored, %v; want 5 and 15", failed, len(steps), err)
+	}
+}
+
+// Whoever has time waits for company, and goes along with the first who has none.
+func TestUnhurriedWritersShareACommit(t *testing.T) {
+	ctx := context.Background()
+	for name, c := range map[string]struct {
+		unhurried int
+		hurried   bool
+		wait      time.Duration
+	}{
+		"enough of them":        {unhurried: 16, wait: time.Hour},
+		"one who is in a hurry": {unhurried: 3, hurried: true, wait: time.Hour},
+		"nobody else":           {unhurried: 1, wait: time.Millisecond},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var tick atomic.Int64 // one for each transaction
+			s, err := store.Open(ctx, filepath.Join(t.TempDir(), "hub.db"), store.Options{Now: func() time.Time { return time.Unix(tick.Add(1), 0) }})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer s.Close()
+			s.SetCompanyTime(c.wait)
+			times, results := make(chan time.Time, 20), make(chan error, 20)
+			write := func(update func(context.Context, func(*store.Tx) error) error) {
+				results <- update(ctx, func(tx *store.Tx) error { times <- tx.Now(); return nil })
+			}
+			n := c.unhurried
+			for range n {
+				go write(s.Unhurried)
+			}
+			if c.hurried {
+				for late := time.Now().Add(10 * time.Second); s.Waiting() < n; runtime.Gosched() {
+					if time.Now().After(late) {
+						t.Fatal("the unhurried did not wait")
+					}
+				}
+				go write(s.Update)
+				n++
+			}
+			seen := map[time.Time]bool{}
+			for range n {
+				if err := <-results; err != nil {
+					t.Fatal(err)
+				}
+				seen[<-times] = true
+			}
+			if len(seen) != 1 {
+				t.Errorf("%d writers needed %d commits", n, len(seen))
+			}
+		})
 	}
 }
 

@@ -33,13 +33,20 @@ type update struct {
 	fn     func(*Tx) error
 	again  bool // fn may be called again after its work was undone
 	check  bool // only finds out whether the disk takes writes
+	calm   bool // may wait for others
 	tx     *Tx
 	err    error
 	failed bool // err is fn's own
 	done   chan struct{}
 }
 
-const updatesAtOnce = 64 // in one transaction
+const (
+	updatesAtOnce = 64 // in one transaction
+
+	// What Unhurried waits for: so many, or so long. The longer one is a few commits.
+	companySize = 16
+	companyTime = 2 * time.Millisecond
+)
 
 // Update runs fn in a write transaction: all of it is committed, or none when fn or the commit returns an error. Functions
 // that wait at the same time share one commit: each is undone alone when it fails, and all fail together when the commit
@@ -55,12 +62,16 @@ func (s *Store) Repeat(ctx context.Context, fn func(*Tx) error) error {
 	return s.wait(ctx, &update{fn: fn, again: true})
 }
 
+// Unhurried is Update for one of many that go on side by side: before it begins it waits a moment for others to share its
+// commit, which costs more than what most of them write. Whoever is in a hurry takes it along at once.
+func (s *Store) Unhurried(ctx context.Context, fn func(*Tx) error) error {
+	return s.wait(ctx, &update{fn: fn, calm: true})
+}
+
 func (s *Store) wait(ctx context.Context, u *update) error {
 	u.done = make(chan struct{})
 	u.tx = &Tx{s: s, ctx: context.WithoutCancel(ctx), touched: map[Topic]struct{}{}}
-	s.mu.Lock()
-	s.queue = append(s.queue, u)
-	s.mu.Unlock()
+	s.join(u)
 	select {
 	case <-u.done:
 	case _, open := <-s.write: // now this goroutine writes, for all that wait
@@ -71,6 +82,7 @@ func (s *Store) wait(ctx context.Context, u *update) error {
 			return ErrClosed
 		}
 		for !u.isDone() {
+			s.gather()
 			s.writeGroup()
 		}
 		s.write <- struct{}{}
@@ -81,6 +93,43 @@ func (s *Store) wait(ctx context.Context, u *update) error {
 		<-u.done
 	}
 	return u.err
+}
+
+func (s *Store) join(u *update) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.queue = append(s.queue, u)
+	if s.company != nil && !s.calm() {
+		close(s.company)
+		s.company = nil
+	}
+}
+
+// calm reports that those who wait are few and in no hurry; s.mu is held.
+func (s *Store) calm() bool {
+	return len(s.queue) < companySize && !slices.ContainsFunc(s.queue, func(u *update) bool { return !u.calm })
+}
+
+// gather lets those who are in no hurry wait for others.
+func (s *Store) gather() {
+	s.mu.Lock()
+	if !s.calm() {
+		s.mu.Unlock()
+		return
+	}
+	enough := make(chan struct{})
+	s.company = enough
+	s.mu.Unlock()
+	timer := time.NewTimer(s.companyTime)
+	defer timer.Stop()
+	select {
+	case <-enough:
+		return
+	case <-timer.C:
+	}
+	s.mu.Lock()
+	s.company = nil
+	s.mu.Unlock()
 }
 
 func (u *update) isDone() bool {
