@@ -47,6 +47,7 @@ type Store struct {
 	shapes shapes
 	reads  sync.Map // text -> *sql.Stmt of the readers
 	fresh  fresh
+	latest latest
 
 	ledgers ledgers
 	rules   atomic.Pointer[mapping.Rules] // as they were read last

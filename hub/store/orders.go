@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/linekeeper/linekeeper/hub/object"
@@ -154,13 +155,65 @@ func (tx *Tx) Order(erp, orderNo string) (o Order, ok bool, err error) {
 }
 
 // Order returns the latest revision of a work order; erp may be empty when the number is unique. ErrNotFound when the hub has
-// never seen it.
+// never seen it. Its lists belong to others, too: they may not be changed.
 func (s *Store) Order(ctx context.Context, erp, orderNo string) (Order, error) {
+	k := orderID{erp, orderNo}
+	o, changes, ok := s.latest.get(k)
+	if ok {
+		return o, nil
+	}
 	o, err := findOrder(ctx, s, erp, orderNo)
 	if err != nil {
 		return o, fmt.Errorf("find work order %q: %w", orderNo, err)
 	}
+	if erp != "" {
+		s.latest.put(k, o, changes)
+	}
 	return o, nil
+}
+
+type orderID struct{ erp, no string }
+
+// latest keeps work orders as they were read: each posting asks for its own two times, and to read one costs ten times more than
+// to find out that it did not change. Nothing is here that is not committed, and nothing that was changed after its Update
+// returned.
+type latest struct {
+	mu      sync.Mutex
+	orders  map[orderID]Order
+	changes int // what is read before a change and kept after it would be old
+}
+
+const latestOrders = 1000 // a few KB each
+
+func (l *latest) get(k orderID) (o Order, changes int, ok bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	o, ok = l.orders[k]
+	return o, l.changes, ok
+}
+
+func (l *latest) put(k orderID, o Order, changes int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.changes != changes {
+		return
+	}
+	if l.orders == nil || len(l.orders) >= latestOrders {
+		l.orders = map[orderID]Order{}
+	}
+	l.orders[k] = o
+}
+
+func (l *latest) forget(changed []orderID) {
+	if len(changed) == 0 {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.changes++
+	for _, k := range changed {
+		delete(l.orders, k)
+	}
 }
 
 // PutOrder stores the latest content of a work order; with revised it is kept among the revisions as well.
@@ -172,6 +225,7 @@ func (tx *Tx) PutOrder(o Order, revised bool) error {
 		return fmt.Errorf("encode work order %q: %w", o.Order.OrderNo, err)
 	}
 	w := o.Order
+	tx.changed = append(tx.changed, orderID{w.ERP, w.OrderNo})
 	_, err = tx.exec(`INSERT INTO work_orders (erp, order_no, plant, agent, revision, sent, state, item, work_center, planned_start,
 		content, body, unroutable, changed_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
 		ON CONFLICT (erp, order_no) DO UPDATE SET plant = excluded.plant, agent = excluded.agent, revision = excluded.revision,

@@ -199,6 +199,58 @@ func TestFunctionsThatShareACommitFailAlone(t *testing.T) {
 	}
 }
 
+// What an order was is never read any more once its change was committed, and never before.
+func TestAnOrderIsReadAsItWasStoredLast(t *testing.T) {
+	ctx := context.Background()
+	s := open(t, filepath.Join(t.TempDir(), "hub.db"))
+	put := func(revision int64, err error) error {
+		return s.Update(ctx, func(tx *store.Tx) error {
+			o := object.WorkOrder{OrderNo: "WO-1", ERP: "erp", Plant: "ulm", Revision: revision, State: object.OrderReleased}
+			return errors.Join(tx.PutOrder(store.Order{Order: o, Content: []byte("content")}, false), err)
+		})
+	}
+	if _, err := s.Order(ctx, "erp", "WO-1"); !errors.Is(err, store.ErrNotFound) {
+		t.Fatal(err)
+	}
+	if err := put(1, nil); err != nil {
+		t.Fatal(err)
+	}
+	var committed, asked atomic.Int64
+	committed.Store(1)
+	done := make(chan struct{})
+	var readers sync.WaitGroup
+	for range 3 {
+		readers.Go(func() {
+			for {
+				least := committed.Load()
+				o, err := s.Order(ctx, "erp", "WO-1")
+				if most := asked.Load(); err != nil || o.Order.Revision < least || o.Order.Revision > max(most, 1) {
+					t.Errorf("revision %d, %v: between %d and %d are stored", o.Order.Revision, err, least, most)
+					return
+				}
+				select {
+				case <-done:
+					return
+				default:
+				}
+			}
+		})
+	}
+	undone := errors.New("undone")
+	for revision := int64(2); revision <= 300; revision++ {
+		if err := put(1000, undone); !errors.Is(err, undone) {
+			t.Fatal(err)
+		}
+		asked.Store(revision)
+		if err := put(revision, nil); err != nil {
+			t.Fatal(err)
+		}
+		committed.Store(revision)
+	}
+	close(done)
+	readers.Wait()
+}
+
 // Whoever has time waits for company, and goes along with the first who has none.
 func TestUnhurriedWritersShareACommit(t *testing.T) {
 	ctx := context.Background()

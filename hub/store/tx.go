@@ -21,6 +21,7 @@ type Tx struct {
 	ctx     context.Context
 	now     time.Time
 	touched map[Topic]struct{}
+	changed []orderID
 
 	// What was read and is asked for again and again by a transaction that plans many facts.
 	orders   map[orderOf]foundOrder
@@ -171,6 +172,7 @@ func (s *Store) writeGroup() {
 		if u.err == nil {
 			maps.Copy(touched, u.tx.touched)
 		}
+		s.latest.forget(u.tx.changed)
 	}
 	s.judge(group)
 	s.announce(touched)
