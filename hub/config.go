@@ -17,6 +17,8 @@ import (
 
 	"github.com/linekeeper/linekeeper/hub/api"
 	"github.com/linekeeper/linekeeper/hub/connector"
+	"github.com/linekeeper/linekeeper/hub/connector/secret"
+	"github.com/linekeeper/linekeeper/hub/webhook"
 )
 
 // Config is the hub's one YAML file. A relative file name in it starts at the file's own folder.
@@ -60,6 +62,14 @@ type TLSConfig struct {
 // APIConfig says who may call.
 type APIConfig struct {
 	Tokens []api.Token `yaml:"tokens"`
+	// WakeSecrets are for ERPs that can sign their events and cannot send a token.
+	WakeSecrets []WakeSecret `yaml:"wake_secrets"`
+}
+
+// WakeSecret is what an ERP signs its events with.
+type WakeSecret struct {
+	ERP           string `yaml:"erp"`
+	secret.Source `yaml:",inline"`
 }
 
 // PlantConfig is a plant and the agents that may connect for it.
@@ -166,7 +176,11 @@ func (c *Config) SetDefaults() {
 	c.DataDir = cmp.Or(c.DataDir, "data")
 	c.Posting.Quiet = cmp.Or(c.Posting.Quiet, 10*time.Second)
 	c.Posting.CloseAfter = cmp.Or(c.Posting.CloseAfter, time.Hour)
-	for _, f := range []*string{&c.DataDir, &c.TLS.CertFile, &c.TLS.KeyFile, &c.TLS.AgentsCAFile} {
+	files := []*string{&c.DataDir, &c.TLS.CertFile, &c.TLS.KeyFile, &c.TLS.AgentsCAFile}
+	for i := range c.API.WakeSecrets {
+		files = append(files, &c.API.WakeSecrets[i].File)
+	}
+	for _, f := range files {
 		if *f != "" && !filepath.IsAbs(*f) {
 			*f = filepath.Join(dir, *f)
 		}
@@ -203,12 +217,58 @@ func (c *Config) checkListen() []Fault {
 			add("listen.http", "set tls.http: true, or listen on 127.0.0.1 behind a proxy", "address %q would send tokens over the network in the clear", c.Listen.HTTP)
 		}
 	}
+	faults = append(faults, c.checkWaking()...)
 	for i, t := range c.API.Tokens {
 		if sum, err := hex.DecodeString(t.SHA256); t.Name == "" || err != nil || len(sum) != sha256.Size {
 			add("api.tokens", "make it with `synchub token`", "token %d (%q) needs a name and the SHA-256 of its secret in hex", i+1, t.Name)
 		}
 	}
 	return faults
+}
+
+// checkWaking looks at who may wake which ERP.
+func (c *Config) checkWaking() []Fault {
+	var faults []Fault
+	for _, t := range c.API.Tokens {
+		for _, erp := range t.Wake {
+			if !slices.Contains(c.erpNames(), erp) {
+				faults = append(faults, Fault{Where: "api.tokens", Text: fmt.Sprintf("token %q: ERP %q is not configured", t.Name, erp), Hint: "name one of erps"})
+			}
+		}
+		if t.Write && len(t.Wake) > 0 {
+			faults = append(faults, Fault{Where: "api.tokens", Text: fmt.Sprintf("token %q has write and wake: one that writes may wake every ERP", t.Name), Hint: "leave one of them out"})
+		}
+	}
+	if _, err := c.wakeKeys(); err != nil {
+		faults = append(faults, Fault{Where: "api.wake_secrets", Text: err.Error(), Hint: "write {erp: NAME, file: FILE} or {erp: NAME, env: VARIABLE}"})
+	}
+	return faults
+}
+
+func (c *Config) erpNames() []string {
+	var names []string
+	for _, e := range c.ERPs {
+		names = append(names, e.Name)
+	}
+	return names
+}
+
+// wakeKeys reads what ERPs sign their events with.
+func (c *Config) wakeKeys() (map[string][]byte, error) {
+	keys := map[string][]byte{}
+	for _, w := range c.API.WakeSecrets {
+		text, err := w.Read()
+		if err == nil {
+			keys[w.ERP], err = webhook.Key(text)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("the secret of ERP %q %w", w.ERP, err)
+		}
+		if !slices.Contains(c.erpNames(), w.ERP) {
+			return nil, fmt.Errorf("ERP %q is not configured", w.ERP)
+		}
+	}
+	return keys, nil
 }
 
 // address returns the host of an address whose port is a number.

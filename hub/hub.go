@@ -139,8 +139,12 @@ func (h *Hub) open(ctx context.Context, o Options) error {
 	h.grpc = grpc.NewServer(append(ingest.ServerOptions(), grpc.Creds(h.tunnel.Credentials(tlsConfig)))...)
 	pb.RegisterUplinkServer(h.grpc, h.ingest)
 
+	keys, err := h.cfg.wakeKeys()
+	if err != nil {
+		return fmt.Errorf("%w: api.wake_secrets: %w", ErrConfig, err)
+	}
 	handler := api.New(h.store, poster{h.posting}, api.Options{Version: o.Version, Tokens: h.cfg.API.Tokens, Now: h.now, Health: h.erpHealth, Reconciler: reconciler{h.check},
-		Policy: compare, Currency: h.cfg.Reconcile.Currency})
+		Policy: compare, Currency: h.cfg.Reconcile.Currency, Wake: h.dispatch.Wake, ERPs: h.cfg.erpNames(), WakeKeys: keys, Logger: o.Logger.With("part", "API")})
 	h.http = &http.Server{
 		Handler: h.tunnel.Before(console.New(handler)), ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 30 * time.Second, IdleTimeout: 2 * time.Minute,
 		ErrorLog: slog.NewLogLogger(o.Logger.With("part", "API").Handler(), slog.LevelDebug),

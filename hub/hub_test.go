@@ -279,6 +279,43 @@ func TestFinishedOrderIsClosedInTheERPBehindItsLastCounts(t *testing.T) {
 	})
 }
 
+// An ERP that says that something has changed need not wait for its turn, and is believed in nothing else.
+func TestOrderIsThereASecondAfterTheERPSaysThatSomethingChanged(t *testing.T) {
+	e, url := books(t)
+	cfg := configured(t, url)
+	cfg.Dispatch.Every = time.Hour
+	r := run(t, cfg)
+	var l struct {
+		Items []struct {
+			OKAt *time.Time `json:"ok_at"`
+		}
+	}
+	realparts.Eventually(t, 20*time.Second, "the ERP was asked once", func() error {
+		if err := r.get("/v1/erps", &l); err != nil || len(l.Items) != 1 || l.Items[0].OKAt == nil {
+			return fmt.Errorf("%+v, %v", l, err)
+		}
+		return nil
+	})
+	no, err := e.ReleaseDemoOrder(t.Context(), "ULM", "press1", 0, 60)
+	if err != nil {
+		t.Fatal(err)
+	}
+	begin := time.Now()
+	res, err := http.Post(r.h.URL()+"/v1/erps/erp/wake", "application/cloudevents+json", strings.NewReader(`{"specversion":"1.0","type":"order.changed","data":{"order":"NONSENSE"}}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	res.Body.Close()
+	if res.StatusCode != http.StatusAccepted {
+		t.Fatal(res.Status)
+	}
+	realparts.Eventually(t, 20*time.Second, "order at the hub", func() error { return r.get("/v1/work-orders/"+no, nil) })
+	t.Logf("it was there after %s", time.Since(begin))
+	if r.get("/v1/work-orders/NONSENSE", nil) == nil {
+		t.Error("what the event said was believed")
+	}
+}
+
 func TestHubStartsAndStopsOnRealPorts(t *testing.T) {
 	_, url := books(t)
 	cfg := configured(t, url)

@@ -69,6 +69,7 @@ var table = []place{
 	{"hub/tally", hubs, 2, "pure sums"},
 	{"hub/reconcile", hubs, 2, "pure comparison"},
 	{"hub/mapping", hubs, 2, "pure: the words of plant and system, exact factors"},
+	{"hub/webhook", hubs, 2, "signatures of what goes over HTTP, both ways"},
 	{"hub/checking", hubs, 5, "compares by the clock; sees store, connectors and the posting engine's doors"},
 	{"hub/store", hubs, 3, ""},
 	{"hub/store/faultvfs", hubs, 1, "a disk for tests knows nobody"},

@@ -74,7 +74,8 @@ func (c certAgentCmd) Run(e *env) error {
 
 type tokenCmd struct {
 	Name  string `required:"" help:"Whose it is; it is written down with what the caller does."`
-	Write bool   `help:"Allow replaying and settling; without it the token reads."`
+	Write bool   `help:"Allow replaying and settling; without it the token reads." xor:"scope"`
+	Wake  string `help:"Allow nothing but to say that this ERP has changed something: it is then asked at once." placeholder:"ERP" xor:"scope"`
 }
 
 func (t tokenCmd) Run(e *env) error {
@@ -82,8 +83,12 @@ func (t tokenCmd) Run(e *env) error {
 	rand.Read(raw)
 	secret := base64.RawURLEncoding.EncodeToString(raw)
 	sum := sha256.Sum256([]byte(secret))
-	fmt.Fprintf(e.out, "# token, shown this once: %s\n# put this into the hub's configuration:\napi:\n  tokens:\n    - {name: %q, sha256: %s, write: %t}\n",
-		secret, t.Name, hex.EncodeToString(sum[:]), t.Write)
+	scope := fmt.Sprintf("write: %t", t.Write)
+	if t.Wake != "" {
+		scope = fmt.Sprintf("wake: [%q]", t.Wake)
+	}
+	fmt.Fprintf(e.out, "# token, shown this once: %s\n# put this into the hub's configuration:\napi:\n  tokens:\n    - {name: %q, sha256: %s, %s}\n",
+		secret, t.Name, hex.EncodeToString(sum[:]), scope)
 	return nil
 }
 
@@ -351,6 +356,9 @@ tls:
 # api:
 #   tokens:                 # made by: synchub token --name planner
 #     - {name: planner, sha256: ..., write: true}
+#     - {name: erp1 events, sha256: ..., wake: [erp1]}   # may only have erp1 asked at once: POST /v1/erps/erp1/wake
+#   wake_secrets:           # for ERPs that sign their events and cannot send a token; file or env
+#     - {file: erp1-events.txt, erp: erp1}
 
 plants:
   - plant: ulm

@@ -11,6 +11,7 @@ import (
 	"crypto/subtle"
 	"encoding/hex"
 	"errors"
+	"log/slog"
 	"net"
 	"net/http"
 	"slices"
@@ -54,6 +55,8 @@ type Token struct {
 	SHA256 string `yaml:"sha256"`
 	// Write allows replaying and settling; without it the token reads.
 	Write bool `yaml:"write"`
+	// Wake names the outside systems that the token may wake. Such a token may do nothing else.
+	Wake []string `yaml:"wake"`
 }
 
 // Options of the API.
@@ -70,6 +73,12 @@ type Options struct {
 	// Policy has prices and times for what a person must see to; Currency is that of the prices.
 	Policy   reconcile.Policy
 	Currency string
+	// Wake asks one of the ERPs for changed orders at once. Nil: none can be woken. WakeKeys are what they sign such calls with, where
+	// they cannot send a token.
+	Wake     func(erp string)
+	ERPs     []string
+	WakeKeys map[string][]byte
+	Logger   *slog.Logger
 }
 
 // ERPHealth is how the talk about postings with one outside system goes.
@@ -85,12 +94,16 @@ type server struct {
 	store  *store.Store
 	poster Poster
 	o      Options
+	wakes  buckets
 }
 
 // New returns the handler of /v1, /openapi.json, /healthz, /readyz and /metrics.
 //
 //go:generate go test -run TestOpenAPIDocumentIsFresh -update .
 func New(s *store.Store, p Poster, o Options) http.Handler {
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
 	srv := &server{store: s, poster: p, o: o}
 	mux := http.NewServeMux()
 	cfg := huma.DefaultConfig("Linekeeper hub", "1.0.0")
@@ -111,6 +124,9 @@ func New(s *store.Store, p Poster, o Options) http.Handler {
 		refuse(w, http.StatusNotFound, "there is no "+r.Method+" "+r.URL.Path+": /openapi.json lists what there is")
 	})
 	origin := http.NewCrossOriginProtection()
+	if len(o.Tokens)+len(o.WakeKeys) > 0 { // senders of events name an origin of their own, and no browser's log-in is asked for
+		origin.AddInsecureBypassPattern("POST /v1/erps/{erp}/wake")
+	}
 	origin.SetDenyHandler(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		refuse(w, http.StatusForbidden, "the request comes from a page of another site")
 	}))
@@ -135,28 +151,50 @@ func caller(ctx context.Context) string {
 	return name
 }
 
-// admit lets in who has a token, or, when there are no tokens, who calls under a loopback name.
+// admit lets in who has a token, or, when there are no tokens, who calls under a loopback name, or who signs that a system is to be
+// woken.
 func (s *server) admit(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/healthz" || r.URL.Path == "/readyz" {
 			next.ServeHTTP(w, r)
 			return
 		}
-		name, write, problem := s.who(r)
-		switch {
-		case problem != "" && len(s.o.Tokens) == 0:
-			refuse(w, http.StatusForbidden, problem)
+		if handshake(w, r) {
 			return
-		case problem != "":
-			w.Header().Set("WWW-Authenticate", `Basic realm="Linekeeper: any user name, the token as password"`)
+		}
+		name, problem, tried := s.signed(w, r)
+		if tried && problem != "" {
 			refuse(w, http.StatusUnauthorized, problem)
 			return
-		case !write && r.Method != http.MethodGet && r.Method != http.MethodHead:
-			refuse(w, http.StatusForbidden, "the token "+name+" may read only: use one with write: true")
-			return
+		}
+		if !tried {
+			var token Token
+			token, problem = s.who(r)
+			if name = token.Name; !s.allowed(w, r, token, problem) {
+				return
+			}
 		}
 		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), callerKey{}, name)))
 	})
+}
+
+// allowed reports whether a caller may do what the request wants, and answers otherwise. problem is why it is not known who calls.
+func (s *server) allowed(w http.ResponseWriter, r *http.Request, t Token, problem string) bool {
+	erp, wakes := wakeTarget(r)
+	switch {
+	case problem != "" && len(s.o.Tokens) == 0:
+		refuse(w, http.StatusForbidden, problem)
+	case problem != "":
+		w.Header().Set("WWW-Authenticate", `Basic realm="Linekeeper: any user name, the token as password"`)
+		refuse(w, http.StatusUnauthorized, problem)
+	case len(t.Wake) > 0 && (!wakes || r.Method != http.MethodPost || !slices.Contains(t.Wake, erp)):
+		refuse(w, http.StatusForbidden, "the token "+t.Name+" may wake "+strings.Join(t.Wake, ", ")+" only")
+	case len(t.Wake) == 0 && !t.Write && r.Method != http.MethodGet && r.Method != http.MethodHead:
+		refuse(w, http.StatusForbidden, "the token "+t.Name+" may read only: use one with write: true")
+	default:
+		return true
+	}
+	return false
 }
 
 func refuse(w http.ResponseWriter, code int, text string) {
@@ -165,12 +203,12 @@ func refuse(w http.ResponseWriter, code int, text string) {
 	w.Write([]byte(`{"status":` + itoa(code) + `,"title":"` + http.StatusText(code) + `","detail":` + quote(text) + "}\n"))
 }
 
-func (s *server) who(r *http.Request) (name string, write bool, problem string) {
+func (s *server) who(r *http.Request) (t Token, problem string) {
 	if len(s.o.Tokens) == 0 {
 		if loopbackHost(r.Host) {
-			return "local", true, ""
+			return Token{Name: "local", Write: true}, ""
 		}
-		return "", false, "without tokens the API answers on this machine only, as localhost: make one with `synchub token`"
+		return t, "without tokens the API answers on this machine only, as localhost: make one with `synchub token`"
 	}
 	secret := ""
 	if scheme, bearer, ok := strings.Cut(r.Header.Get("Authorization"), " "); ok && strings.EqualFold(scheme, "Bearer") {
@@ -179,7 +217,7 @@ func (s *server) who(r *http.Request) (name string, write bool, problem string) 
 		secret = password
 	}
 	if secret == "" {
-		return "", false, "a token is needed: Authorization: Bearer TOKEN"
+		return t, "a token is needed: Authorization: Bearer TOKEN"
 	}
 	sum := sha256.Sum256([]byte(secret))
 	i := slices.IndexFunc(s.o.Tokens, func(t Token) bool {
@@ -187,9 +225,9 @@ func (s *server) who(r *http.Request) (name string, write bool, problem string) 
 		return err == nil && subtle.ConstantTimeCompare(want, sum[:]) == 1
 	})
 	if i < 0 {
-		return "", false, "the token is not known"
+		return t, "the token is not known"
 	}
-	return s.o.Tokens[i].Name, s.o.Tokens[i].Write, ""
+	return s.o.Tokens[i], ""
 }
 
 // loopbackHost keeps other names that were pointed at this machine (DNS rebinding) out.

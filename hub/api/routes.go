@@ -72,6 +72,7 @@ func (s *server) routes(api huma.API) {
 	s.reconcileRoutes(api)
 	s.inboxRoutes(api)
 	s.mappingRoutes(api)
+	s.wakeRoute(api)
 }
 
 func get[I, O any](api huma.API, id, path, summary string, h func(context.Context, *I) (*O, error)) {

@@ -100,7 +100,8 @@ func New(o Options) *Dispatcher {
 	return d
 }
 
-// Wake lets a system be asked at once: it said that something changed. An unknown name is ignored.
+// Wake lets a system be asked at once: it said that something changed. However often it is called, a system that answers is asked
+// once a second for it, and one that does not answer once in its pause or half a minute. An unknown name is ignored.
 func (d *Dispatcher) Wake(erp string) {
 	select {
 	case d.wake[erp] <- struct{}{}:
@@ -176,13 +177,40 @@ func (d *Dispatcher) poll(ctx context.Context, erp string, c connector.Connector
 		default:
 			failures = 0
 		}
-		timer := time.NewTimer(pause)
-		select {
-		case <-timer.C:
-		case <-d.wake[erp]:
-		case <-ctx.Done():
+		rest := min(pause, wakeRest)
+		if err != nil {
+			rest = min(pause, wakeRestFailed)
 		}
-		timer.Stop()
+		if !d.wait(ctx, erp, pause, rest) {
+			return
+		}
+	}
+}
+
+// What a system is left in peace after a question although it says that something changed.
+const (
+	wakeRest       = time.Second
+	wakeRestFailed = 30 * time.Second
+)
+
+// wait ends after pause, or after rest when the system says that something changed; false when ctx ends before.
+func (d *Dispatcher) wait(ctx context.Context, erp string, pause, rest time.Duration) bool {
+	timer := time.NewTimer(pause)
+	defer timer.Stop()
+	earliest := time.Now().Add(rest)
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	case <-d.wake[erp]:
+	}
+	timer.Reset(time.Until(earliest))
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
 	}
 }
 

@@ -1,6 +1,7 @@
 package dispatch_test
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -96,6 +97,7 @@ type world struct {
 	routes []dispatch.Route
 	d      *dispatch.Dispatcher
 	stop   func()
+	poll   time.Duration // 5 s when zero
 }
 
 func simulate(t *testing.T, f func(t *testing.T, w *world)) {
@@ -120,7 +122,7 @@ func simulate(t *testing.T, f func(t *testing.T, w *world)) {
 
 func (w *world) start() {
 	w.d = dispatch.New(dispatch.Options{
-		Store: w.s, Connectors: map[string]connector.Connector{"erp": w.erp, "other": w.other}, Routes: w.routes, Poll: 5 * time.Second,
+		Store: w.s, Connectors: map[string]connector.Connector{"erp": w.erp, "other": w.other}, Routes: w.routes, Poll: cmp.Or(w.poll, 5*time.Second),
 	})
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
@@ -304,10 +306,67 @@ func TestSystemThatFailsIsNamedAndStopsNoOther(t *testing.T) {
 		w.erp.fail(nil)
 		w.erp.put(order("WO-8", object.OrderReleased))
 		w.d.Wake("erp")
-		w.pass(time.Second)
+		w.pass(30 * time.Second)
 		w.want("ulm", "edge1", "WO-7/1 RELEASED 100, WO-8/1 RELEASED 100")
 		if c, _ := w.s.Cursor(context.Background(), "erp"); c.Error != "" || c.Cursor != "1" {
 			t.Fatalf("cursor %+v", c)
+		}
+	})
+}
+
+// hourly lets the systems be asked once an hour, the first time now.
+func (w *world) hourly() {
+	w.stop()
+	w.poll = time.Hour
+	w.start()
+	w.pass(time.Minute)
+}
+
+func (b *books) asked() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.listens
+}
+
+func TestSystemThatSaysThatSomethingChangedIsAskedAtOnce(t *testing.T) {
+	simulate(t, func(t *testing.T, w *world) {
+		w.hourly()
+		others := w.other.asked()
+		w.erp.put(order("WO-1", object.OrderReleased))
+		w.pass(time.Minute)
+		w.want("ulm", "edge1", "")
+		w.d.Wake("erp")
+		synctest.Wait()
+		w.want("ulm", "edge1", "WO-1/1 RELEASED 100")
+		// Again right behind it: within a second.
+		w.erp.put(order("WO-2", object.OrderReleased))
+		w.d.Wake("erp")
+		w.pass(time.Second)
+		w.want("ulm", "edge1", "WO-1/1 RELEASED 100, WO-2/1 RELEASED 100")
+		w.d.Wake("nobody")
+		if n := w.other.asked(); n != others {
+			t.Errorf("the other system was asked %d times more", n-others)
+		}
+	})
+}
+
+func TestFloodOfEventsMakesBoundedCalls(t *testing.T) {
+	simulate(t, func(t *testing.T, w *world) {
+		w.hourly()
+		flood := func() int {
+			before := w.erp.asked()
+			for range 6000 { // a hundred a second for a minute
+				w.d.Wake("erp")
+				w.pass(10 * time.Millisecond)
+			}
+			return w.erp.asked() - before
+		}
+		if n := flood(); n < 50 || n > 62 {
+			t.Errorf("a system that answers was asked %d times in a minute, want about one a second", n)
+		}
+		w.erp.fail(errors.New("overloaded"))
+		if n := flood(); n > 4 {
+			t.Errorf("a system that does not answer was asked %d times in a minute", n)
 		}
 	})
 }

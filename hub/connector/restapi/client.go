@@ -133,20 +133,9 @@ func (t TLS) config() (*tls.Config, error) {
 
 // read gives the secret that the key names.
 func (s Secret) read(key string) (string, error) {
-	text := ""
-	switch {
-	case (s.File == "") == (s.Env == ""):
-		return "", wrong("%s needs a file or an env; put the secret on the first line of a file", key)
-	case s.File != "":
-		var err error
-		if text, err = secret.FirstLine(s.File); err != nil {
-			return "", wrong("read %s: %w", key, err)
-		}
-	default:
-		text = os.Getenv(s.Env)
-	}
-	if text = strings.TrimSpace(text); text == "" {
-		return "", wrong("%s is empty; put the secret on the first line of the file, or into the environment", key)
+	text, err := secret.Source(s).Read()
+	if err != nil {
+		return "", wrong("%s %w", key, err)
 	}
 	return text, nil
 }
