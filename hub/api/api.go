@@ -23,6 +23,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"github.com/linekeeper/linekeeper/hub/inbox"
 	"github.com/linekeeper/linekeeper/hub/reconcile"
 	"github.com/linekeeper/linekeeper/hub/store"
 	"github.com/linekeeper/linekeeper/proto/factkey"
@@ -94,6 +95,7 @@ type server struct {
 	store  *store.Store
 	poster Poster
 	o      Options
+	inbox  inbox.Reader
 	wakes  buckets
 }
 
@@ -104,7 +106,7 @@ func New(s *store.Store, p Poster, o Options) http.Handler {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	srv := &server{store: s, poster: p, o: o}
+	srv := &server{store: s, poster: p, o: o, inbox: inbox.Reader{Store: s, Policy: o.Policy, Now: o.Now}}
 	mux := http.NewServeMux()
 	cfg := huma.DefaultConfig("Linekeeper hub", "1.0.0")
 	cfg.Info.Description = "Work orders, facts, postings and the quantity ledger. Quantities are decimal text with UN/ECE Recommendation 20 units; times are RFC 3339."

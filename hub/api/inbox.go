@@ -13,7 +13,6 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/shopspring/decimal"
 
-	"github.com/linekeeper/linekeeper/hub/object"
 	"github.com/linekeeper/linekeeper/hub/reconcile"
 	"github.com/linekeeper/linekeeper/hub/store"
 )
@@ -165,14 +164,8 @@ func (s *server) listInbox(ctx context.Context, in *inboxInput) (*inboxList, err
 
 // surelyNot reports that a row is not chosen, without reading what it is about: there may be very many.
 func (s *server) surelyNot(r store.InboxRow, in *inboxInput) bool {
-	if r.Kind == store.InboxDiscrepancy {
-		return false
-	}
-	t := reconcile.TriageOther(r.Kind)
-	if r.Kind == store.InboxPosting {
-		t = reconcile.TriagePosting(r.State, r.Class, r.Code)
-	}
-	return in.Owner != "" && cmp.Or(r.Owner, string(t.Owner)) != in.Owner || in.Late && s.o.Policy.TierOf(t.Severity, s.o.Now().Sub(r.Since)) == 0
+	j, ok := s.inbox.Judge(r)
+	return ok && (in.Owner != "" && j.Owner != in.Owner || in.Late && j.Tier == 0)
 }
 
 func placeText(p store.InboxPlace) string {
@@ -196,148 +189,18 @@ func parsePlace(text string) (p store.InboxPlace, err error) {
 	return p, err
 }
 
-// entry makes a row readable. A discrepancy about a fact whose posting is in the list itself is not shown beside it.
-func (s *server) entry(ctx context.Context, r store.InboxRow) (e InboxEntry, shown bool, err error) {
-	e = InboxEntry{Ref: r.Ref(), Kind: r.Kind, Since: r.Since, Plant: r.Plant, ERP: r.ERP, OrderNo: r.OrderNo, Code: r.Code, State: r.State, Person: r.Person, Stock: []InboxStock{}}
-	shown = true
-	t := reconcile.TriageOther(r.Kind)
-	worth := map[string]decimal.Decimal{}
-	switch r.Kind {
-	case store.InboxPosting:
-		t = reconcile.TriagePosting(r.State, r.Class, r.Code)
-		err = s.postingEntry(ctx, r, &e, worth)
-	case store.InboxDiscrepancy:
-		t, shown, err = s.discrepancyEntry(ctx, r, &e, worth)
-	default:
-		err = s.otherEntry(ctx, r, &e)
+// entry makes a row readable, as the API says it.
+func (s *server) entry(ctx context.Context, r store.InboxRow) (InboxEntry, bool, error) {
+	e, shown, err := s.inbox.Entry(ctx, r)
+	v := InboxEntry{Ref: e.Ref, Kind: e.Kind, What: e.What, Since: e.Since, Plant: e.Plant, ERP: e.ERP, OrderNo: e.OrderNo, Fact: e.Fact, State: e.State, Code: e.Code,
+		Severity: string(e.Severity), Owner: e.Owner, Person: e.Person, Due: e.Due, Tier: e.Tier, Stock: []InboxStock{}, Money: "unknown", Why: e.Why, Proposed: e.Proposed, Discrepancy: e.Discrepancy}
+	for _, x := range e.Stock {
+		v.Stock = append(v.Stock, InboxStock{x.Item, x.Kind, x.Quantity.String(), x.Unit})
 	}
-	if errors.Is(err, store.ErrNotFound) {
-		return e, false, nil // it was settled just now
+	if e.Priced {
+		v.Money, v.Currency = e.Money.String(), s.o.Currency
 	}
-	if err != nil {
-		return e, false, err
-	}
-	e.Severity, e.Owner, e.Proposed = string(t.Severity), cmp.Or(r.Owner, string(t.Owner)), cmp.Or(e.Proposed, t.Proposed)
-	if e.Due.IsZero() {
-		e.Due = r.Since.Add(s.o.Policy.TimeFor(t.Severity))
-		e.Tier = s.o.Policy.TierOf(t.Severity, s.o.Now().Sub(r.Since))
-	}
-	e.Money = "unknown"
-	if sum, known := s.o.Policy.Worth(worth); known {
-		e.Money, e.Currency = sum.String(), s.o.Currency
-	}
-	return e, shown, nil
-}
-
-func (s *server) postingEntry(ctx context.Context, r store.InboxRow, e *InboxEntry, worth map[string]decimal.Decimal) error {
-	f, err := s.store.FactByID(ctx, r.ID)
-	if err != nil {
-		return err
-	}
-	p, err := s.store.Posting(ctx, r.ID)
-	if err != nil {
-		return err
-	}
-	c, err := s.store.Correction(ctx, r.ID)
-	if err != nil {
-		return err
-	}
-	x := c.Values(f.Fact)
-	e.Fact, e.Why, e.Proposed = f.Fact.Key.String(), p.Reason, ""
-	var parts []string
-	for _, l := range x.FactQuantities() {
-		e.Stock = append(e.Stock, InboxStock{l.Item, string(l.Kind), l.Received.String(), l.Unit})
-		worth[l.Item] = worth[l.Item].Add(l.Received.Abs())
-		parts = append(parts, fmt.Sprintf("%s %s %s of %s", l.Received, l.Unit, l.Kind, cmp.Or(l.Item, "the order's item")))
-	}
-	if o := x.OrderState; o != nil {
-		parts = append(parts, "order "+strings.ToLower(string(o.State)))
-	}
-	e.What = cmp.Or(strings.Join(parts, ", "), string(x.Kind)) + map[string]string{"parked": ": waits for a person", "in_doubt": ": the outside system did not answer"}[r.State]
-	if p.Class == "waiting" {
-		e.What = strings.Replace(e.What, "waits for a person", "waits", 1)
-	}
-	if p.NextStep != "" && r.State == "parked" {
-		e.Proposed = p.NextStep
-	}
-	return s.sameFact(ctx, f.Fact, e)
-}
-
-// sameFact adds what the rules propose for a fact that a discrepancy is about too.
-func (s *server) sameFact(ctx context.Context, f object.Fact, e *InboxEntry) error {
-	if f.OrderNo() == "" {
-		return nil
-	}
-	all, err := s.store.Discrepancies(ctx, store.DiscrepancyFilter{OrderNo: f.OrderNo(), Live: true}, store.Page{Limit: 50})
-	for _, d := range all {
-		if d.Subject == "fact "+f.Key.String() {
-			e.Discrepancy, e.Proposed = d.ID, d.Proposed.Text
-			if d.State == reconcile.Healing {
-				e.Proposed += " (begun)"
-			}
-		}
-	}
-	return err
-}
-
-func (s *server) discrepancyEntry(ctx context.Context, r store.InboxRow, e *InboxEntry, worth map[string]decimal.Decimal) (t reconcile.Triage, shown bool, err error) {
-	d, err := s.store.Discrepancy(ctx, r.ID)
-	if err != nil {
-		return t, false, err
-	}
-	t = reconcile.Triage{Owner: d.Owner, Severity: d.Severity, Proposed: d.Proposed.Text}
-	e.What = fmt.Sprintf("%s of %s: %s says %s, %s says %s", strings.ReplaceAll(string(d.Type), "_", " "), d.Subject, d.Left.Name, d.Left.Value, d.Right.Name, d.Right.Value)
-	e.Why, e.Discrepancy, e.Due, e.Tier, e.Person = cmp.Or(d.Note, d.Why), d.ID, d.Due, d.Tier, cmp.Or(e.Person, d.Assigned)
-	if len(d.Facts) == 1 {
-		e.Fact = d.Facts[0]
-	}
-	if d.Item != "" && !d.Delta.IsZero() {
-		e.Stock = append(e.Stock, InboxStock{Item: d.Item, Quantity: d.Delta.String(), Unit: d.Unit})
-		worth[d.Item] = d.Delta.Abs()
-	}
-	if e.Fact == "" || d.Subject != "fact "+e.Fact {
-		return t, true, nil
-	}
-	f, err := s.store.FactByKey(ctx, e.Fact)
-	if errors.Is(err, store.ErrNotFound) {
-		return t, true, nil
-	}
-	inList := err == nil && f.Posting != nil && (f.Posting.State == store.PostingParked || f.Posting.State == store.PostingInDoubt)
-	return t, !inList, err
-}
-
-func (s *server) otherEntry(ctx context.Context, r store.InboxRow, e *InboxEntry) error {
-	page := store.Page{Limit: 1, Before: r.ID + 1}
-	origin := strings.Trim(r.Plant+"/"+r.Agent, "/")
-	switch r.Kind {
-	case store.InboxException:
-		all, err := s.store.Exceptions(ctx, store.ExceptionFilter{}, page)
-		if err != nil || len(all) == 0 || all[0].ID != r.ID {
-			return errors.Join(err, store.ErrNotFound)
-		}
-		x := all[0]
-		e.What, e.Why, e.Proposed = fmt.Sprintf("input of source %s at %s is no fact: %s %s", x.Source, x.Agent, strings.ReplaceAll(x.Code, "_", " "), x.Item), x.Reason, x.NextStep
-	case store.InboxAlarm:
-		all, err := s.store.Alarms(ctx, false, page)
-		if err != nil || len(all) == 0 || all[0].ID != r.ID {
-			return errors.Join(err, store.ErrNotFound)
-		}
-		x := all[0]
-		e.What, e.Why, e.Proposed = x.Subject+": "+strings.ReplaceAll(x.Code, "_", " "), x.Reason, x.NextStep
-	case store.InboxConflict:
-		all, err := s.store.Conflicts(ctx, false, page)
-		if err != nil || len(all) == 0 || all[0].ID != r.ID {
-			return errors.Join(err, store.ErrNotFound)
-		}
-		e.Fact, e.What, e.Why = all[0].Key, "another fact came under key "+all[0].Key+" from "+origin, "the first one counts, the second is kept aside"
-	case store.InboxUnreadable:
-		all, err := s.store.UnreadableRecords(ctx, false, page)
-		if err != nil || len(all) == 0 || all[0].ID != r.ID {
-			return errors.Join(err, store.ErrNotFound)
-		}
-		e.What, e.Why = "a record from "+origin+" cannot be read", all[0].Reason
-	}
-	return nil
+	return v, shown, err
 }
 
 // RefInput names an exception.
