@@ -18,6 +18,7 @@ import (
 	"github.com/linekeeper/linekeeper/hub/api"
 	"github.com/linekeeper/linekeeper/hub/connector"
 	"github.com/linekeeper/linekeeper/hub/connector/secret"
+	"github.com/linekeeper/linekeeper/hub/notify"
 	"github.com/linekeeper/linekeeper/hub/webhook"
 )
 
@@ -34,7 +35,9 @@ type Config struct {
 	Posting  PostingConfig  `yaml:"posting"`
 	// Reconcile compares with what the ERPs hold.
 	Reconcile ReconcileConfig `yaml:"reconcile"`
-	Log       LogConfig       `yaml:"log"`
+	// Notify tells people of what waits for them.
+	Notify notify.Config `yaml:"notify"`
+	Log    LogConfig     `yaml:"log"`
 
 	// ERPs are decoded by the connectors that their kinds name.
 	ERPs []ERPConfig `yaml:"-"`
@@ -176,6 +179,7 @@ func (c *Config) SetDefaults() {
 	c.DataDir = cmp.Or(c.DataDir, "data")
 	c.Posting.Quiet = cmp.Or(c.Posting.Quiet, 10*time.Second)
 	c.Posting.CloseAfter = cmp.Or(c.Posting.CloseAfter, time.Hour)
+	c.Notify.SetDefaults(dir)
 	files := []*string{&c.DataDir, &c.TLS.CertFile, &c.TLS.KeyFile, &c.TLS.AgentsCAFile}
 	for i := range c.API.WakeSecrets {
 		files = append(files, &c.API.WakeSecrets[i].File)
@@ -195,7 +199,11 @@ func (c *Config) Check(kinds []ConnectorKind) []Fault {
 	faults = append(faults, c.checkTuning()...)
 	faults = append(faults, c.checkPlants()...)
 	faults = append(faults, c.checkERPs(kinds)...)
-	return append(faults, c.checkPolicies(kinds)...)
+	faults = append(faults, c.checkPolicies(kinds)...)
+	for _, f := range c.Notify.Check(c.plantNames()) {
+		faults = append(faults, Fault{Where: f.Where, Text: f.Text, Hint: f.Hint})
+	}
+	return faults
 }
 
 func (c *Config) checkListen() []Fault {
@@ -249,6 +257,14 @@ func (c *Config) erpNames() []string {
 	var names []string
 	for _, e := range c.ERPs {
 		names = append(names, e.Name)
+	}
+	return names
+}
+
+func (c *Config) plantNames() []string {
+	var names []string
+	for _, p := range c.Plants {
+		names = append(names, p.Plant)
 	}
 	return names
 }

@@ -9,6 +9,7 @@
 //	hub/posting    takes facts into the ERP, each once
 //	hub/dispatch   brings work orders from the ERP to the right plant
 //	hub/tally      compares counted, stored, received and posted
+//	hub/inbox      what a person must see to, hub/notify tells of it
 //	hub/connector  the contract toward ERPs, and one folder for each
 //	hub/fleet      who belongs to the hub: certificates
 //	hub/api        /v1 for everybody, hub/console for people

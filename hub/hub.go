@@ -23,7 +23,9 @@ import (
 	"github.com/linekeeper/linekeeper/hub/console"
 	"github.com/linekeeper/linekeeper/hub/desk"
 	"github.com/linekeeper/linekeeper/hub/dispatch"
+	"github.com/linekeeper/linekeeper/hub/inbox"
 	"github.com/linekeeper/linekeeper/hub/ingest"
+	"github.com/linekeeper/linekeeper/hub/notify"
 	"github.com/linekeeper/linekeeper/hub/posting"
 	"github.com/linekeeper/linekeeper/hub/store"
 	"github.com/linekeeper/linekeeper/hub/tunnel"
@@ -58,6 +60,7 @@ type Hub struct {
 	dispatch *dispatch.Dispatcher
 	check    *checking.Checker
 	desk     *desk.Desk
+	notify   *notify.Notifier
 	grpc     *grpc.Server
 	http     *http.Server
 	grpcL    net.Listener
@@ -134,6 +137,13 @@ func (h *Hub) open(ctx context.Context, o Options) error {
 		Store: h.store, Connectors: connectors, Books: h.posting, Policy: compare, Every: h.cfg.Reconcile.Every,
 		Nightly: cmp.Or(h.cfg.Reconcile.Nightly, 2*time.Hour), Now: h.now, Logger: o.Logger.With("part", "reconciliation"),
 	})
+	h.notify, err = notify.New(notify.Options{
+		Store: h.store, Inbox: &inbox.Reader{Store: h.store, Policy: compare, Now: h.now}, Config: h.cfg.Notify, Currency: h.cfg.Reconcile.Currency, Zones: h.cfg.zones(),
+		Now: h.now, Logger: o.Logger.With("part", "messages"),
+	})
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrConfig, err)
+	}
 	h.ingest = ingest.New(ingest.Options{Store: h.store, Directory: &h.cfg, Version: o.Version, Now: h.now, Logger: o.Logger.With("part", "ingest")})
 	h.tunnel = tunnel.New(tunnel.Options{Logger: o.Logger.With("part", "tunnel")})
 	h.grpc = grpc.NewServer(append(ingest.ServerOptions(), grpc.Creds(h.tunnel.Credentials(tlsConfig)))...)
@@ -282,6 +292,7 @@ func (h *Hub) Run(ctx context.Context) error {
 	part("posting", h.posting.Run)
 	part("dispatch", h.dispatch.Run)
 	part("desk", h.desk.Run)
+	part("messages", h.notify.Run)
 	if h.cfg.Reconcile.Every > 0 {
 		part("reconciliation", h.check.Run)
 	}

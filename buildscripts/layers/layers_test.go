@@ -92,6 +92,7 @@ var table = []place{
 	{"hub/fleet", hubs, 4, ""},
 	{"hub/inbox", hubs, 4, "what a person must see to, readable; sees the store"},
 	{"hub/api", hubs, 5, ""},
+	{"hub/notify/notifytest", hubs, 1, "a mail server for tests, not a part of the hub"},
 	{"hub/notify", hubs, 5, "tells people; sees the store and the inbox"},
 	{"hub/console", hubs, 6, "the console uses what the API offers everybody"},
 	{"hub", hubs, 7, "assembles the hub"},

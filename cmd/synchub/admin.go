@@ -396,6 +396,25 @@ routes:
 #   prices: {STEEL-S235: "1.35"}   # per unit of an item: the inbox says what an exception is worth, and no heal without a person moves more than 10000
 #   currency: EUR
 
+# Tell people of what waits for them in the inbox. Try it with: synchub notify test -c FILE
+# notify:
+#   console: https://hub.example.com:8443   # where messages lead
+#   receivers:
+#     - name: shift-lead
+#       email: {to: [lead.ulm@example.com]}
+#     - name: ops
+#       webhook: {url: "https://ops.example.com/hooks/linekeeper", secret: {file: ops-secret.txt}}   # or env: VARIABLE
+#   smtp:
+#     server: mail.example.com:587
+#     tls: starttls           # or implicit (port 465), or none, which sends no password
+#     from: linekeeper@example.com
+#     user: linekeeper
+#     password: {file: mail-password.txt}
+#   rules:                    # all that fit count; an empty key fits everything
+#     - {tell: [shift-lead], plant: [ulm], owner: [production, warehouse], severity: medium}
+#     - {tell: [ops], tier: 1}   # 1: its time has passed, 2: twice
+#   digest: 10m               # the pause after a message that tells of very many
+
 erps:
 `
 

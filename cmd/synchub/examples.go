@@ -37,4 +37,12 @@ func (replayCmd) Help() string {
 
 func (inboxCmd) Help() string { return "Example: synchub inbox --owner warehouse --late" }
 
+func (notifyCmd) Help() string {
+	return "Example: synchub notify test -c hub.yaml --receiver shift-lead"
+}
+
+func (notifyTestCmd) Help() string {
+	return "Example: synchub notify test -c hub.yaml\n\nExit code: 0 each receiver took it, 1 one did not, 78 the configuration is not valid. The hub need not run."
+}
+
 func (versionCmd) Help() string { return "Example: synchub version" }

@@ -170,6 +170,7 @@ type cli struct {
 	Replay    replayCmd    `cmd:"" help:"Take up parked postings again, after what was wrong has been mended."`
 	Reconcile reconcileCmd `cmd:"" help:"Print what plant and ERP say of the same orders, from the sums down to the single counter range and document."`
 	Mapping   mappingCmd   `cmd:"" help:"Units, items, sites and codes of plants and ERPs: versions, dry run, approval by somebody else, return."`
+	Notify    notifyCmd    `cmd:"" help:"Messages to people about exceptions: send a test message."`
 	Import    importCmd    `cmd:"" help:"Take facts of a plant without a line, which plantagent buffer export wrote, and write the answer."`
 	Version   versionCmd   `cmd:"" help:"Print the version."`
 }

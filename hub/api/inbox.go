@@ -243,6 +243,13 @@ func (s *server) getInbox(ctx context.Context, in *RefInput) (*struct{ Body Inbo
 	for _, x := range steps {
 		v.Steps = append(v.Steps, LifeStep{At: x.At, Step: x.Step, By: x.By, Reason: x.Note})
 	}
+	told, err := s.store.NoticesOf(ctx, in.Ref)
+	if err != nil {
+		return nil, fail(err, "who was told of "+in.Ref)
+	}
+	for _, x := range told {
+		v.Steps = append(v.Steps, LifeStep{At: x.At, Step: "message to " + x.Receiver, Reason: "in message " + x.Message})
+	}
 	return one(v), nil
 }
 

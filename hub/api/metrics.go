@@ -30,6 +30,8 @@ var (
 	openAlarms    = desc("linekeeper_open_alarms", "alarms that wait for a person")
 	discrepancies = desc("linekeeper_discrepancies", "discrepancies that are not settled", "type")
 	healsMade     = desc("linekeeper_heals_total", "actions that were carried out about discrepancies")
+	messages      = desc("linekeeper_messages", "messages about exceptions, by receiver and whether they arrived (due, delivered, dropped)", "receiver", "state")
+	messageOldest = desc("linekeeper_message_oldest_seconds", "age of the oldest message that did not arrive yet", "receiver")
 	healsWrong    = desc("linekeeper_heals_wrong_total", "heals that were wrong and were taken back")
 )
 
@@ -39,7 +41,7 @@ func desc(name, help string, labels ...string) *prometheus.Desc {
 
 // Describe implements prometheus.Collector.
 func (c *collector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{agentUp, agentPending, agentAge, postings, postingOldest, erpUp, erpPosting, hubInfo, openAlarms, discrepancies, healsMade, healsWrong} {
+	for _, d := range []*prometheus.Desc{agentUp, agentPending, agentAge, postings, postingOldest, erpUp, erpPosting, hubInfo, openAlarms, discrepancies, healsMade, healsWrong, messages, messageOldest} {
 		ch <- d
 	}
 }
@@ -91,6 +93,20 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	}
 	gauge(openAlarms, float64(len(alarms)))
 	c.heals(ctx, ch)
+	c.told(ctx, ch)
+}
+
+func (c *collector) told(ctx context.Context, ch chan<- prometheus.Metric) {
+	all, err := c.store.MessageCounts(ctx)
+	if err != nil {
+		ch <- prometheus.NewInvalidMetric(messages, err)
+	}
+	for _, n := range all {
+		ch <- prometheus.MustNewConstMetric(messages, prometheus.GaugeValue, float64(n.Count), n.Receiver, string(n.State))
+		if n.State == store.MessageDue {
+			ch <- prometheus.MustNewConstMetric(messageOldest, prometheus.GaugeValue, c.now().Sub(n.Oldest).Seconds(), n.Receiver)
+		}
+	}
 }
 
 func (c *collector) heals(ctx context.Context, ch chan<- prometheus.Metric) {

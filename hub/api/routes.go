@@ -73,6 +73,7 @@ func (s *server) routes(api huma.API) {
 	s.inboxRoutes(api)
 	s.mappingRoutes(api)
 	s.wakeRoute(api)
+	s.messageRoutes(api)
 }
 
 func get[I, O any](api huma.API, id, path, summary string, h func(context.Context, *I) (*O, error)) {

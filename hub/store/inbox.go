@@ -19,7 +19,7 @@ const (
 	InboxAlarm       = "alarm"
 )
 
-// InboxRow is one exception. Code of a discrepancy is its type.
+// InboxRow is one exception. Code of a discrepancy is its type, Agent of an alarm its subject.
 type InboxRow struct {
 	Kind                      string
 	ID                        int64
@@ -60,12 +60,13 @@ type InboxPlace struct {
 
 const inboxRows = `SELECT i.kind, i.id, i.since, i.plant, i.erp, i.order_no, i.code, i.class, i.state, i.agent, COALESCE(o.owner, ''), COALESCE(o.person, '') FROM (
 	SELECT 'posting' AS kind, p.fact_id AS id, p.since, p.plant, p.erp, p.order_no, p.code, p.class, p.state, '' AS agent FROM postings p
-		WHERE p.state NOT IN ('verified', 'not_posted', 'settled') AND p.state || '' IN ('parked', 'in_doubt')
+		WHERE p.state IN ('parked', 'in_doubt')
 	UNION ALL SELECT 'discrepancy', id, first_at, plant, erp, order_no, type, '', state, '' FROM discrepancies WHERE closed_at = 0
 	UNION ALL SELECT 'exception', e.id, e.occurred_at, a.plant, '', '', e.code, '', '', a.agent FROM exceptions e JOIN agents a ON a.id = e.agent_id WHERE e.closed_at = 0
 	UNION ALL SELECT 'conflict', c.id, c.received_at, a.plant, '', '', 'conflict', '', '', a.agent FROM conflicts c JOIN agents a ON a.id = c.agent_id WHERE c.closed_at = 0
 	UNION ALL SELECT 'unreadable', u.id, u.received_at, a.plant, '', '', 'unreadable', '', '', a.agent FROM unreadable u JOIN agents a ON a.id = u.agent_id WHERE u.closed_at = 0
-	UNION ALL SELECT 'alarm', id, first_at, '', '', '', code, '', '', '' FROM alarms WHERE closed_at = 0
+	UNION ALL SELECT 'alarm', m.id, m.first_at, COALESCE((SELECT a.plant FROM agents a WHERE a.plant || '/' || a.agent = m.subject LIMIT 1), ''), '', '', m.code, '', '', m.subject
+		FROM alarms m WHERE m.closed_at = 0
 	) i LEFT JOIN inbox_owners o ON o.ref = i.kind || ':' || i.id`
 
 // Inbox lists what a person must see to, oldest first, at most limit rows after a place.
