@@ -35,7 +35,7 @@ type console struct {
 func New(apiHandler http.Handler) http.Handler {
 	c := &console{api: apiHandler, pages: map[string]*template.Template{}}
 	base := template.Must(template.New("base.html").Funcs(funcs).ParseFS(pages, "pages/base.html", "pages/parts.html"))
-	for _, name := range []string{"overview", "orders", "order", "facts", "fact", "tally", "agents", "settle", "problem", "discrepancies", "discrepancy", "inbox", "entry", "evidence", "replays", "mappings", "mapping", "mappingversion"} {
+	for _, name := range []string{"overview", "orders", "order", "facts", "fact", "tally", "agents", "settle", "problem", "discrepancies", "discrepancy", "inbox", "entry", "evidence", "replays", "messages", "mappings", "mapping", "mappingversion"} {
 		c.pages[name] = template.Must(template.Must(base.Clone()).ParseFS(pages, "pages/"+name+".html"))
 	}
 	mux := http.NewServeMux()

@@ -18,6 +18,7 @@ func (c *console) inboxRoutes(mux *http.ServeMux) {
 	mux.Handle("POST /inbox/{ref}", secure(http.HandlerFunc(c.assignEntry)))
 	mux.Handle("GET /facts/{key}/evidence", c.page("evidence", c.evidence))
 	mux.Handle("POST /facts/{key}/evidence", secure(http.HandlerFunc(c.correctOrReverse)))
+	mux.Handle("GET /messages", c.page("messages", c.messages))
 	mux.Handle("GET /replays", c.page("replays", c.replays))
 	mux.Handle("POST /replays", secure(http.HandlerFunc(c.beginReplay)))
 	mux.Handle("POST /replays/{id}/cancel", secure(http.HandlerFunc(c.cancelReplay)))
@@ -95,6 +96,24 @@ func (c *console) correctOrReverse(w http.ResponseWriter, r *http.Request) {
 	default:
 		c.fail(w, &refused{code: http.StatusBadRequest, detail: "choose whether the posting is corrected or taken back"})
 	}
+}
+
+// messages shows what receivers were told, and what did not arrive.
+func (c *console) messages(r *http.Request) (view, error) {
+	q := url.Values{"limit": {"100"}}
+	for _, k := range []string{"state", "receiver", "before"} {
+		if v := r.URL.Query().Get(k); v != "" {
+			q.Set(k, v)
+		}
+	}
+	var l list[api.Message]
+	err := c.ask(r, http.MethodGet, "/v1/messages?"+q.Encode(), nil, &l)
+	more := ""
+	if l.Next != 0 {
+		q.Set("before", strconv.FormatInt(l.Next, 10))
+		more = "/messages?" + q.Encode()
+	}
+	return view{Title: "Messages", Refresh: 10, Data: map[string]any{"List": l.Items, "State": q.Get("state"), "More": more}}, err
 }
 
 func (c *console) replays(r *http.Request) (view, error) {

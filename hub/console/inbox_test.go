@@ -54,6 +54,28 @@ func TestTheInboxShowsWhatWaitsWhoseItIsAndTheEvidence(t *testing.T) {
 	}
 }
 
+func TestThePageOfMessagesShowsWhatDidNotArriveAndWhy(t *testing.T) {
+	w := newWorld(t)
+	w.page("/messages", "No message of that kind")
+	m := store.Message{MessageID: "msg_1", Receiver: "ops", Topic: "ulm tier 0", Subject: "[ulm] 10,000 postings", Entries: 10_000, Body: "{}"}
+	if err := w.s.AddMessage(t.Context(), &m, []store.Notice{{Ref: "posting:1"}}, nil); err != nil {
+		t.Fatal(err)
+	}
+	m.Tries, m.Reason, m.NextAt = 3, "connection refused", time.Now().Add(time.Minute)
+	if err := w.s.PutMessage(t.Context(), m, "messages do not arrive: connection refused", "start it", false); err != nil {
+		t.Fatal(err)
+	}
+	w.page("/messages?state=due", "ops", "[ulm] 10,000 postings", "connection refused", "again at")
+	w.page("/inbox", "receiver ops: not delivered", "connection refused", "start it")
+	m.State, m.Answer, m.Reason = store.MessageDelivered, "200 OK", ""
+	if err := w.s.PutMessage(t.Context(), m, "", "", true); err != nil {
+		t.Fatal(err)
+	}
+	w.page("/messages", "200 OK", "delivered")
+	w.page("/messages?state=due", "No message of that kind")
+	w.page("/inbox", "Nothing waits for a person")
+}
+
 func TestManyPostingsAreReplayedFromAPage(t *testing.T) {
 	w := newWorld(t)
 	w.fill()

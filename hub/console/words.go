@@ -113,9 +113,9 @@ func unit(code string) string {
 // tone is the class of a state: its colour and its symbol.
 func tone(state string) string {
 	switch state {
-	case "verified", "ok", "HEALED", "COMPLETED", "CLOSED", "FINISHED", "connected", "effective":
+	case "verified", "ok", "delivered", "HEALED", "COMPLETED", "CLOSED", "FINISHED", "connected", "effective":
 		return "good"
-	case "parked", "failed", "losing", "ESCALATED", "REJECTED", "CANCELLED", "high", "rejected":
+	case "parked", "failed", "dropped", "losing", "ESCALATED", "REJECTED", "CANCELLED", "high", "rejected":
 		return "bad"
 	case "in_doubt", "held", "OPEN", "degraded", "offline", "HELD", "connecting", "stopped", "not connected", "medium", "running", "proposed":
 		return "warn"

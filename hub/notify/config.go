@@ -129,10 +129,12 @@ func (c *Config) Check(plants []string) []Fault {
 	}
 	c.checkReceivers(add)
 	c.checkRules(add, plants)
-	if len(c.Receivers) > 0 && len(faults) == 0 {
-		if _, err := c.ways(); err != nil {
-			add(err.where, err.hint, "%s", err.text)
-		}
+	if len(faults) > 0 {
+		return faults
+	}
+	_, wrong := c.ways()
+	for _, f := range wrong {
+		add(f.where, f.hint, "%s", f.text)
 	}
 	return faults
 }
@@ -244,5 +246,5 @@ func (r RuleConfig) fits(plant, owner string, severity reconcile.Severity, tier 
 	return in(r.Owner, owner) && in(r.Plant, plant) && tier >= r.Tier && slices.Index(severities, string(severity)) >= slices.Index(severities, r.Severity)
 }
 
-// fault is a Fault that is an error.
+// fault is one of a way.
 type fault struct{ where, text, hint string }

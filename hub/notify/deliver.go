@@ -106,8 +106,8 @@ type Said struct {
 
 // Test sends a test message to each receiver, or to one by name, and returns what they said. It needs no store.
 func Test(ctx context.Context, c Config, name string, now time.Time) ([]Said, error) {
-	ways, f := c.ways()
-	if f != nil {
+	ways, faults := c.ways()
+	for _, f := range faults {
 		return nil, errors.New("notify." + f.where + ": " + f.text)
 	}
 	var all []Said

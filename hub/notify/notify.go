@@ -94,8 +94,8 @@ func New(o Options) (*Notifier, error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	ways, f := o.Config.ways()
-	if f != nil {
+	ways, faults := o.Config.ways()
+	for _, f := range faults {
 		return nil, fmt.Errorf("notify.%s: %s (%s)", f.where, f.text, f.hint)
 	}
 	n := &Notifier{o: o, words: writer{o.Config.Console, o.Currency, o.Zones}, gathered: map[heap]gathering{}, facts: map[string]string{}}

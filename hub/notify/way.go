@@ -43,22 +43,24 @@ func refuse(lasting bool, next, format string, args ...any) error {
 	return &refusal{err: fmt.Errorf(format, args...), next: next, lasting: lasting}
 }
 
-// ways makes them as configured. It reads secrets and certificates and touches no network.
-func (c *Config) ways() ([]way, *fault) {
-	var all []way
+// ways makes them as configured. They are of use only when there are no faults. It reads secrets and certificates and touches no network.
+func (c *Config) ways() (all []way, faults []fault) {
+	var post *postOffice
 	for i, r := range c.Receivers {
 		where := fmt.Sprintf("receivers[%d]", i+1)
 		if w := r.Webhook; w != nil {
 			hook, f := w.open(where + ".webhook")
 			if f != nil {
-				return nil, f
+				faults = append(faults, *f)
 			}
 			all = append(all, way{r.Name, r.Name, hook})
 			continue
 		}
-		post, f := c.SMTP.open()
-		if f != nil {
-			return nil, f
+		if post == nil {
+			var f *fault
+			if post, f = c.SMTP.open(); f != nil {
+				faults = append(faults, *f)
+			}
 		}
 		for n, to := range r.Email.To {
 			name := r.Name
@@ -68,7 +70,7 @@ func (c *Config) ways() ([]way, *fault) {
 			all = append(all, way{name, r.Name, mailer{post, to}})
 		}
 	}
-	return all, nil
+	return all, faults
 }
 
 func (w *WebhookConfig) open(where string) (sender, *fault) {
@@ -95,11 +97,11 @@ func (s *SMTPConfig) open() (*postOffice, *fault) {
 	p := &postOffice{SMTPConfig: *s}
 	var err error
 	if p.secure, err = tlsConfig(s.CAFile); err != nil {
-		return nil, &fault{"smtp.ca_file", err.Error(), ""}
+		return p, &fault{"smtp.ca_file", err.Error(), ""}
 	}
 	if s.User != "" {
 		if p.password, err = s.Password.Read(); err != nil {
-			return nil, &fault{"smtp.password", "it " + err.Error(), "write {file: FILE} or {env: VARIABLE}"}
+			return p, &fault{"smtp.password", "it " + err.Error(), "write {file: FILE} or {env: VARIABLE}"}
 		}
 	}
 	return p, nil
