@@ -150,7 +150,8 @@ func BenchmarkBookRows(b *testing.B) {
 	for done, n := 0, 0; done < b.N; n++ {
 		at := n % len(batches)
 		w := tr.begin(st, noon)
-		w.res.Facts = make([]Fact, 0, len(drafts[at]))
+		w.signals = len(drafts[at])
+		w.res.Facts = make([]Fact, 0, w.signals)
 		for i := range drafts[at] {
 			d := &drafts[at][i]
 			in.sig = &batches[at].Signals[i]

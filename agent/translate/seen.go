@@ -32,7 +32,7 @@ type memo struct {
 	dirtyOpen    bool
 	dirtyMiddle  bool
 	dirtyRing    [ringBlocks]bool
-	asked        int     // by this call
+	asked        int     // by this call, or expected to be
 	filter       *filter // nil while little was asked
 }
 
@@ -40,7 +40,7 @@ func (w *work) memo(source string) *memo {
 	if m := w.memos[source]; m != nil {
 		return m
 	}
-	m := &memo{name: prefixSeen + source + sep}
+	m := &memo{name: prefixSeen + source + sep, asked: w.signals}
 	m.open = append(make([]byte, 0, openSize), w.st.State(m.name+"o")...)
 	m.middle = w.st.State(m.name + "m")
 	for i := range m.ring {
@@ -74,7 +74,7 @@ func (w *work) seen(source string, key factkey.Key, hash uint64) (before, same b
 // find returns the content's part of a key's entry, nil when the key is not remembered.
 func (m *memo) find(key []byte) []byte {
 	head := binary.BigEndian.Uint64(key)
-	if m.asked++; m.asked == filterAfter {
+	if m.asked++; m.asked >= filterAfter && m.filter == nil {
 		m.filter = m.newFilter()
 	}
 	if m.filter != nil && !m.filter.may(head) {
@@ -213,8 +213,10 @@ func mergeSorted(old []byte, young []entry) []byte {
 	at := 0
 	for _, e := range young {
 		from := at
-		for at < len(old) && (entry{binary.BigEndian.Uint64(old[at:]), binary.BigEndian.Uint64(old[at+8:])}).compare(e) < 0 {
-			at += entrySize
+		for ; at < len(old); at += entrySize {
+			if head := binary.BigEndian.Uint64(old[at:]); head > e.head || head == e.head && binary.BigEndian.Uint64(old[at+8:]) > e.tail {
+				break
+			}
 		}
 		sorted = append(sorted, old[from:at]...)
 		sorted = binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(sorted, e.head), e.tail)

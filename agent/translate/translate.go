@@ -56,6 +56,7 @@ type work struct {
 	texts  texts
 	// scratch is for a text that is put together, until it is kept.
 	scratch []byte
+	signals int // of the batch
 	replay  bool
 	muted   bool // exceptions were told by another output of the same counter
 	turned  bool // what counts are booked on changed with this signal
@@ -125,7 +126,8 @@ func (t *Translator) Translate(st State, now time.Time, b signal.Batch) Result {
 }
 
 func (w *work) batch(b signal.Batch) Result {
-	w.res.Facts = make([]Fact, 0, len(b.Signals))
+	w.signals = len(b.Signals)
+	w.res.Facts = make([]Fact, 0, w.signals)
 	byTag := w.t.byTag[b.Source]
 	for i := range b.Signals {
 		s := &b.Signals[i]
