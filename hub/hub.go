@@ -293,6 +293,7 @@ func (h *Hub) Run(ctx context.Context) error {
 	part("dispatch", h.dispatch.Run)
 	part("desk", h.desk.Run)
 	part("messages", h.notify.Run)
+	part("answers of ERPs", (&answering{store: h.store, names: h.cfg.erpNames(), health: h.posting.Health, log: h.log}).run)
 	if h.cfg.Reconcile.Every > 0 {
 		part("reconciliation", h.check.Run)
 	}
