@@ -34,6 +34,7 @@ type receiver struct {
 	got   []store.Message
 	at    []time.Time
 	down  bool
+	lost  func() bool // the message does not arrive, and nobody says so
 	fault func(n int) error
 }
 
@@ -42,6 +43,9 @@ func (r *receiver) send(_ context.Context, m store.Message) (string, error) {
 	defer r.mu.Unlock()
 	if r.down {
 		return "", refuse(false, "start it", "connection refused")
+	}
+	if r.lost != nil && r.lost() {
+		return "", context.Canceled
 	}
 	r.got, r.at = append(r.got, m), append(r.at, time.Now())
 	if r.fault != nil {
@@ -412,7 +416,7 @@ func seedOf(t *testing.T) uint64 {
 	return seed
 }
 
-// The hub dies before it looks, after it has stored a message, after the receiver has it and before that is known, again and again,
+// The hub dies before it looks, after it has stored a message, with the message on the way, after it arrived and before that is known, again and again,
 // while things happen and replies are lost. Whoever drops what comes again is told of each exception once.
 func TestHubThatDiesAtAnyStepTellsOfEverything(t *testing.T) {
 	seed := seedOf(t)
@@ -423,6 +427,13 @@ func TestHubThatDiesAtAnyStepTellsOfEverything(t *testing.T) {
 				rng := rand.New(rand.NewPCG(seed, uint64(round)))
 				for _, name := range []string{"ops", "mes"} {
 					own := rand.New(rand.NewPCG(rng.Uint64(), 1)) // each receiver fails by itself
+					w.who[name].lost = func() bool {
+						if own.IntN(4) > 0 {
+							return false
+						}
+						(*w.die.Load())() // the hub dies with the message on the way
+						return true
+					}
 					w.who[name].fault = func(int) error {
 						switch own.IntN(3) {
 						case 0:
@@ -445,7 +456,7 @@ func TestHubThatDiesAtAnyStepTellsOfEverything(t *testing.T) {
 				}
 				for _, r := range w.who {
 					r.mu.Lock()
-					r.fault = nil
+					r.fault, r.lost = nil, nil
 					r.mu.Unlock()
 				}
 				w.start()
