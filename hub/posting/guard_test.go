@@ -75,3 +75,37 @@ func TestConnectorThatBreaksDownOnAFactStopsNoNeighbour(t *testing.T) {
 		})
 	}
 }
+
+// A posting that is not any more what its lane saw in it is not acted on: the outside system is not asked.
+func TestWhatChangedSinceTheLaneLookedIsLookedAtAgain(t *testing.T) {
+	simulate(t, func(t *testing.T, w *world) {
+		w.order("WO-1")
+		w.start()
+		f := confirm("WO-1", 1, "5")
+		w.deliver(f)
+		w.pass(10 * time.Minute)
+		p := w.want(f, store.PostingVerified, "")
+		calls := func() int { return w.erp.called("prepare") + w.erp.called("post") + w.erp.called("verify") }
+		before := calls()
+		now, lane := store.Waiting{FactID: p.FactID, State: p.State, NextAt: p.NextAt}, store.Lane{ERP: "erp", OrderNo: "WO-1"}
+		due, earlier := now, now
+		due.State, earlier.NextAt = store.PostingDue, time.Now()
+		for name, seen := range map[string]struct {
+			lane store.Lane
+			as   store.Waiting
+		}{
+			"another state": {lane, due}, "another time": {lane, earlier}, "another order": {store.Lane{ERP: "erp", OrderNo: "WO-2"}, now},
+		} {
+			if again, err := w.e.permitted(t.Context(), seen.lane, seen.as, w.e.post); err != nil || !again.IsZero() {
+				t.Errorf("%s: %v, %v", name, again, err)
+			}
+		}
+		if n := calls() - before; n != 0 {
+			t.Errorf("the system was called %d times", n)
+		}
+		if c, err := w.e.prepareCall(t.Context(), lane, now); err != nil || c == nil {
+			t.Errorf("what did not change is not acted on: %v", err)
+		}
+		w.want(f, store.PostingVerified, "")
+	})
+}

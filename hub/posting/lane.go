@@ -56,7 +56,7 @@ func (e *Engine) runLane(ctx context.Context, l store.Lane) (next time.Time, err
 func (e *Engine) step(ctx context.Context, l store.Lane, w store.LaneWork) (time.Time, error) {
 	now := e.o.Now()
 	var wait time.Time
-	due := func(p *store.Posting) bool {
+	due := func(p *store.Waiting) bool {
 		if p == nil {
 			return false
 		}
@@ -85,7 +85,14 @@ func (e *Engine) step(ctx context.Context, l store.Lane, w store.LaneWork) (time
 }
 
 // closeOrder posts what finishes an order, once nothing else of it is open, here or at the plant.
-func (e *Engine) closeOrder(ctx context.Context, l store.Lane, p store.Posting, wait time.Time) (time.Time, error) {
+func (e *Engine) closeOrder(ctx context.Context, l store.Lane, w store.Waiting, wait time.Time) (time.Time, error) {
+	p, err := e.o.Store.Posting(ctx, w.FactID)
+	if err != nil {
+		return time.Time{}, ended(ctx, err)
+	}
+	if stale(l, w, p) {
+		return time.Time{}, nil
+	}
 	n, example, err := e.o.Store.OpenBeside(ctx, p.OrderNo, p.FactID)
 	if err != nil {
 		return time.Time{}, ended(ctx, err)
@@ -99,7 +106,7 @@ func (e *Engine) closeOrder(ctx context.Context, l store.Lane, p store.Posting, 
 			e.mu.Lock()
 			delete(e.closing, p.FactID)
 			e.mu.Unlock()
-			return e.permitted(ctx, l, p, e.post)
+			return e.permitted(ctx, l, w, e.post)
 		}
 		return e.holdClosing(ctx, p, e.o.Now().Add(askPlantAgain), reason, "nothing to do: it goes on by itself")
 	}
@@ -185,9 +192,9 @@ type call struct {
 type action func(ctx context.Context, c *call) (failure string, err error)
 
 // permitted runs an action unless the system is being left in peace.
-func (e *Engine) permitted(ctx context.Context, l store.Lane, p store.Posting, do action) (time.Time, error) {
-	c, err := e.prepareCall(ctx, l, p)
-	if err != nil {
+func (e *Engine) permitted(ctx context.Context, l store.Lane, w store.Waiting, do action) (time.Time, error) {
+	c, err := e.prepareCall(ctx, l, w)
+	if err != nil || c == nil {
 		return time.Time{}, ended(ctx, err)
 	}
 	give, err := e.onOrder.take(ctx, l)
@@ -229,16 +236,22 @@ func (e *Engine) callContext(ctx context.Context) (context.Context, context.Canc
 	return call, func() { stop(); cancel() }
 }
 
-func (e *Engine) prepareCall(ctx context.Context, l store.Lane, p store.Posting) (*call, error) {
-	f, err := e.o.Store.FactByID(ctx, p.FactID)
+// stale reports that a posting is not any more what its lane saw in it: a person had it meanwhile. The lane looks again.
+func stale(l store.Lane, w store.Waiting, p store.Posting) bool {
+	return p.State != w.State || !p.NextAt.Equal(w.NextAt) || p.ERP != l.ERP || p.OrderNo != l.OrderNo
+}
+
+// prepareCall returns nil when the posting has changed since the lane saw it.
+func (e *Engine) prepareCall(ctx context.Context, l store.Lane, w store.Waiting) (*call, error) {
+	task, err := e.o.Store.Task(ctx, w.FactID)
 	if err != nil {
 		return nil, err
+	}
+	p, f, decided := task.Posting, task.Fact, task.Decided
+	if stale(l, w, p) {
+		return nil, nil
 	}
 	order, err := e.o.Store.Order(ctx, l.ERP, l.OrderNo)
-	if err != nil {
-		return nil, err
-	}
-	decided, err := e.o.Store.Decided(ctx, p.FactID)
 	if err != nil {
 		return nil, err
 	}

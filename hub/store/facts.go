@@ -330,27 +330,46 @@ type Fact struct {
 	Posting *Posting
 }
 
-const factColumns = `SELECT f.id, f.key, p.agent_id, a.agent, p.generation, f.seq, f.received_at, f.body,
-	COALESCE(x.planned_at, 0), COALESCE(x.trimmed, '')
-	FROM facts f JOIN positions p ON p.id = f.position_id JOIN agents a ON a.id = p.agent_id
+const factColumns = "SELECT " + ofFact + `
+	FROM facts f JOIN positions pos ON pos.id = f.position_id JOIN agents a ON a.id = pos.agent_id
 	LEFT JOIN fact_index x ON x.fact_id = f.id`
+
+const ofFact = `f.id, f.key, pos.agent_id, a.agent, pos.generation, f.seq, f.received_at, f.body,
+	COALESCE(x.planned_at, 0), COALESCE(x.trimmed, '')`
 
 // unplannedColumns is factColumns for facts that no planner has seen.
 const unplannedColumns = `SELECT f.id, f.key, p.agent_id, a.agent, p.generation, f.seq, f.received_at, f.body, 0, ''
 	FROM facts f JOIN positions p ON p.id = f.position_id JOIN agents a ON a.id = p.agent_id`
 
-func scanFact(r *sql.Rows) (f Fact, err error) {
-	var received, planned, seq int64
-	var key, body []byte
-	if err := r.Scan(&f.ID, &key, &f.AgentID, &f.Agent, &f.Generation, &seq, &received, &body, &planned, &f.Trimmed); err != nil {
-		return f, err
+func scanFact(r *sql.Rows) (Fact, error) {
+	var x factRow
+	if err := r.Scan(x.columns()...); err != nil {
+		return x.f, err
 	}
-	f.Seq, f.ReceivedAt, f.PlannedAt = uint64(seq), at(received), at(planned)
-	if f.Fact, err = wire.DecodeFact(body); err != nil {
+	return x.fact(), nil
+}
+
+// factRow is what factColumns read.
+type factRow struct {
+	f                      Fact
+	received, planned, seq int64
+	key, body              []byte
+}
+
+func (x *factRow) columns() []any {
+	f := &x.f
+	return []any{&f.ID, &x.key, &f.AgentID, &f.Agent, &f.Generation, &x.seq, &x.received, &x.body, &x.planned, &f.Trimmed}
+}
+
+func (x *factRow) fact() Fact {
+	f := x.f
+	f.Seq, f.ReceivedAt, f.PlannedAt = uint64(x.seq), at(x.received), at(x.planned)
+	var err error
+	if f.Fact, err = wire.DecodeFact(x.body); err != nil {
 		f.Fault = err.Error()
-		copy(f.Fact.Key[:], key)
+		copy(f.Fact.Key[:], x.key)
 	}
-	return f, nil
+	return f
 }
 
 // FactsAfter returns up to limit facts with ids above id, in their order.

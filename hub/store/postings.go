@@ -75,23 +75,39 @@ func (a *Amounts) IsZero() bool {
 	return a.Yield.IsZero() && a.Scrap.IsZero() && a.Rework.IsZero() && a.Quantity.IsZero()
 }
 
-const postingColumns = `SELECT p.fact_id, p.erp, p.order_no, p.plant, p.closing, p.state, p.class, p.code, p.reason, p.next_step,
-	p.yield, p.scrap, p.rework, p.quantity, p.attempt, p.tries, p.intent, p.document, p.document_id, p.since, p.next_at, p.changed_at
-	FROM postings p`
+const postingColumns = "SELECT " + ofPosting + " FROM postings p"
 
-func scanPosting(r *sql.Rows) (p Posting, err error) {
-	var since, next, changed, closing int64
-	var yield, scrap, rework, quantity string
-	err = r.Scan(&p.FactID, &p.ERP, &p.OrderNo, &p.Plant, &closing, &p.State, &p.Class, &p.Code, &p.Reason, &p.NextStep,
-		&yield, &scrap, &rework, &quantity, &p.Attempt, &p.Tries, &p.Intent, &p.Document, &p.DocumentID, &since, &next, &changed)
-	if err != nil {
-		return p, err
+const ofPosting = `p.fact_id, p.erp, p.order_no, p.plant, p.closing, p.state, p.class, p.code, p.reason, p.next_step,
+	p.yield, p.scrap, p.rework, p.quantity, p.attempt, p.tries, p.intent, p.document, p.document_id, p.since, p.next_at, p.changed_at`
+
+func scanPosting(r *sql.Rows) (Posting, error) {
+	var x postingRow
+	if err := r.Scan(x.columns()...); err != nil {
+		return x.p, err
 	}
-	p.Closing = closing != 0
-	p.Since, p.NextAt, p.ChangedAt = at(since), at(next), at(changed)
-	if yield != "" {
+	return x.posting()
+}
+
+// postingRow is what postingColumns read.
+type postingRow struct {
+	p                              Posting
+	since, next, changed, closing  int64
+	yield, scrap, rework, quantity string
+}
+
+func (x *postingRow) columns() []any {
+	p := &x.p
+	return []any{&p.FactID, &p.ERP, &p.OrderNo, &p.Plant, &x.closing, &p.State, &p.Class, &p.Code, &p.Reason, &p.NextStep,
+		&x.yield, &x.scrap, &x.rework, &x.quantity, &p.Attempt, &p.Tries, &p.Intent, &p.Document, &p.DocumentID, &x.since, &x.next, &x.changed}
+}
+
+func (x *postingRow) posting() (p Posting, err error) {
+	p = x.p
+	p.Closing = x.closing != 0
+	p.Since, p.NextAt, p.ChangedAt = at(x.since), at(x.next), at(x.changed)
+	if x.yield != "" {
 		p.Amounts = &Amounts{}
-		p.Amounts.Yield, p.Amounts.Scrap, p.Amounts.Rework, p.Amounts.Quantity, err = four(yield, scrap, rework, quantity)
+		p.Amounts.Yield, p.Amounts.Scrap, p.Amounts.Rework, p.Amounts.Quantity, err = four(x.yield, x.scrap, x.rework, x.quantity)
 	}
 	return p, err
 }
@@ -367,11 +383,29 @@ func (s *Store) ActiveLanes(ctx context.Context) ([]Lane, error) {
 
 // LaneWork is what a lane has to do. Doubt is the posting whose outcome is not known, Due the one whose turn it is, Unverified
 // the posted one that is to be read back first; each is nil when there is none.
-type LaneWork struct{ Doubt, Due, Unverified *Posting }
+type LaneWork struct{ Doubt, Due, Unverified *Waiting }
+
+// Waiting is a posting that waits in a lane, and as what. Task reads the rest of it.
+type Waiting struct {
+	FactID  int64
+	State   PostingState
+	Closing bool
+	NextAt  time.Time
+}
+
+func scanWaiting(r *sql.Rows) (w Waiting, err error) {
+	var closing, next int64
+	err = r.Scan(&w.FactID, &w.State, &closing, &next)
+	w.Closing, w.NextAt = closing != 0, at(next)
+	return w, err
+}
 
 // LaneWork returns what a lane has to do. It is one question, because it is asked before each step of each posting.
 func (s *Store) LaneWork(ctx context.Context, l Lane) (w LaneWork, err error) {
-	all, err := collect(context.WithoutCancel(ctx), s, scanPosting, laneWork, l.ERP, l.OrderNo) // as lookup does
+	if err := ctx.Err(); err != nil {
+		return w, err
+	}
+	all, err := collect(context.WithoutCancel(ctx), s, scanWaiting, laneWork, l.ERP, l.OrderNo) // as lookup does
 	if err != nil {
 		return w, fmt.Errorf("read what order %q has to do: %w", l.OrderNo, err)
 	}
@@ -389,7 +423,7 @@ func (s *Store) LaneWork(ctx context.Context, l Lane) (w LaneWork, err error) {
 }
 
 const (
-	ofLane   = postingColumns + " WHERE p.erp = $1 AND p.order_no = $2 AND "
+	ofLane   = "SELECT p.fact_id, p.state, p.closing, p.next_at FROM postings p WHERE p.erp = $1 AND p.order_no = $2 AND "
 	laneWork = "SELECT * FROM (" + ofLane + "p.state IN ('sending', 'in_doubt') ORDER BY p.fact_id LIMIT 1) UNION ALL SELECT * FROM (" +
 		ofLane + "p.state = 'due' AND p.code <> 'collecting' ORDER BY p.closing, p.fact_id LIMIT 1) UNION ALL SELECT * FROM (" +
 		ofLane + "p.state = 'posted' ORDER BY p.next_at, p.fact_id LIMIT 1)"
