@@ -115,12 +115,15 @@ func (w *wire) text(n protowire.Number, s string) {
 		return
 	}
 	w.bad = w.bad || !utf8.ValidString(s)
-	w.b = protowire.AppendString(protowire.AppendTag(w.b, n, protowire.BytesType), s)
+	w.tag(n, protowire.BytesType)
+	w.varint(uint64(len(s)))
+	w.b = append(w.b, s...)
 }
 
 func (w *wire) bytes(n protowire.Number, v []byte) {
 	if len(v) > 0 {
-		w.b = protowire.AppendBytes(protowire.AppendTag(w.b, n, protowire.BytesType), v)
+		w.tag(n, protowire.BytesType)
+		w.b = protowire.AppendBytes(w.b, v)
 	}
 }
 
@@ -132,8 +135,20 @@ func (w *wire) flag(n protowire.Number, set bool) {
 
 func (w *wire) number(n protowire.Number, v int64) {
 	if v != 0 {
-		w.b = protowire.AppendVarint(protowire.AppendTag(w.b, n, protowire.VarintType), uint64(v))
+		w.tag(n, protowire.VarintType)
+		w.varint(uint64(v))
 	}
+}
+
+func (w *wire) tag(n protowire.Number, t protowire.Type) { w.varint(protowire.EncodeTag(n, t)) }
+
+// varint is protowire.AppendVarint, of which nearly all numbers take one byte.
+func (w *wire) varint(v uint64) {
+	if v < 1<<7 {
+		w.b = append(w.b, byte(v))
+		return
+	}
+	w.b = protowire.AppendVarint(w.b, v)
 }
 
 func (w *wire) time(n protowire.Number, t *timestamppb.Timestamp) {
@@ -148,7 +163,8 @@ func (w *wire) time(n protowire.Number, t *timestamppb.Timestamp) {
 
 // open begins a message within the message, and leaves room for a length of one byte.
 func (w *wire) open(n protowire.Number) (at int) {
-	w.b = append(protowire.AppendTag(w.b, n, protowire.BytesType), 0)
+	w.tag(n, protowire.BytesType)
+	w.b = append(w.b, 0)
 	return len(w.b)
 }
 
