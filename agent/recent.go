@@ -27,10 +27,13 @@ type recent struct {
 	noted uint64
 }
 
-// stored is a fact with its number in the buffer.
+// stored is a fact with its number in the buffer. Facts come by the hundred thousand and the page is seldom looked at: what it
+// shows of one is made when it is asked for.
 type stored struct {
-	status.Receipt
-	seq uint64
+	key           factkey.Key // of one that was noted, what its written form carries
+	orderNo, what string
+	at            time.Time
+	seq           uint64
 }
 
 func newRecent(n int) *recent { return &recent{list: make([]stored, 0, n)} }
@@ -39,8 +42,8 @@ func (r *recent) add(facts []translate.Fact, seqs []uint64, at time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for i := max(0, len(facts)-cap(r.list)); i < len(facts); i++ {
-		f := facts[i]
-		r.put(stored{status.Receipt{Key: f.Key.String(), OrderNo: f.OrderNo, What: f.What, StoredAt: at, Outcome: "buffered", At: at}, seqs[i]})
+		f := &facts[i]
+		r.put(stored{f.Key, f.OrderNo, f.What, at, seqs[i]})
 	}
 }
 
@@ -60,10 +63,14 @@ func (r *recent) load(noted []inbox.Noted, b *buffer.Buffer) {
 	defer r.mu.Unlock()
 	last := b.Stats().LastSeq
 	for _, n := range noted {
-		if n.Seq <= last { // else it is of a buffer that is not there any more
-			r.put(stored{status.Receipt{Key: n.Key, OrderNo: n.OrderNo, What: n.What, StoredAt: n.At, Outcome: "buffered", At: n.At}, n.Seq})
-			r.noted = n.Seq
+		prefix, err := factkey.Parse(n.Key)
+		if n.Seq > last || err != nil { // it is of a buffer that is not there any more, or nothing of ours
+			continue
 		}
+		e := stored{orderNo: n.OrderNo, what: n.What, at: n.At, seq: n.Seq}
+		copy(e.key[:], prefix)
+		r.put(e)
+		r.noted = n.Seq
 	}
 	for _, e := range b.Newest(cap(r.list)) {
 		var f pb.Fact
@@ -75,7 +82,7 @@ func (r *recent) load(noted []inbox.Noted, b *buffer.Buffer) {
 			continue
 		}
 		what, order := translate.What(&f)
-		r.put(stored{status.Receipt{Key: key.String(), OrderNo: order, What: what, StoredAt: e.StoredAt, Outcome: "buffered", At: e.StoredAt}, e.Seq})
+		r.put(stored{key, order, what, e.StoredAt, e.Seq})
 	}
 }
 
@@ -85,7 +92,7 @@ func (r *recent) unnoted() (all []inbox.Noted) {
 	defer r.mu.Unlock()
 	for _, e := range r.list {
 		if e.seq > r.noted {
-			all = append(all, inbox.Noted{Seq: e.seq, Key: e.Key, OrderNo: e.OrderNo, What: e.What, At: e.StoredAt})
+			all = append(all, inbox.Noted{Seq: e.seq, Key: e.key.String(), OrderNo: e.orderNo, What: e.what, At: e.at})
 		}
 	}
 	slices.SortFunc(all, func(a, b inbox.Noted) int { return cmp.Compare(a.Seq, b.Seq) })
@@ -131,10 +138,11 @@ func (r *recent) all(acked uint64) map[string]status.Receipt {
 	defer r.mu.Unlock()
 	out := make(map[string]status.Receipt, len(r.list))
 	for _, e := range r.list {
+		n := status.Receipt{Key: e.key.String(), OrderNo: e.orderNo, What: e.what, StoredAt: e.at, Outcome: "buffered", At: e.at}
 		if e.seq <= acked {
-			e.Outcome = "received"
+			n.Outcome = "received"
 		}
-		out[e.Key] = e.Receipt
+		out[n.Key] = n
 	}
 	return out
 }

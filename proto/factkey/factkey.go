@@ -94,7 +94,11 @@ func Parse(s string) (prefix []byte, err error) {
 }
 
 // String is the 16-character form: the first 80 bits in upper-case base32. Hub and ERP know a fact by it.
-func (k Key) String() string { return encoding.EncodeToString(k[:10]) }
+func (k Key) String() string {
+	var text [16]byte
+	encoding.Encode(text[:], k[:10])
+	return string(text[:])
+}
 
 // UUID is the same hash as a version-8 UUID (RFC 9562).
 func (k Key) UUID() string {
