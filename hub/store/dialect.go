@@ -8,6 +8,7 @@ import (
 	"math/bits"
 	"net/url"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -151,6 +152,29 @@ type insertion struct {
 }
 
 func (i insertion) shares(column int) bool { return i.shared>>column&1 == 1 }
+
+// unnamed writes the arguments $1, $2 and so on as ?, where each stands once and in this order: to SQLite the others are names, which
+// the driver looks up one by one.
+func unnamed(q string) string {
+	if strings.ContainsRune(q, '?') {
+		return q
+	}
+	var b strings.Builder
+	rest, n := q, 0
+	for {
+		before, after, found := strings.Cut(rest, "$")
+		b.WriteString(before)
+		if !found {
+			return b.String()
+		}
+		n++
+		number := strconv.Itoa(n)
+		if rest = strings.TrimPrefix(after, number); rest == after || rest != "" && '0' <= rest[0] && rest[0] <= '9' {
+			return q
+		}
+		b.WriteByte('?')
+	}
+}
 
 func sharedColumns(rows [][]any) (shared uint64) {
 	for c, v := range rows[0] {

@@ -185,3 +185,24 @@ func useEverything(t *testing.T, b *books) {
 		return err
 	}))
 }
+
+func TestArgumentsLoseTheirNamesWhereTheirOrderSaysEnough(t *testing.T) {
+	for q, want := range map[string]string{
+		"a = $1 AND b IN ($2, $3)":                    "a = ? AND b IN (?, ?)",
+		"VALUES ($1,$2,$3,$4,$5,$6,$7,$8,$9,$10,$11)": "VALUES (?,?,?,?,?,?,?,?,?,?,?)",
+		"a = $1 AND b = $1":                           "",
+		"a = $2 AND b = $1":                           "",
+		"a = $1 AND b = $10":                          "",
+		"a = $10":                                     "",
+		"a = ?1 AND b = $2":                           "",
+		"a = '$1.50' AND b = '$'":                     "",
+		"SELECT 1":                                    "SELECT 1",
+	} {
+		if want == "" {
+			want = q
+		}
+		if got := unnamed(q); got != want {
+			t.Errorf("unnamed(%q) = %q, want %q", q, got, want)
+		}
+	}
+}

@@ -147,9 +147,6 @@ func (tx *Tx) PutPosting(p Posting) error {
 	if err := tx.changeSums(&p); err != nil {
 		return err
 	}
-	if err := tx.keepFirstStep(p.FactID); err != nil {
-		return err
-	}
 	_, err := tx.exec("INSERT INTO "+postingFields+`
 		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22)
 		ON CONFLICT (fact_id) DO UPDATE SET erp = excluded.erp, order_no = excluded.order_no, closing = excluded.closing, state = excluded.state, class = excluded.class,

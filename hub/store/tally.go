@@ -246,7 +246,7 @@ func (s *sums) count(erp string, state PostingState, code string, n int64) {
 	s.counts[k] += n
 }
 
-// addSums stores the changes.
+// addSums stores the changes; those of the counts come with the commit.
 func (tx *Tx) addSums(s *sums) error {
 	for _, k := range s.order {
 		if t := s.rows[k]; t.facts != 0 || !t.received.IsZero() || !t.posted.IsZero() || !t.settled.IsZero() {
@@ -255,14 +255,35 @@ func (tx *Tx) addSums(s *sums) error {
 			}
 		}
 	}
+	if tx.counts == nil && len(s.kinds) > 0 {
+		tx.counts = map[postingKind]int64{}
+	}
 	for _, k := range s.kinds {
-		if s.counts[k] == 0 {
+		tx.counts[k] += s.counts[k]
+	}
+	return nil
+}
+
+// storeCounts stores how the numbers of postings have changed by all that is about to be committed: those who share a commit change
+// the same few rows.
+func (tx *Tx) storeCounts(group []*update) error {
+	counts := map[postingKind]int64{}
+	for _, u := range group {
+		if u.failed {
+			continue
+		}
+		for k, n := range u.tx.counts {
+			counts[k] += n
+		}
+	}
+	for k, n := range counts {
+		if n == 0 {
 			continue
 		}
 		_, err := tx.exec(`INSERT INTO posting_counts (erp, state, code, n) VALUES ($1, $2, $3, $4)
-			ON CONFLICT (erp, state, code) DO UPDATE SET n = posting_counts.n + excluded.n`, k.erp, string(k.state), k.code, s.counts[k])
+			ON CONFLICT (erp, state, code) DO UPDATE SET n = posting_counts.n + excluded.n`, k.erp, string(k.state), k.code, n)
 		if err != nil {
-			return err
+			return fmt.Errorf("count postings: %w", err)
 		}
 	}
 	return nil
@@ -298,16 +319,21 @@ type posted struct {
 	postYield, postScrap, postRework, post string
 }
 
-const postedColumns = `SELECT f.key, x.plant, x.order_no, x.operation, x.item, x.unit, x.yield, x.scrap, x.rework, x.consumed, x.returned,
-	COALESCE(p.erp, ''), COALESCE(p.state, ''), COALESCE(p.code, ''), COALESCE(p.reason, ''), COALESCE(p.document, ''),
-	COALESCE(p.yield, ''), COALESCE(p.scrap, ''), COALESCE(p.rework, ''), COALESCE(p.quantity, '')
-	FROM fact_index x JOIN facts f ON f.id = x.fact_id LEFT JOIN postings p ON p.fact_id = x.fact_id`
+const postedColumns = "SELECT " + ofPosted + fromPosted
 
-func scanPosted(r *sql.Rows) (x posted, err error) {
+const ofPosted = `f.key, x.plant, x.order_no, x.operation, x.item, x.unit, x.yield, x.scrap, x.rework, x.consumed, x.returned,
+	COALESCE(p.erp, ''), COALESCE(p.state, ''), COALESCE(p.code, ''), COALESCE(p.reason, ''), COALESCE(p.document, ''),
+	COALESCE(p.yield, ''), COALESCE(p.scrap, ''), COALESCE(p.rework, ''), COALESCE(p.quantity, '')`
+
+const fromPosted = ` FROM fact_index x JOIN facts f ON f.id = x.fact_id LEFT JOIN postings p ON p.fact_id = x.fact_id`
+
+func (x *posted) columns() []any {
 	l := &x.line
-	return x, r.Scan(&x.key, &l.Plant, &l.OrderNo, &l.Operation, &l.Item, &l.Unit, &x.yield, &x.scrap, &x.rework, &x.consumed, &x.back,
-		&x.erp, &l.State, &l.Code, &l.Reason, &l.Document, &x.postYield, &x.postScrap, &x.postRework, &x.post)
+	return []any{&x.key, &l.Plant, &l.OrderNo, &l.Operation, &l.Item, &l.Unit, &x.yield, &x.scrap, &x.rework, &x.consumed, &x.back,
+		&x.erp, &l.State, &l.Code, &l.Reason, &l.Document, &x.postYield, &x.postScrap, &x.postRework, &x.post}
 }
+
+func scanPosted(r *sql.Rows) (x posted, err error) { return x, r.Scan(x.columns()...) }
 
 // take gives the row the posting that it has or is about to have.
 func (x *posted) take(p *Posting) {
@@ -358,12 +384,17 @@ func (x *posted) lines() (out []object.FactLine, err error) {
 	return out, nil
 }
 
-// changeSums moves the quantities of a fact from what its posting was to what it becomes. It is called before the posting is
-// stored.
+// changeSums moves the quantities of a fact from what its posting was to what it becomes, and keeps the first step of a posting
+// that changes for the first time. It is called before the posting is stored.
 func (tx *Tx) changeSums(p *Posting) error {
-	x, err := first(tx.ctx, tx, scanPosted, postedColumns+" WHERE x.fact_id = $1", p.FactID)
+	var begins bool
+	x, err := first(tx.ctx, tx, func(r *sql.Rows) (x posted, err error) { return x, r.Scan(append(x.columns(), &begins)...) },
+		"SELECT "+ofPosted+", NOT EXISTS (SELECT 1 FROM posting_steps WHERE fact_id = $1)"+fromPosted+" WHERE x.fact_id = $1", p.FactID)
 	if errors.Is(err, ErrNotFound) {
-		return nil // the planner counts it when it has read the fact
+		return tx.keepFirstStep(p.FactID) // the planner counts it when it has read the fact
+	}
+	if err == nil && begins {
+		err = tx.keepFirstStep(p.FactID)
 	}
 	if err != nil {
 		return err

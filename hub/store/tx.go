@@ -22,6 +22,7 @@ type Tx struct {
 	now     time.Time
 	touched map[Topic]struct{}
 	changed []orderID
+	counts  map[postingKind]int64 // to be stored with the commit
 
 	// What was read and is asked for again and again by a transaction that plans many facts.
 	orders   map[orderOf]foundOrder
@@ -219,6 +220,10 @@ func runGroup(group []*update, now time.Time) error {
 		}
 		return nil
 	}
+	if err := tx.storeCounts(group); err != nil {
+		_, undo := tx.exec("ROLLBACK")
+		return errors.Join(err, undo)
+	}
 	if _, err := tx.exec("COMMIT"); err != nil {
 		_, undo := tx.exec("ROLLBACK")
 		return errors.Join(fmt.Errorf("commit transaction: %w", err), undo)
@@ -244,7 +249,7 @@ func (tx *Tx) openingPart(group []*update, now time.Time) (rest []*update, err e
 			}
 			u.tx.now = now
 			clear(u.tx.touched)
-			u.tx.orders, u.tx.residues, u.tx.rules = nil, nil, nil
+			u.tx.orders, u.tx.residues, u.tx.rules, u.tx.counts = nil, nil, nil, nil
 			if u.alone(); u.failed {
 				break
 			}
@@ -293,7 +298,7 @@ func (tx *Tx) stmt(q string) (*sql.Stmt, error) {
 	if st := tx.s.stmts[q]; st != nil {
 		return st, nil
 	}
-	st, err := tx.s.conn.PrepareContext(tx.ctx, q)
+	st, err := tx.s.conn.PrepareContext(tx.ctx, unnamed(q))
 	if err == nil {
 		tx.s.stmts[q] = st
 	}
@@ -330,7 +335,7 @@ func (s *Store) reader(ctx context.Context, q string) (*sql.Stmt, error) {
 	if st, ok := s.reads.Load(q); ok {
 		return st.(*sql.Stmt), nil
 	}
-	st, err := s.ro.PrepareContext(ctx, q)
+	st, err := s.ro.PrepareContext(ctx, unnamed(q))
 	if err != nil {
 		return nil, err
 	}
