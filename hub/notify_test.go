@@ -125,9 +125,12 @@ func TestWhatTheERPRefusesIsToldToItsOwnerWithinAMinute(t *testing.T) {
 	var messages struct {
 		Items []struct{ Receiver, State, Answer, Reason string }
 	}
-	if err := r.get("/v1/messages?state=delivered&receiver=lead/2", &messages); err != nil || len(messages.Items) == 0 || !strings.Contains(messages.Items[0].Answer, "queued as") {
-		t.Errorf("%+v %v", messages, err)
-	}
+	realparts.Eventually(t, 20*time.Second, "what the mail server said", func() error {
+		if err := r.get("/v1/messages?state=delivered&receiver=lead/2", &messages); err != nil || len(messages.Items) == 0 || !strings.Contains(messages.Items[0].Answer, "queued as") {
+			return fmt.Errorf("%+v %v", messages, err)
+		}
+		return nil
+	})
 	res, err := http.Get(r.h.URL() + "/metrics")
 	if err != nil {
 		t.Fatal(err)

@@ -78,10 +78,19 @@ type tokenCmd struct {
 	Wake  string `help:"Allow nothing but to say that this ERP has changed something: it is then asked at once." placeholder:"ERP" xor:"scope"`
 }
 
-func (t tokenCmd) Run(e *env) error {
+// newSecret makes the secret of a token. It never begins with a dash: as a value on a command line that would be taken for a flag.
+func newSecret() string {
 	raw := make([]byte, 32)
-	rand.Read(raw)
-	secret := base64.RawURLEncoding.EncodeToString(raw)
+	for {
+		rand.Read(raw)
+		if s := base64.RawURLEncoding.EncodeToString(raw); s[0] != '-' {
+			return s
+		}
+	}
+}
+
+func (t tokenCmd) Run(e *env) error {
+	secret := newSecret()
 	sum := sha256.Sum256([]byte(secret))
 	scope := fmt.Sprintf("write: %t", t.Write)
 	if t.Wake != "" {

@@ -80,3 +80,12 @@ func TestATokenCanBeMadeThatOnlyWakesAnERP(t *testing.T) {
 	_, e := synchub(t, 64, "token", "--name", "events", "--wake", "s4", "--write")
 	says(t, e, "--wake")
 }
+
+// "--token -abc" is refused by the parser, so that one token of 64 could not be used as the help shows.
+func TestATokenCanBeAValueOnTheCommandLine(t *testing.T) {
+	for range 1000 {
+		if s := newSecret(); len(s) != 43 || s[0] == '-' {
+			t.Fatalf("token %q", s)
+		}
+	}
+}
