@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -73,6 +74,7 @@ func TestWhatTheERPRefusesIsToldToItsOwnerWithinAMinute(t *testing.T) {
 	})
 	t.Logf("the mail came after %s", time.Since(begin))
 	l := post.Letters()[0]
+	t.Logf("%s\n\n%s", l.Subject, l.Text)
 	var inbox struct {
 		Items []struct{ Ref, Owner, Proposed, Why, What string }
 	}
@@ -142,4 +144,53 @@ func TestWhatTheERPRefusesIsToldToItsOwnerWithinAMinute(t *testing.T) {
 			t.Errorf("%s is not in the metrics", want)
 		}
 	}
+}
+
+// The most common trouble: the ERP is gone. Its postings wait and are no exceptions; that it is gone is one.
+func TestThatTheERPIsGoneIsToldWithinAMinute(t *testing.T) {
+	t.Parallel()
+	e, _ := books(t)
+	var gone atomic.Bool
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if gone.Load() {
+			panic(http.ErrAbortHandler)
+		}
+		e.Handler().ServeHTTP(w, r)
+	}))
+	defer srv.Close()
+	var told atomic.Value
+	ops := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		told.Store(string(body))
+	}))
+	defer ops.Close()
+	cfg := configured(t, srv.URL)
+	if err := os.WriteFile(filepath.Join(filepath.Dir(cfg.Path), "ops.txt"), []byte("shared\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cfg.Notify = notify.Config{
+		Receivers: []notify.ReceiverConfig{{Name: "ops", Webhook: &notify.WebhookConfig{URL: ops.URL, Secret: secret.Source{File: "ops.txt"}}}},
+		Rules:     []notify.RuleConfig{{Tell: []string{"ops"}, Owner: []string{"automation"}}},
+	}
+	r := run(t, cfg)
+	realparts.Eventually(t, 20*time.Second, "the ERP was asked", func() error {
+		var l struct {
+			Items []struct {
+				OKAt *time.Time `json:"ok_at"`
+			}
+		}
+		if err := r.get("/v1/erps", &l); err != nil || len(l.Items) != 1 || l.Items[0].OKAt == nil {
+			return fmt.Errorf("%+v, %v", l, err)
+		}
+		return nil
+	})
+	gone.Store(true)
+	begin := time.Now()
+	realparts.Eventually(t, time.Minute, "a message", func() error {
+		if text, _ := told.Load().(string); !strings.Contains(text, "erp: erp does not answer") || !strings.Contains(text, "look whether the ERP runs") {
+			return fmt.Errorf("told %q", text)
+		}
+		return nil
+	})
+	t.Logf("it was told after %s", time.Since(begin))
 }

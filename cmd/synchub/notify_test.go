@@ -74,6 +74,22 @@ func TestATestMessageShowsWhatEachReceiverSays(t *testing.T) {
 	says(t, e, "hub.yaml", "notify.receivers[2].webhook.secret", "empty")
 }
 
+func TestWhatAnERPSignsItsEventsWithIsConfigured(t *testing.T) {
+	t.Chdir(t.TempDir())
+	sample, _ := synchub(t, 0, "sample")
+	lines := "#   wake_secrets:           # for ERPs that sign their events and cannot send a token; file or env\n#     - {file: erp1-events.txt, erp: erp1}\n"
+	if !strings.Contains(sample, lines) {
+		t.Fatal("the sample does not show it")
+	}
+	save(t, "hub.yaml", strings.Replace(sample, lines, "api:\n  wake_secrets:\n    - {file: erp1-events.txt, erp: erp1}\n", 1))
+	save(t, "erp-password.txt", "secret\n")
+	synchub(t, 0, "cert", "init", "--host", "hub.example.com")
+	_, e := synchub(t, 78, "check")
+	says(t, e, "api.wake_secrets", `"erp1"`, "erp1-events.txt")
+	save(t, "erp1-events.txt", "shared\n")
+	synchub(t, 0, "check")
+}
+
 func TestATokenCanBeMadeThatOnlyWakesAnERP(t *testing.T) {
 	out, _ := synchub(t, 0, "token", "--name", "events", "--wake", "s4")
 	says(t, out, `name: "events"`, `wake: ["s4"]`)

@@ -23,6 +23,7 @@ const (
 
 // deliver brings the messages to one receiver until ctx ends. Messages that fail wait for their next turn and hold up no other.
 func (n *Notifier) deliver(ctx context.Context, p *post) {
+	defer p.rest()
 	first := true
 	for ctx.Err() == nil {
 		m, err := n.o.Store.NextMessage(ctx, p.name)
@@ -123,6 +124,7 @@ func Test(ctx context.Context, c Config, name string, now time.Time) ([]Said, er
 		said := Said{Receiver: w.name}
 		said.Answer, said.Err = w.send(call, m)
 		cancel()
+		w.rest()
 		var r *refusal
 		if errors.As(said.Err, &r) {
 			said.NextStep = r.next

@@ -75,7 +75,9 @@ func TestRefusalOfAWebhookNamesTheNextStep(t *testing.T) {
 	}{
 		"wrong secret": {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(401) }, true, "secret", 0},
 		"gone":         {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(410) }, true, "address", 0},
-		"elsewhere":    {func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, other.URL, 307) }, true, "leads to", 0},
+		"elsewhere": {func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, other.URL, http.StatusTemporaryRedirect)
+		}, true, "leads to", 0},
 		"throttled": {func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Retry-After", "77")
 			w.WriteHeader(429)

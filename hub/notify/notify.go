@@ -143,7 +143,7 @@ const (
 	keepFor   = 30 * 24 * time.Hour // messages that ended
 )
 
-// watch looks again and again. It takes a twentieth of the time at most, however much is open.
+// watch looks again and again. It takes a tenth of the time at most, however much is open.
 func (n *Notifier) watch(ctx context.Context) {
 	changed, end := n.o.Store.Watch(store.TopicPostings, store.TopicFacts, store.TopicAgents)
 	defer end()
@@ -158,7 +158,7 @@ func (n *Notifier) watch(ctx context.Context) {
 				trimmed = begin
 			}
 		}
-		rest := max(lookPause, 20*time.Since(begin))
+		rest := max(lookPause, 10*time.Since(begin))
 		if !pause(ctx, rest, nil) {
 			return
 		}

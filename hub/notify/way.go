@@ -27,6 +27,13 @@ type sender interface {
 	send(ctx context.Context, m store.Message) (answer string, err error)
 }
 
+// rest lets go of connections that are kept for the next message.
+func (w way) rest() {
+	if h, ok := w.sender.(*hook); ok {
+		h.http.CloseIdleConnections()
+	}
+}
+
 // refusal is a failure with what is to be done about it.
 type refusal struct {
 	err  error
