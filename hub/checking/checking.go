@@ -24,6 +24,8 @@ type Books interface {
 	// Convert takes back what is in the books of a fact and posts it again as it is meant; Reverse only takes it back.
 	Convert(ctx context.Context, key, reason, by string) error
 	Reverse(ctx context.Context, key, note, by string) error
+	// PostMovements posts what a fact's document lacks of its goods movements.
+	PostMovements(ctx context.Context, key, document, reason, by string) (connector.Outcome, error)
 	// ReverseDocument takes back a document that is no posting's, while nothing else is asked about its order.
 	ReverseDocument(ctx context.Context, erp, orderNo, number, key string) (connector.Outcome, error)
 }

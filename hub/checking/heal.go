@@ -37,7 +37,7 @@ var ErrByHand = errors.New("do it by hand")
 
 // byHand are the actions that the hub does not carry out, and why not.
 var byHand = map[reconcile.ActionKind]string{
-	reconcile.PostMovement:  "no outside system lets the hub post a goods movement without its document: process it there",
+	reconcile.PostMovement:  "this outside system does not let the hub post a goods movement beside its document: process it there",
 	reconcile.Reopen:        "this outside system lets nobody but its own users open an order again",
 	reconcile.CountRollover: "a counter is counted by the plant's agent: set the rule's modulus there, or enter the quantity in the outside system",
 	reconcile.CountFromZero: "a counter is counted by the plant's agent: set the rule's epoch there, or enter the quantity in the outside system",
@@ -58,6 +58,9 @@ func (c *Checker) carryOut(ctx context.Context, d reconcile.Discrepancy, by, rea
 		if a.Document == "" { // of a fact that waits for movements which may be processed by now
 			return "", c.o.Books.ReplayFact(ctx, a.Fact, by)
 		}
+		if _, ok := c.o.Connectors[d.ERP].(connector.MovementPoster); ok && a.Fact != "" {
+			return c.postMovements(ctx, a, by, reason)
+		}
 	case reconcile.Reopen:
 		// The posting engine opens the order and restores its state, where the plant's policy lets it.
 		if _, ok := c.o.Connectors[d.ERP].(connector.Reopener); ok {
@@ -77,6 +80,20 @@ func (c *Checker) carryOut(ctx context.Context, d reconcile.Discrepancy, by, rea
 		why = "nothing is proposed"
 	}
 	return "", fmt.Errorf("%w: %s", ErrByHand, why)
+}
+
+// postMovements posts what a fact's document lacks. What the outside system refuses, a person has to mend first: that is no heal.
+func (c *Checker) postMovements(ctx context.Context, a reconcile.Action, by, reason string) (string, error) {
+	out, err := c.o.Books.PostMovements(ctx, a.Fact, a.Document, reason, by)
+	switch {
+	case err != nil:
+		return "", err
+	case out.Result == connector.Rejected && out.Class != connector.Retryable:
+		return "", fmt.Errorf("%w: %s %s", ErrByHand, out.Reason, out.NextStep)
+	case out.Result != connector.Posted:
+		return "", fmt.Errorf("%s: %s %s", out.Result, out.Code, out.Reason)
+	}
+	return out.Document.Number, nil
 }
 
 // reverse makes the opposite of a document that no fact asked for, under a key of its own.

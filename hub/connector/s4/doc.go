@@ -24,7 +24,8 @@
 // Proved by reading back: order, operation, quantities, unit, posting date and each goods movement. SAP saves a confirmation
 // although its goods movement fails (it then waits in the list of failed movements, which no service shows), or processes the
 // movement later. Both look alike: the movement is not there. Within Settle the connector says "not yet", after it "different",
-// with item and quantity. Since nobody knows when within the time of a request SAP began, that time is waited for as well.
+// with item and quantity. The list of failed movements can be neither read nor emptied from outside, so that nothing of it is posted beside
+// it: only a receipt that is a document of its own (movements: separate, repeatable) is posted later by reconciliation. Since nobody knows when within the time of a request SAP began, that time is waited for as well.
 //
 // The documents of an order are listed for reconciliation: confirmations with their goods movements, and the material documents
 // that no confirmation made. A list that is shorter than SAP counts, a cancelled confirmation without what cancelled it, or a

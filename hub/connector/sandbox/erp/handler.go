@@ -66,6 +66,7 @@ func (e *ERP) Handler() http.Handler {
 	handle("POST /api/orders/{no}/start", e.posting(KindStatus, Started))
 	handle("POST /api/orders/{no}/finish", e.posting(KindStatus, Finished))
 	handle("POST /api/documents/{number}/reverse", e.posting("", ""))
+	handle("POST /api/documents/{number}/movements", e.serveMovements)
 	handle("GET /api/documents", e.serveDocuments)
 	handle("GET /api/documents/{number}", e.serveDocument)
 	handle("GET /api/stock", e.serveStock)
@@ -322,6 +323,22 @@ func (e *ERP) posting(kind, state string) func(http.ResponseWriter, *http.Reques
 		}
 		return write(w, status, answer)
 	}
+}
+
+// serveMovements books what failed of a document's goods movements. Of the faults only lost requests and replies concern it.
+func (e *ERP) serveMovements(w http.ResponseWriter, r *http.Request) error {
+	f := e.roll("")
+	if f.loseRequest {
+		panic(http.ErrAbortHandler)
+	}
+	doc, err := e.ReprocessDocument(r.Context(), r.PathValue("number"))
+	if f.loseReply {
+		panic(http.ErrAbortHandler)
+	}
+	if err != nil {
+		return err
+	}
+	return write(w, http.StatusOK, doc)
 }
 
 func (e *ERP) perform(ctx context.Context, req Request, f fate) (status int, answer any, err error) {

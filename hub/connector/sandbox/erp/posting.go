@@ -380,17 +380,42 @@ func (e *ERP) Reprocess(ctx context.Context) (n int, err error) {
 		}
 		n = 0
 		for _, d := range docs {
-			for i, l := range d.Failed {
-				if err := errors.Join(move(tx, l.Item, l.effect()), storeLine(tx, "document_line", d.Number, len(d.Lines)+i+1, l)); err != nil {
-					return err
-				}
-				n++
+			if err := bookFailed(tx, &d); err != nil {
+				return err
 			}
+			n += len(d.Failed)
 		}
-		_, err = tx.Exec(`delete from failed_line`)
-		return err
+		return nil
 	})
 	return n, err
+}
+
+// ReprocessDocument books the goods movements of one document that failed, all or none, and returns the document. What is booked is not
+// booked again.
+func (e *ERP) ReprocessDocument(_ context.Context, number string) (doc Document, err error) {
+	err = e.inTx(func(tx *statements) error {
+		old, err := readDocument(tx, number, math.MaxInt64)
+		if err == nil && len(old.Failed) > 0 {
+			if err = e.checkPeriod(tx, old.PostingDate); err == nil {
+				err = bookFailed(tx, &old)
+			}
+		}
+		if err == nil {
+			doc, err = readDocument(tx, number, math.MaxInt64)
+		}
+		return err
+	})
+	return doc, err
+}
+
+func bookFailed(tx *statements, d *Document) error {
+	for i, l := range d.Failed {
+		if err := errors.Join(move(tx, l.Item, l.effect()), storeLine(tx, "document_line", d.Number, len(d.Lines)+i+1, l)); err != nil {
+			return err
+		}
+	}
+	_, err := tx.Exec(`delete from failed_line where number = $1`, d.Number)
+	return err
 }
 
 const documentColumns = `d.number, d.kind, d.external_key, d.order_no, d.operation, d.item, d.yield, d.scrap, d.rework, d.unit, d.scrap_reason,
