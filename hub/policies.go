@@ -122,6 +122,13 @@ func closing(text string) (*posting.Closing, bool) {
 	return &posting.Closing{Day: int(d.IntPart()), Hour: t.Hour(), Minute: t.Minute()}, true
 }
 
+// decidedBefore reports that an entry before the one at i says what becomes of an ERP's completed orders wherever that one would.
+func (c *Config) decidedBefore(i int, erp string) bool {
+	return slices.ContainsFunc(c.Posting.Policies[:i], func(o PolicyConfig) bool {
+		return o.ClosedOrders != "" && (o.ERP == "" || o.ERP == erp) && (o.Plant == "" || o.Plant == c.Posting.Policies[i].Plant)
+	})
+}
+
 // quantity reads a number of zero or more; nothing is nil.
 func quantity(text string) (*decimal.Decimal, bool) {
 	if text == "" {
@@ -155,8 +162,15 @@ func (c *Config) checkPolicies(kinds []ConnectorKind) []Fault {
 				add("backflush", "use backflush: mes, or set the ERP's section so that it backflushes (S/4HANA: movements: sap)",
 					"ERP %q takes nothing by itself as it is configured: nobody would post the consumption", e.Name)
 			}
-			if _, can := erp.(connector.Reopener); p.ClosedOrders == "reopen" && !can {
-				add("closed_orders", "use closed_orders: hold for it", "ERP %q has no way to reopen an order", e.Name)
+			if _, can := erp.(connector.Reopener); p.ClosedOrders == "reopen" && !can && !c.decidedBefore(i, e.Name) {
+				hint, why := "use closed_orders: hold for it", ""
+				if why = erp.Capabilities().CannotReopen; why != "" {
+					why = ": " + why
+				}
+				if p.ERP == "" {
+					hint += ", in an entry before this one that names the ERP"
+				}
+				add("closed_orders", hint, "ERP %q has no way to reopen an order%s", e.Name, why)
 			}
 		}
 	}

@@ -1,6 +1,7 @@
 package hub
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -15,7 +16,7 @@ import (
 type takesNothing struct{ connector.Connector }
 
 func (takesNothing) Capabilities() connector.Capabilities {
-	return connector.Capabilities{Backflush: connector.BackflushNever}
+	return connector.Capabilities{Backflush: connector.BackflushNever, CannotReopen: "it has no such function"}
 }
 
 func TestPolicyThatTheERPDoesNotCarryOutIsAFault(t *testing.T) {
@@ -26,6 +27,24 @@ func TestPolicyThatTheERPDoesNotCarryOutIsAFault(t *testing.T) {
 		if faults := cfg.Check(never); len(faults) != 1 || faults[0].Hint == "" {
 			t.Errorf("%+v: %v", p, faults)
 		}
+	}
+}
+
+// Where a system offers no way to reopen an order, the check says why, and takes a policy for all others.
+func TestReopeningThatTheERPDoesNotOfferIsExplained(t *testing.T) {
+	never := []ConnectorKind{{Name: "sandbox", New: func(string, string, func(any) error) (connector.Connector, error) { return takesNothing{}, nil }}}
+	cfg := configured(t, "http://127.0.0.1:1")
+	cfg.Posting.Policies = []PolicyConfig{{ClosedOrders: "reopen"}}
+	if faults := cfg.Check(never); len(faults) != 1 || !strings.Contains(faults[0].Text, "it has no such function") || !strings.Contains(faults[0].Hint, "before this one") {
+		t.Errorf("%v", faults)
+	}
+	cfg.Posting.Policies = []PolicyConfig{{ERP: "erp", ClosedOrders: "hold"}, {ClosedOrders: "reopen"}}
+	if faults := cfg.Check(never); len(faults) != 0 {
+		t.Errorf("%v", faults)
+	}
+	cfg.Posting.Policies = []PolicyConfig{{ERP: "erp", Plant: cfg.Plants[0].Plant, ClosedOrders: "hold"}, {ClosedOrders: "reopen"}}
+	if faults := cfg.Check(never); len(faults) != 1 {
+		t.Errorf("another plant's orders would be reopened: %v", faults)
 	}
 }
 

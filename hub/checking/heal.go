@@ -1,6 +1,7 @@
 package checking
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -76,6 +77,9 @@ func (c *Checker) carryOut(ctx context.Context, d reconcile.Discrepancy, by, rea
 		return "", nil // the next comparison reads again
 	}
 	why := byHand[a.Kind]
+	if erp := c.o.Connectors[d.ERP]; a.Kind == reconcile.Reopen && erp != nil {
+		why = cmp.Or(erp.Capabilities().CannotReopen, why)
+	}
 	if why == "" {
 		why = "nothing is proposed"
 	}

@@ -78,6 +78,9 @@ type Capabilities struct {
 	Backflush Backflush
 	// MovementTypes: the system is told types of goods movements, which a mapping may say (Posting.MovementType).
 	MovementTypes bool
+	// CannotReopen says, of a system that is known to offer no way to let a completed order take postings again, why, and what a
+	// person does instead; empty for a Reopener, and where nothing is known.
+	CannotReopen string
 	// ReversesPart lists the kinds of facts of whose effects the connector can take back a part: Posting.Fact then has less than
 	// Posting.Original, and Original.Part is set.
 	ReversesPart []object.Kind

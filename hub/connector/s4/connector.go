@@ -59,6 +59,7 @@ func (c *Connector) Capabilities() connector.Capabilities {
 		Settle:        c.cfg.Settle,
 		Backflush:     connector.BackflushNever,
 		MovementTypes: true,
+		CannotReopen:  cannotReopen,
 	}
 	if c.cfg.Movements == movementsSAP {
 		can.Backflush = connector.BackflushMarked
@@ -69,6 +70,8 @@ func (c *Connector) Capabilities() connector.Capabilities {
 	}
 	return can
 }
+
+const cannotReopen = "SAP's order service completes orders technically (TechlyCmpltOrder) and has no function that revokes that; a person revokes it in SAP (transaction CO02), replays the facts, and completes the order again"
 
 // scale is how many decimals SAP keeps of a quantity, digits how many places it has in all.
 const (

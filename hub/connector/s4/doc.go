@@ -43,6 +43,11 @@
 // SAP backflushes or receives by itself has the types of its own configuration, and a movement of an unknown type is read by the side
 // of the books on which it stands.
 //
+// An order that is technically complete is not opened again for late facts: of the functions of API_PRODUCTION_ORDER_2_SRV (ReleaseOrder,
+// ReleaseOperation, TechlyCmpltOrder, CloseOrder, DiscardOrder, DeletionFlagOrder, DeletionIndOrder, DeliveryCompletedOrder,
+// ConvertPlndOrder, ScheduleProductionOrderOperation, OrderReleasedByMES) none revokes a completion, nor can its flag be written. The
+// policy closed_orders: reopen is refused for this connector, and a late fact is parked with what a person does.
+//
 // # What was read and what was not
 //
 // Services, sets, functions, fields, lengths, scales, the form of dates and errors, the headers of repeatable requests,

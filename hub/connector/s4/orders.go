@@ -60,6 +60,17 @@ func (o *sapOrder) shut() string {
 	return ""
 }
 
+// opening is what a person does so that an order that is shut takes postings.
+func (o *sapOrder) opening() string {
+	switch s := o.state(); {
+	case s == object.OrderCancelled || s == object.OrderClosed:
+		return "Book it on another order or by hand, then accept the fact with the document's number; or have the order opened again in SAP, then replay the fact."
+	case o.finished():
+		return "Revoke the technical completion in SAP (transaction CO02; no service of SAP's does that), replay the fact, then complete the order again."
+	}
+	return "Release or unlock the order in SAP, then replay the fact."
+}
+
 // operationName names an operation as the shop floor does: its number, behind its sequence when that is not the standard one.
 func operationName(sequence, number string) string {
 	if s := strings.TrimLeft(sequence, "0"); s != "" {

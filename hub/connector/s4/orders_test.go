@@ -104,6 +104,10 @@ func TestOrderThatTakesNothingIsRefusedByItsState(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, s4double.Traps{})
 	c := b.connect(t)
+	next := map[string]string{"not released": "Release", "locked": "unlock", "technically complete": "Revoke the technical completion", "closed": "another order", "deletion": "another order"}
+	if can := c.Capabilities(); !strings.Contains(can.CannotReopen, "TechlyCmpltOrder") {
+		t.Errorf("why no order is reopened: %q", can.CannotReopen)
+	}
 	for words, change := range map[string]func(*s4double.Order){
 		"not released":         func(o *s4double.Order) { o.Released = false },
 		"locked":               func(o *s4double.Order) { o.Locked = true },
@@ -114,7 +118,7 @@ func TestOrderThatTakesNothingIsRefusedByItsState(t *testing.T) {
 		order := b.order(t, "40")
 		b.change(t, order, change)
 		for _, p := range []connector.Posting{confirmation(order, "1", "0"), consumption(order, "1", object.Issue)} {
-			if x := ends(t, c, p, connectortest.Refused, "ORDER_STATE", words, order); x.Attempts > 0 || x.Outcome.Class != connector.Correctable {
+			if x := ends(t, c, p, connectortest.Refused, "ORDER_STATE", words, order); x.Attempts > 0 || x.Outcome.Class != connector.Correctable || !strings.Contains(x.Outcome.NextStep, next[words]) {
 				t.Errorf("%s: %d attempts, %+v", words, x.Attempts, x.Outcome)
 			}
 		}

@@ -60,7 +60,7 @@ func (c *Connector) Prepare(ctx context.Context, p connector.Posting) ([]byte, *
 		return text, &connector.Outcome{Result: connector.Posted, Document: firstDone(in)}, nil
 	}
 	if why := o.shut(); why != "" && done == 0 {
-		return nil, reject(connector.Correctable, "ORDER_STATE", "Release or reopen the order in SAP, then replay the fact.", "Order %s %s.", o.ManufacturingOrder, why), nil
+		return nil, reject(connector.Correctable, "ORDER_STATE", o.opening(), "Order %s %s.", o.ManufacturingOrder, why), nil
 	}
 	return text, nil, nil
 }
