@@ -57,6 +57,14 @@
 // copies the reference, the zone of LastChangeDateTime (see time_zone), that a refused request is not kept as repeatable,
 // and that the opposite movement opens a reservation again by code 06 with posting type 1.
 //
+// # Why there is no $batch
+//
+// A batch is of one service. What a posting reads lies in several (the order, then the confirmation or document by key), each question
+// once and the second one only before something is sent; so that a batch could only join the questions of different postings, which
+// then wait for each other. With 50 ms for each call 64 confirmations take 260 calls, 18.7 a second in 4 sessions and 36.3 in 8: sessions
+// scale, and need no further answer with faults of its own for each part. Where one service is asked for many things of a kind, a filter
+// does it: 40 orders of which only a part changed are read by 6 calls in 0.5 s and not by 44 in 2.4 s.
+//
 // # What S/4HANA must be like
 //
 // The communication scenarios for production orders, confirmations, material documents and stock are active for a technical

@@ -268,25 +268,38 @@ func (c *Connector) parts(ctx context.Context, changes *connector.Changes, cur *
 			return err
 		}
 	}
-	for _, number := range sortedKeys(newest) {
+	numbers := slices.DeleteFunc(sortedKeys(newest), func(number string) bool {
 		s := cur.Seen[number]
-		if newest[number] <= max(s.Stamp, s.Part) {
-			continue
+		return newest[number] <= max(s.Stamp, s.Part)
+	})
+	return c.some(ctx, numbers, func(number string, o sapOrder) {
+		if len(c.cfg.Plants) > 0 && !slices.Contains(c.cfg.Plants, o.ProductionPlant) {
+			return
 		}
-		o, err := c.order(ctx, number)
-		if errors.Is(err, connector.ErrNotFound) {
-			continue
+		c.report(changes, cur, o)
+		s := cur.Seen[o.ManufacturingOrder]
+		s.Part = newest[number]
+		cur.Seen[o.ManufacturingOrder] = s
+	})
+}
+
+// some reads orders by their numbers, many with each question; those that SAP does not have are left out.
+func (c *Connector) some(ctx context.Context, numbers []string, each func(number string, o sapOrder)) error {
+	for few := range slices.Chunk(numbers, headersAtOnce) {
+		var parts []string
+		for _, n := range few {
+			parts = append(parts, "ManufacturingOrder eq "+quote(n))
 		}
+		q := url.Values{"$filter": {strings.Join(parts, " or ")}, "$expand": {orderParts}, "$orderby": {"ManufacturingOrder"}}
+		err := pages(ctx, c.client, orderService, "A_ProductionOrder_2", q, func(o sapOrder) {
+			is := func(n string) bool { return sameOrder(n, o.ManufacturingOrder) }
+			if i := slices.IndexFunc(few, is); i >= 0 { // a system that does not filter must not make us believe
+				each(few[i], o)
+			}
+		})
 		if err != nil {
 			return err
 		}
-		if len(c.cfg.Plants) > 0 && !slices.Contains(c.cfg.Plants, o.ProductionPlant) {
-			continue
-		}
-		c.report(changes, cur, o)
-		s = cur.Seen[number]
-		s.Part = newest[number]
-		cur.Seen[number] = s
 	}
 	return nil
 }

@@ -2,6 +2,7 @@ package s4_test
 
 import (
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -154,5 +155,47 @@ func TestOrderWithAnUnknownUnitStopsNoNeighbour(t *testing.T) {
 	}
 	if _, err := c.Get(t.Context(), odd); err == nil || errors.Is(err, connector.ErrNotFound) || !strings.Contains(err.Error(), "CT") {
 		t.Errorf("get of it says %v", err)
+	}
+}
+
+// Many orders of which only a part changed are all listed, with a question for each twenty and not for each of them.
+func TestManyOrdersOfWhichOnlyAPartChangedAreReadTogether(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, s4double.Traps{PageSize: 50})
+	c := b.connect(t)
+	var orders []string
+	for range 45 {
+		orders = append(orders, b.order(t, "10"))
+	}
+	list := func(cursor string) (found []string, next string) {
+		t.Helper()
+		for {
+			x, err := c.ListChanged(t.Context(), cursor)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, o := range x.Orders {
+				found = append(found, o.OrderNo)
+			}
+			if cursor = x.Cursor; !x.More {
+				return found, cursor
+			}
+		}
+	}
+	_, cursor := list("")
+	for _, no := range orders {
+		if err := b.ChangeParts(no, time.Now().Add(2*time.Second), func(o *s4double.Order) { o.Operations[0].WorkCenter = "TESTING" }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	before, _ := b.proxy.Counts()
+	found, cursor := list(cursor)
+	after, _ := b.proxy.Counts()
+	slices.Sort(found)
+	if !slices.Equal(found, orders) || after-before > 8 {
+		t.Errorf("%d of %d orders were listed with %d calls", len(found), len(orders), after-before)
+	}
+	if found, _ = list(cursor); len(found) > 0 {
+		t.Errorf("%v are listed again", found)
 	}
 }
