@@ -45,7 +45,7 @@ type update struct {
 const (
 	updatesAtOnce = 64 // in one transaction
 
-	// What Unhurried waits for: so many, or so long. The longer one is a few commits.
+	// What Unhurried waits for: so many others, or so long: about as long as a commit takes.
 	companySize = 16
 	companyTime = 2 * time.Millisecond
 )
