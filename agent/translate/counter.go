@@ -8,6 +8,7 @@ import (
 	"github.com/shopspring/decimal"
 
 	"github.com/linekeeper/linekeeper/agent/signal"
+	pb "github.com/linekeeper/linekeeper/proto/linekeeper/v1"
 )
 
 // counter is what is remembered of one counted tag.
@@ -269,7 +270,7 @@ func (w *work) apply(r *rule, s *signal.Signal, c *counter, sm sample) bool {
 	case isMisread:
 		w.misread(r, s, c, sm, step)
 	case isCorrection:
-		w.correct(r, s, c, step)
+		w.correct(r, s, c, sm, step)
 	case isStillLow:
 		if w.explain != nil {
 			w.say(r.name, "waiting", "still below %s, which is confirmed: nothing is counted until the counter passes it", c.Raw)
@@ -362,19 +363,22 @@ func (w *work) first(r *rule, s *signal.Signal, c *counter, sm sample) {
 func (w *work) reset(r *rule, s *signal.Signal, c *counter, sm sample) {
 	w.close(c)
 	certain := c.Boot != "" && sm.boot != "" && sm.boot != c.Boot
+	told := r.wentBack(c, sm, pb.CounterStep_OUTCOME_FROM_ZERO)
+	told.Booted = certain
 	before := &past{Epoch: c.Epoch, At: c.At, Raw: c.Raw, Told: c.Told}
 	c.Epoch++
 	c.Fresh, c.Told, c.Low = false, false, nil
 	if r.hold && !certain {
 		c.At, c.Before = sm.raw, nil
-		w.reject(r.source, s, r.name, signal.Problem{
+		told.Outcome = pb.CounterStep_OUTCOME_HELD
+		w.rejectStep(r, s, signal.Problem{
 			Code: "counter_reset", Item: s.Tag, Reason: fmt.Sprintf("counter %q went from %s to %s; up to %s may be uncounted, and counting goes on from %s", s.Tag, c.Raw, sm.raw, sm.raw, sm.raw),
 			NextStep: "count what was made since the reset and book it by hand, or set reset: restart",
-		})
+		}, told)
 		return
 	}
-	w.note(r, s, "counter_reset", fmt.Sprintf("counter %q was set back from %s to %s; the %s since then are counted", s.Tag, c.Raw, sm.raw, sm.raw),
-		"nothing to do if the counter was set to zero; use a counter that nobody resets if you can")
+	w.noteStep(r, s, "counter_reset", fmt.Sprintf("counter %q was set back from %s to %s; the %s since then are counted", s.Tag, c.Raw, sm.raw, sm.raw),
+		"nothing to do if the counter was set to zero; use a counter that nobody resets if you can", told)
 	c.At = decimal.Decimal{}
 	if sm.raw.IsPositive() {
 		w.forward(r, s, c, sm, sm.raw)
@@ -400,14 +404,14 @@ func (w *work) misread(r *rule, s *signal.Signal, c *counter, sm sample, step de
 }
 
 // correct takes parts off that were counted and not yet confirmed.
-func (w *work) correct(r *rule, s *signal.Signal, c *counter, step decimal.Decimal) {
-	o := c.Open
+func (w *work) correct(r *rule, s *signal.Signal, c *counter, sm sample, step decimal.Decimal) {
+	o, told := c.Open, r.wentBack(c, sm, pb.CounterStep_OUTCOME_CORRECTED)
 	less := r.share.gain(c.At, c.At.Add(step)).Mul(o.Booked.factor(r))
 	w.row(o.Booked.row(c.Source)).count(less)
 	o.Qty, c.At, c.Before = o.Qty.Add(less), c.At.Add(step), nil
 	c.Low = nil
-	w.note(r, s, "counter_decrement", fmt.Sprintf("counter %q went back by %s; that is taken off the counts that are not yet confirmed", s.Tag, step.Neg()),
-		"nothing to do if parts were taken off the counter on purpose")
+	w.noteStep(r, s, "counter_decrement", fmt.Sprintf("counter %q went back by %s; that is taken off the counts that are not yet confirmed", s.Tag, step.Neg()),
+		"nothing to do if parts were taken off the counter on purpose", told)
 }
 
 func (w *work) refuseStep(r *rule, s *signal.Signal, c *counter, sm sample, v verdict) {
@@ -419,8 +423,13 @@ func (w *work) refuseStep(r *rule, s *signal.Signal, c *counter, sm sample, v ve
 		return
 	}
 	c.Low = &sm.raw
-	w.reject(r.source, s, r.name, signal.Problem{
+	w.rejectStep(r, s, signal.Problem{
 		Code: "counter_decrement", Item: s.Tag, Reason: fmt.Sprintf("counter %q went back from %s to %s, below what is confirmed; nothing is counted until it passes %s again", s.Tag, c.Raw, sm.raw, c.Raw),
 		NextStep: "if the counter was set to this value by hand, correct the booked quantity by hand; use a counter that nobody sets",
-	})
+	}, r.wentBack(c, sm, pb.CounterStep_OUTCOME_WAITS))
+}
+
+// wentBack is what is told of a step back, before the counter's memory follows it.
+func (r *rule) wentBack(c *counter, sm sample, outcome pb.CounterStep_Outcome) *stepBack {
+	return &stepBack{Tag: c.Tag, Epoch: c.epoch(), Last: c.Raw, Now: sm.raw, LastAt: c.Seen, At: sm.seen.UTC(), Modulus: r.modulus, Most: r.maxPerSecond, Outcome: outcome}
 }

@@ -243,3 +243,39 @@ func TestBootMarkMakesAResetCertain(t *testing.T) {
 		t.Errorf("ledger is %q, want %q", got, want)
 	}
 }
+
+// The hub judges by the two values and their times, so they travel; of several within a minute the one that waits for a person does.
+func TestACounterThatWentBackTellsWhatItShowedAndWhatBecameOfIt(t *testing.T) {
+	for _, c := range []struct{ name, rule, values, want string }{
+		{"reset", `modulus: "1000", max_per_second: "1"`, "800 +10s 4", "good 800 to 4 after 10s of 1000 at 1 OUTCOME_FROM_ZERO"},
+		{"held", "reset: hold", "500 +5s 3", "good 500 to 3 after 5s of  at  OUTCOME_HELD"},
+		{"correction", "", "500 510 505", "good 510 to 505 after 0s of  at  OUTCOME_CORRECTED"},
+		{"below what is confirmed", "", "500 510 +61s 505", "good 510 to 505 after 1m1s of  at  OUTCOME_WAITS"},
+		{"one that waits is not told over", "", "500 510 505 +61s 490 +1s 512 +1s 511 +61s 600", "good 510 to 505 after 0s of  at  OUTCOME_CORRECTED; good 505 to 490 after 1m1s of  at  OUTCOME_WAITS; good 512 to 511 after 1s of  at  OUTCOME_CORRECTED"},
+		{"nor when it came second", "", "500 +61s 510 505 +1s 400 +1s 512 +1s 511 +61s 600", "good 510 to 505 after 0s of  at  OUTCOME_CORRECTED; good 505 to 400 after 1s of  at  OUTCOME_WAITS"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			l := counterLine(t, c.rule)
+			for _, v := range strings.Fields(c.values) {
+				if d, ok := strings.CutPrefix(v, "+"); ok {
+					wait, err := time.ParseDuration(d)
+					if err != nil {
+						t.Fatal(err)
+					}
+					l.tick(wait)
+					continue
+				}
+				l.see(v)
+			}
+			var got []string
+			for _, f := range l.facts {
+				if s := f.GetSourceException().GetCounterStep(); s != nil {
+					got = append(got, fmt.Sprintf("%s %s to %s after %s of %s at %s %s", s.Tag, s.Last, s.Now, s.At.AsTime().Sub(s.LastAt.AsTime()), s.Modulus, s.MaxPerSecond, s.Outcome))
+				}
+			}
+			if strings.Join(got, "; ") != c.want {
+				t.Errorf("told %q, want %q", strings.Join(got, "; "), c.want)
+			}
+		})
+	}
+}

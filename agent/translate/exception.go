@@ -8,6 +8,7 @@ import (
 	"github.com/linekeeper/linekeeper/agent/signal"
 	"github.com/linekeeper/linekeeper/proto/factkey"
 	pb "github.com/linekeeper/linekeeper/proto/linekeeper/v1"
+	"google.golang.org/protobuf/types/known/timestamppb"
 )
 
 const (
@@ -23,7 +24,16 @@ func (w *work) reject(source string, s *signal.Signal, rule string, p signal.Pro
 	if payload == nil {
 		payload = []byte(plain(s.Value))
 	}
-	key, again := w.except(source, s, rule, p, payload)
+	w.quarantine(source, s, rule, p, nil, payload)
+}
+
+// rejectStep is reject of a counter's value that went back.
+func (w *work) rejectStep(r *rule, s *signal.Signal, p signal.Problem, step *stepBack) {
+	w.quarantine(r.source, s, r.name, p, step, []byte(plain(s.Value)))
+}
+
+func (w *work) quarantine(source string, s *signal.Signal, rule string, p signal.Problem, step *stepBack, payload []byte) {
+	key, again := w.except(source, s, rule, p, step, payload)
 	if again || w.muted {
 		return
 	}
@@ -35,12 +45,17 @@ func (w *work) reject(source string, s *signal.Signal, rule string, p signal.Pro
 
 // note tells of something without putting an input aside: nothing of it is left to be replayed.
 func (w *work) note(r *rule, s *signal.Signal, code, reason, next string) {
-	w.except(r.source, s, r.name, signal.Problem{Code: code, Item: s.Tag, Reason: reason, NextStep: next}, []byte(plain(s.Value)))
+	w.noteStep(r, s, code, reason, next, nil)
+}
+
+// noteStep is note of a counter that went back.
+func (w *work) noteStep(r *rule, s *signal.Signal, code, reason, next string, step *stepBack) {
+	w.except(r.source, s, r.name, signal.Problem{Code: code, Item: s.Tag, Reason: reason, NextStep: next}, step, []byte(plain(s.Value)))
 }
 
 // except makes the exception's fact, at most one per (source, tag, code) and minute. again says that the very same input was
 // told of within that minute.
-func (w *work) except(source string, s *signal.Signal, rule string, p signal.Problem, payload []byte) (key factkey.Key, again bool) {
+func (w *work) except(source string, s *signal.Signal, rule string, p signal.Problem, step *stepBack, payload []byte) (key factkey.Key, again bool) {
 	if w.muted {
 		return key, true
 	}
@@ -58,13 +73,15 @@ func (w *work) except(source string, s *signal.Signal, rule string, p signal.Pro
 	if age := w.now.Sub(m.At); len(m.Key) == len(key) && age >= 0 && age < mergeFor {
 		again = m.Hash == hash && m.Item == item
 		m.N++
-		m.Hash, m.Rule, m.Item, m.Reason, m.NextStep = hash, rule, item, p.Reason, p.NextStep
+		if m.Hash = hash; !m.Step.undecided() || m.N == 1 || step.undecided() { // one that waits for a person is not told over by one that does not
+			m.Rule, m.Item, m.Reason, m.NextStep, m.Step = rule, item, p.Reason, p.NextStep, step
+		}
 		w.due(m.At.Add(mergeFor))
 		w.sayExcept(rule, p, factkey.Key(m.Key))
 		return factkey.Key(m.Key), again
 	}
 	key = w.t.newKey()
-	*m = merge{At: w.now, Key: key[:], N: m.N, Hash: hash, Rule: rule, Item: item, Reason: p.Reason, NextStep: p.NextStep}
+	*m = merge{At: w.now, Key: key[:], N: m.N, Hash: hash, Rule: rule, Item: item, Reason: p.Reason, NextStep: p.NextStep, Step: step}
 	w.tell(source, p.Code, m, w.timeOf(s), payload)
 	w.sayExcept(rule, p, key)
 	return key, false
@@ -85,10 +102,27 @@ func (w *work) tell(source, code string, m *merge, at time.Time, payload []byte)
 	m.N = 0
 	e := &pb.SourceException{
 		Code: utf8Text(code), Item: utf8Text(m.Item), Reason: utf8Text(reason), NextStep: utf8Text(m.NextStep),
-		PayloadExcerpt: payload[:min(len(payload), maxExcerpt)],
+		PayloadExcerpt: payload[:min(len(payload), maxExcerpt)], CounterStep: m.Step.proto(),
 	}
 	w.enc.fact.Content = &pb.Fact_SourceException{SourceException: e}
 	w.emit(head{key: factkey.Key(m.Key), source: source, rule: m.Rule, occurred: at, exception: true}, "exception "+e.Code+": "+excerptText(e.Item), "", nil)
+}
+
+func (s *stepBack) proto() *pb.CounterStep {
+	if s == nil {
+		return nil
+	}
+	m := &pb.CounterStep{Tag: utf8Text(s.Tag), Epoch: s.Epoch, Last: s.Last.String(), Now: s.Now.String(), At: timestamppb.New(s.At), Booted: s.Booted, Outcome: s.Outcome}
+	if !s.LastAt.IsZero() {
+		m.LastAt = timestamppb.New(s.LastAt)
+	}
+	if s.Modulus.IsPositive() {
+		m.Modulus = s.Modulus.String()
+	}
+	if s.Most.IsPositive() {
+		m.MaxPerSecond = s.Most.String()
+	}
+	return m
 }
 
 func utf8Text(s string) string { return strings.ToValidUTF8(s, "\uFFFD") }

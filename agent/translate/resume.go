@@ -161,7 +161,7 @@ func (w *work) join(r *rule, c *counter, line string, epoch int, to decimal.Deci
 		w.except(r.source, &signal.Signal{Tag: r.tag}, r.name, signal.Problem{
 			Code: "counter_gap", Item: r.tag, Reason: fmt.Sprintf("counter %q was seen at %s here, below %s that the hub holds; it goes on from there, and its next value tells whether it was set back", r.tag, c.Raw, to),
 			NextStep: "nothing to do if the agent was restored or installed anew; otherwise compare the machine's count with what is booked for this time",
-		}, nil)
+		}, nil, nil)
 		if o := c.Open; o != nil {
 			w.row(o.Booked.row(c.Source)).count(o.Qty.Neg())
 		}
@@ -172,7 +172,7 @@ func (w *work) join(r *rule, c *counter, line string, epoch int, to decimal.Deci
 		w.except(r.source, &signal.Signal{Tag: r.tag}, r.name, signal.Problem{
 			Code: "counter_gap", Item: r.tag, Reason: fmt.Sprintf("counter %q began anew at %s, below %s that the hub holds; what was made between is not known", r.tag, c.Base, to),
 			NextStep: "compare the machine's count with what is booked for this time",
-		}, nil)
+		}, nil, nil)
 		return true
 	}
 	if c.Told {

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/shopspring/decimal"
+
+	pb "github.com/linekeeper/linekeeper/proto/linekeeper/v1"
 )
 
 // State is where the translator keeps what it must remember, inside the transaction that makes a batch durable. Keys begin
@@ -80,6 +82,26 @@ type merge struct {
 	Item     string    `json:"i,omitempty"`
 	Reason   string    `json:"r"`
 	NextStep string    `json:"x,omitempty"`
+	Step     *stepBack `json:"b,omitempty"`
+}
+
+// stepBack is what is told of a counter that went back.
+type stepBack struct {
+	Tag     string                 `json:"t"`
+	Epoch   string                 `json:"e"`
+	Last    decimal.Decimal        `json:"l"`
+	Now     decimal.Decimal        `json:"n"`
+	LastAt  time.Time              `json:"y,omitzero"`
+	At      time.Time              `json:"a"`
+	Modulus decimal.Decimal        `json:"m"`
+	Most    decimal.Decimal        `json:"s"` // a second
+	Booted  bool                   `json:"b,omitempty"`
+	Outcome pb.CounterStep_Outcome `json:"o"`
+}
+
+// undecided tells that somebody else has to say what the step means.
+func (s *stepBack) undecided() bool {
+	return s != nil && (s.Outcome == pb.CounterStep_OUTCOME_WAITS || s.Outcome == pb.CounterStep_OUTCOME_HELD)
 }
 
 // rowKey names one line of the ledger.

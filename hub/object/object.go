@@ -223,6 +223,31 @@ type ShopFloorState struct {
 type Exception struct {
 	Code, Item, Reason, NextStep string
 	Excerpt                      []byte
+	// Step is set when it is about a counter that went back.
+	Step *CounterStep
+}
+
+// StepOutcome is what the agent made of a counter that went back.
+type StepOutcome string
+
+// The outcomes of a step back.
+const (
+	StepWaits     StepOutcome = "waits"     // nothing is counted until the counter passes the last value again
+	StepHeld      StepOutcome = "held"      // nothing of the step is counted, and counting goes on from the new value
+	StepFromZero  StepOutcome = "from_zero" // the counter began again: all of the new value is counted
+	StepCorrected StepOutcome = "corrected" // the step was taken off what was counted and not yet confirmed
+)
+
+// CounterStep is two successive values of a counter that went back.
+type CounterStep struct {
+	Tag, Epoch string // Epoch is that of Last
+	Last, Now  decimal.Decimal
+	// LastAt and At are when the two were seen, by the agent's clock; LastAt is zero where it is not known.
+	LastAt, At time.Time
+	// Modulus is where the counter turns over to zero, MaxPerSecond the most that it counts; zero where the rule does not say.
+	Modulus, MaxPerSecond decimal.Decimal
+	Booted                bool // the device says that it was started between the two
+	Outcome               StepOutcome
 }
 
 // Balance is how much of an item a place holds, at one instant.

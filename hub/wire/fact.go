@@ -104,9 +104,52 @@ func content(f *object.Fact, m *pb.Fact) error {
 		f.Exception = &object.Exception{
 			Code: e.GetCode(), Item: e.GetItem(), Reason: e.GetReason(), NextStep: e.GetNextStep(), Excerpt: e.GetPayloadExcerpt(),
 		}
-		return nil
+		var err error
+		f.Exception.Step, err = counterStep(e.GetCounterStep(), zone)
+		return err
 	}
 	return fmt.Errorf("content is of a kind that this hub does not know")
+}
+
+var stepOutcomes = map[pb.CounterStep_Outcome]object.StepOutcome{
+	pb.CounterStep_OUTCOME_WAITS:     object.StepWaits,
+	pb.CounterStep_OUTCOME_HELD:      object.StepHeld,
+	pb.CounterStep_OUTCOME_FROM_ZERO: object.StepFromZero,
+	pb.CounterStep_OUTCOME_CORRECTED: object.StepCorrected,
+}
+
+// counterStep reads the evidence of a counter that went back. An outcome that this hub does not know stays empty: a person decides.
+func counterStep(s *pb.CounterStep, zone *time.Location) (*object.CounterStep, error) {
+	if s == nil {
+		return nil, nil
+	}
+	out := &object.CounterStep{Tag: s.GetTag(), Epoch: s.GetEpoch(), LastAt: instant(s.GetLastAt(), zone), At: instant(s.GetAt(), zone), Booted: s.GetBooted(), Outcome: stepOutcomes[s.GetOutcome()]}
+	var err error
+	if out.Last, err = Decimal("counter_step.last", s.GetLast()); err != nil {
+		return nil, err
+	}
+	if out.Now, err = Decimal("counter_step.now", s.GetNow()); err != nil {
+		return nil, err
+	}
+	if out.Modulus, err = optional("counter_step.modulus", s.GetModulus()); err != nil {
+		return nil, err
+	}
+	out.MaxPerSecond, err = optional("counter_step.max_per_second", s.GetMaxPerSecond())
+	return out, err
+}
+
+func counterStepToProto(s *object.CounterStep) *pb.CounterStep {
+	if s == nil {
+		return nil
+	}
+	m := &pb.CounterStep{Tag: s.Tag, Epoch: s.Epoch, Last: s.Last.String(), Now: s.Now.String(), LastAt: stamp(s.LastAt), At: stamp(s.At), Modulus: nonZero(s.Modulus),
+		MaxPerSecond: nonZero(s.MaxPerSecond), Booted: s.Booted}
+	for o, is := range stepOutcomes {
+		if is == s.Outcome {
+			m.Outcome = o
+		}
+	}
+	return m
 }
 
 func confirmation(f *object.Fact, c *pb.ProductionConfirmation, zone *time.Location) (err error) {
@@ -398,6 +441,7 @@ func FactToProto(f object.Fact) *pb.Fact {
 		e := f.Exception
 		m.Content = &pb.Fact_SourceException{SourceException: &pb.SourceException{
 			Code: e.Code, Item: e.Item, Reason: e.Reason, NextStep: e.NextStep, PayloadExcerpt: e.Excerpt,
+			CounterStep: counterStepToProto(e.Step),
 		}}
 	}
 	return m

@@ -71,6 +71,11 @@ var facts = map[string]object.Fact{
 		f.Kind = object.KindException
 		f.Exception = &object.Exception{Code: "bad_json", Item: "topic", Reason: "not JSON", NextStep: "mend it", Excerpt: []byte("{")}
 	}),
+	"counter that went back": fact(func(f *object.Fact) {
+		f.Kind = object.KindException
+		f.Exception = &object.Exception{Code: "counter_reset", Item: "good", Reason: "it went back", NextStep: "count", Step: &object.CounterStep{Tag: "good", Epoch: "l.1", Last: d("510"), Now: d("3.5"),
+			LastAt: f.OccurredAt.Add(-time.Minute), At: f.OccurredAt, Modulus: d("32768"), MaxPerSecond: d("2"), Booted: true, Outcome: object.StepHeld}}
+	}),
 }
 
 var equal = cmp.Options{

@@ -141,6 +141,61 @@ func (OrderState_State) EnumDescriptor() ([]byte, []int) {
 	return file_linekeeper_v1_fact_proto_rawDescGZIP(), []int{7, 0}
 }
 
+type CounterStep_Outcome int32
+
+const (
+	CounterStep_OUTCOME_UNSPECIFIED CounterStep_Outcome = 0
+	CounterStep_OUTCOME_WAITS       CounterStep_Outcome = 1 // nothing is counted until the counter passes last again
+	CounterStep_OUTCOME_HELD        CounterStep_Outcome = 2 // nothing is counted of the step, and counting goes on from now
+	CounterStep_OUTCOME_FROM_ZERO   CounterStep_Outcome = 3 // taken for a counter that began again: all of now is counted
+	CounterStep_OUTCOME_CORRECTED   CounterStep_Outcome = 4 // the step is taken off what was counted and not yet confirmed
+)
+
+// Enum value maps for CounterStep_Outcome.
+var (
+	CounterStep_Outcome_name = map[int32]string{
+		0: "OUTCOME_UNSPECIFIED",
+		1: "OUTCOME_WAITS",
+		2: "OUTCOME_HELD",
+		3: "OUTCOME_FROM_ZERO",
+		4: "OUTCOME_CORRECTED",
+	}
+	CounterStep_Outcome_value = map[string]int32{
+		"OUTCOME_UNSPECIFIED": 0,
+		"OUTCOME_WAITS":       1,
+		"OUTCOME_HELD":        2,
+		"OUTCOME_FROM_ZERO":   3,
+		"OUTCOME_CORRECTED":   4,
+	}
+)
+
+func (x CounterStep_Outcome) Enum() *CounterStep_Outcome {
+	p := new(CounterStep_Outcome)
+	*p = x
+	return p
+}
+
+func (x CounterStep_Outcome) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (CounterStep_Outcome) Descriptor() protoreflect.EnumDescriptor {
+	return file_linekeeper_v1_fact_proto_enumTypes[2].Descriptor()
+}
+
+func (CounterStep_Outcome) Type() protoreflect.EnumType {
+	return &file_linekeeper_v1_fact_proto_enumTypes[2]
+}
+
+func (x CounterStep_Outcome) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use CounterStep_Outcome.Descriptor instead.
+func (CounterStep_Outcome) EnumDescriptor() ([]byte, []int) {
+	return file_linekeeper_v1_fact_proto_rawDescGZIP(), []int{9, 0}
+}
+
 // Fact is one record of the business stream. The agent encodes it once; a resend is the same bytes.
 type Fact struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1035,8 +1090,10 @@ type SourceException struct {
 	NextStep string `protobuf:"bytes,4,opt,name=next_step,json=nextStep,proto3" json:"next_step,omitempty"`
 	// At most 1,024 bytes of what was received.
 	PayloadExcerpt []byte `protobuf:"bytes,5,opt,name=payload_excerpt,json=payloadExcerpt,proto3" json:"payload_excerpt,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// Set when a counter went back: the two values, and what the agent made of them.
+	CounterStep   *CounterStep `protobuf:"bytes,6,opt,name=counter_step,json=counterStep,proto3" json:"counter_step,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *SourceException) Reset() {
@@ -1102,6 +1159,134 @@ func (x *SourceException) GetPayloadExcerpt() []byte {
 		return x.PayloadExcerpt
 	}
 	return nil
+}
+
+func (x *SourceException) GetCounterStep() *CounterStep {
+	if x != nil {
+		return x.CounterStep
+	}
+	return nil
+}
+
+// CounterStep is the evidence of a counter that went back: two successive values as the source showed them.
+type CounterStep struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Tag   string                 `protobuf:"bytes,1,opt,name=tag,proto3" json:"tag,omitempty"`
+	// The epoch that last belongs to.
+	Epoch string `protobuf:"bytes,2,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	Last  string `protobuf:"bytes,3,opt,name=last,proto3" json:"last,omitempty"`
+	Now   string `protobuf:"bytes,4,opt,name=now,proto3" json:"now,omitempty"`
+	// When the two were seen, by the agent's clock; last_at is absent where it is not known.
+	LastAt *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=last_at,json=lastAt,proto3" json:"last_at,omitempty"`
+	At     *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=at,proto3" json:"at,omitempty"`
+	// Where the counter turns over to zero, and the most that it counts in a second; empty where the rule does not say.
+	Modulus      string `protobuf:"bytes,7,opt,name=modulus,proto3" json:"modulus,omitempty"`
+	MaxPerSecond string `protobuf:"bytes,8,opt,name=max_per_second,json=maxPerSecond,proto3" json:"max_per_second,omitempty"`
+	// The device says that it was started between the two.
+	Booted        bool                `protobuf:"varint,9,opt,name=booted,proto3" json:"booted,omitempty"`
+	Outcome       CounterStep_Outcome `protobuf:"varint,10,opt,name=outcome,proto3,enum=linekeeper.v1.CounterStep_Outcome" json:"outcome,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CounterStep) Reset() {
+	*x = CounterStep{}
+	mi := &file_linekeeper_v1_fact_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CounterStep) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CounterStep) ProtoMessage() {}
+
+func (x *CounterStep) ProtoReflect() protoreflect.Message {
+	mi := &file_linekeeper_v1_fact_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CounterStep.ProtoReflect.Descriptor instead.
+func (*CounterStep) Descriptor() ([]byte, []int) {
+	return file_linekeeper_v1_fact_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *CounterStep) GetTag() string {
+	if x != nil {
+		return x.Tag
+	}
+	return ""
+}
+
+func (x *CounterStep) GetEpoch() string {
+	if x != nil {
+		return x.Epoch
+	}
+	return ""
+}
+
+func (x *CounterStep) GetLast() string {
+	if x != nil {
+		return x.Last
+	}
+	return ""
+}
+
+func (x *CounterStep) GetNow() string {
+	if x != nil {
+		return x.Now
+	}
+	return ""
+}
+
+func (x *CounterStep) GetLastAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.LastAt
+	}
+	return nil
+}
+
+func (x *CounterStep) GetAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.At
+	}
+	return nil
+}
+
+func (x *CounterStep) GetModulus() string {
+	if x != nil {
+		return x.Modulus
+	}
+	return ""
+}
+
+func (x *CounterStep) GetMaxPerSecond() string {
+	if x != nil {
+		return x.MaxPerSecond
+	}
+	return ""
+}
+
+func (x *CounterStep) GetBooted() bool {
+	if x != nil {
+		return x.Booted
+	}
+	return false
+}
+
+func (x *CounterStep) GetOutcome() CounterStep_Outcome {
+	if x != nil {
+		return x.Outcome
+	}
+	return CounterStep_OUTCOME_UNSPECIFIED
 }
 
 var File_linekeeper_v1_fact_proto protoreflect.FileDescriptor
@@ -1204,13 +1389,32 @@ const file_linekeeper_v1_fact_proto_rawDesc = "" +
 	"\n" +
 	"STATE_HELD\x10\x05\x12\x12\n" +
 	"\x0eSTATE_FINISHED\x10\x06\x12\x13\n" +
-	"\x0fSTATE_CANCELLED\x10\a\"\x97\x01\n" +
+	"\x0fSTATE_CANCELLED\x10\a\"\xd6\x01\n" +
 	"\x0fSourceException\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\tR\x04code\x12\x12\n" +
 	"\x04item\x18\x02 \x01(\tR\x04item\x12\x16\n" +
 	"\x06reason\x18\x03 \x01(\tR\x06reason\x12\x1b\n" +
 	"\tnext_step\x18\x04 \x01(\tR\bnextStep\x12'\n" +
-	"\x0fpayload_excerpt\x18\x05 \x01(\fR\x0epayloadExcerptBCZAgithub.com/linekeeper/linekeeper/proto/linekeeper/v1;linekeeperv1b\x06proto3"
+	"\x0fpayload_excerpt\x18\x05 \x01(\fR\x0epayloadExcerpt\x12=\n" +
+	"\fcounter_step\x18\x06 \x01(\v2\x1a.linekeeper.v1.CounterStepR\vcounterStep\"\xc9\x03\n" +
+	"\vCounterStep\x12\x10\n" +
+	"\x03tag\x18\x01 \x01(\tR\x03tag\x12\x14\n" +
+	"\x05epoch\x18\x02 \x01(\tR\x05epoch\x12\x12\n" +
+	"\x04last\x18\x03 \x01(\tR\x04last\x12\x10\n" +
+	"\x03now\x18\x04 \x01(\tR\x03now\x123\n" +
+	"\alast_at\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x06lastAt\x12*\n" +
+	"\x02at\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x12\x18\n" +
+	"\amodulus\x18\a \x01(\tR\amodulus\x12$\n" +
+	"\x0emax_per_second\x18\b \x01(\tR\fmaxPerSecond\x12\x16\n" +
+	"\x06booted\x18\t \x01(\bR\x06booted\x12<\n" +
+	"\aoutcome\x18\n" +
+	" \x01(\x0e2\".linekeeper.v1.CounterStep.OutcomeR\aoutcome\"u\n" +
+	"\aOutcome\x12\x17\n" +
+	"\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x11\n" +
+	"\rOUTCOME_WAITS\x10\x01\x12\x10\n" +
+	"\fOUTCOME_HELD\x10\x02\x12\x15\n" +
+	"\x11OUTCOME_FROM_ZERO\x10\x03\x12\x15\n" +
+	"\x11OUTCOME_CORRECTED\x10\x04BCZAgithub.com/linekeeper/linekeeper/proto/linekeeper/v1;linekeeperv1b\x06proto3"
 
 var (
 	file_linekeeper_v1_fact_proto_rawDescOnce sync.Once
@@ -1224,44 +1428,50 @@ func file_linekeeper_v1_fact_proto_rawDescGZIP() []byte {
 	return file_linekeeper_v1_fact_proto_rawDescData
 }
 
-var file_linekeeper_v1_fact_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_linekeeper_v1_fact_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
+var file_linekeeper_v1_fact_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
+var file_linekeeper_v1_fact_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
 var file_linekeeper_v1_fact_proto_goTypes = []any{
 	(MaterialConsumption_Movement)(0), // 0: linekeeper.v1.MaterialConsumption.Movement
 	(OrderState_State)(0),             // 1: linekeeper.v1.OrderState.State
-	(*Fact)(nil),                      // 2: linekeeper.v1.Fact
-	(*Header)(nil),                    // 3: linekeeper.v1.Header
-	(*Quantity)(nil),                  // 4: linekeeper.v1.Quantity
-	(*CounterRange)(nil),              // 5: linekeeper.v1.CounterRange
-	(*ProductionConfirmation)(nil),    // 6: linekeeper.v1.ProductionConfirmation
-	(*MaterialConsumption)(nil),       // 7: linekeeper.v1.MaterialConsumption
-	(*QualityStatus)(nil),             // 8: linekeeper.v1.QualityStatus
-	(*OrderState)(nil),                // 9: linekeeper.v1.OrderState
-	(*SourceException)(nil),           // 10: linekeeper.v1.SourceException
-	(*timestamppb.Timestamp)(nil),     // 11: google.protobuf.Timestamp
+	(CounterStep_Outcome)(0),          // 2: linekeeper.v1.CounterStep.Outcome
+	(*Fact)(nil),                      // 3: linekeeper.v1.Fact
+	(*Header)(nil),                    // 4: linekeeper.v1.Header
+	(*Quantity)(nil),                  // 5: linekeeper.v1.Quantity
+	(*CounterRange)(nil),              // 6: linekeeper.v1.CounterRange
+	(*ProductionConfirmation)(nil),    // 7: linekeeper.v1.ProductionConfirmation
+	(*MaterialConsumption)(nil),       // 8: linekeeper.v1.MaterialConsumption
+	(*QualityStatus)(nil),             // 9: linekeeper.v1.QualityStatus
+	(*OrderState)(nil),                // 10: linekeeper.v1.OrderState
+	(*SourceException)(nil),           // 11: linekeeper.v1.SourceException
+	(*CounterStep)(nil),               // 12: linekeeper.v1.CounterStep
+	(*timestamppb.Timestamp)(nil),     // 13: google.protobuf.Timestamp
 }
 var file_linekeeper_v1_fact_proto_depIdxs = []int32{
-	3,  // 0: linekeeper.v1.Fact.header:type_name -> linekeeper.v1.Header
-	6,  // 1: linekeeper.v1.Fact.production_confirmation:type_name -> linekeeper.v1.ProductionConfirmation
-	7,  // 2: linekeeper.v1.Fact.material_consumption:type_name -> linekeeper.v1.MaterialConsumption
-	8,  // 3: linekeeper.v1.Fact.quality_status:type_name -> linekeeper.v1.QualityStatus
-	9,  // 4: linekeeper.v1.Fact.order_state:type_name -> linekeeper.v1.OrderState
-	10, // 5: linekeeper.v1.Fact.source_exception:type_name -> linekeeper.v1.SourceException
-	11, // 6: linekeeper.v1.Header.occurred_at:type_name -> google.protobuf.Timestamp
-	11, // 7: linekeeper.v1.Header.recorded_at:type_name -> google.protobuf.Timestamp
-	11, // 8: linekeeper.v1.ProductionConfirmation.started_at:type_name -> google.protobuf.Timestamp
-	11, // 9: linekeeper.v1.ProductionConfirmation.finished_at:type_name -> google.protobuf.Timestamp
-	5,  // 10: linekeeper.v1.ProductionConfirmation.counter_range:type_name -> linekeeper.v1.CounterRange
-	4,  // 11: linekeeper.v1.MaterialConsumption.quantity:type_name -> linekeeper.v1.Quantity
+	4,  // 0: linekeeper.v1.Fact.header:type_name -> linekeeper.v1.Header
+	7,  // 1: linekeeper.v1.Fact.production_confirmation:type_name -> linekeeper.v1.ProductionConfirmation
+	8,  // 2: linekeeper.v1.Fact.material_consumption:type_name -> linekeeper.v1.MaterialConsumption
+	9,  // 3: linekeeper.v1.Fact.quality_status:type_name -> linekeeper.v1.QualityStatus
+	10, // 4: linekeeper.v1.Fact.order_state:type_name -> linekeeper.v1.OrderState
+	11, // 5: linekeeper.v1.Fact.source_exception:type_name -> linekeeper.v1.SourceException
+	13, // 6: linekeeper.v1.Header.occurred_at:type_name -> google.protobuf.Timestamp
+	13, // 7: linekeeper.v1.Header.recorded_at:type_name -> google.protobuf.Timestamp
+	13, // 8: linekeeper.v1.ProductionConfirmation.started_at:type_name -> google.protobuf.Timestamp
+	13, // 9: linekeeper.v1.ProductionConfirmation.finished_at:type_name -> google.protobuf.Timestamp
+	6,  // 10: linekeeper.v1.ProductionConfirmation.counter_range:type_name -> linekeeper.v1.CounterRange
+	5,  // 11: linekeeper.v1.MaterialConsumption.quantity:type_name -> linekeeper.v1.Quantity
 	0,  // 12: linekeeper.v1.MaterialConsumption.movement:type_name -> linekeeper.v1.MaterialConsumption.Movement
-	5,  // 13: linekeeper.v1.MaterialConsumption.counter_range:type_name -> linekeeper.v1.CounterRange
-	4,  // 14: linekeeper.v1.QualityStatus.quantity:type_name -> linekeeper.v1.Quantity
+	6,  // 13: linekeeper.v1.MaterialConsumption.counter_range:type_name -> linekeeper.v1.CounterRange
+	5,  // 14: linekeeper.v1.QualityStatus.quantity:type_name -> linekeeper.v1.Quantity
 	1,  // 15: linekeeper.v1.OrderState.state:type_name -> linekeeper.v1.OrderState.State
-	16, // [16:16] is the sub-list for method output_type
-	16, // [16:16] is the sub-list for method input_type
-	16, // [16:16] is the sub-list for extension type_name
-	16, // [16:16] is the sub-list for extension extendee
-	0,  // [0:16] is the sub-list for field type_name
+	12, // 16: linekeeper.v1.SourceException.counter_step:type_name -> linekeeper.v1.CounterStep
+	13, // 17: linekeeper.v1.CounterStep.last_at:type_name -> google.protobuf.Timestamp
+	13, // 18: linekeeper.v1.CounterStep.at:type_name -> google.protobuf.Timestamp
+	2,  // 19: linekeeper.v1.CounterStep.outcome:type_name -> linekeeper.v1.CounterStep.Outcome
+	20, // [20:20] is the sub-list for method output_type
+	20, // [20:20] is the sub-list for method input_type
+	20, // [20:20] is the sub-list for extension type_name
+	20, // [20:20] is the sub-list for extension extendee
+	0,  // [0:20] is the sub-list for field type_name
 }
 
 func init() { file_linekeeper_v1_fact_proto_init() }
@@ -1281,8 +1491,8 @@ func file_linekeeper_v1_fact_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_linekeeper_v1_fact_proto_rawDesc), len(file_linekeeper_v1_fact_proto_rawDesc)),
-			NumEnums:      2,
-			NumMessages:   9,
+			NumEnums:      3,
+			NumMessages:   10,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
