@@ -459,7 +459,7 @@ func (r *reporter) State(s signal.State, reason string) {
 func (r *reporter) Problem(key string, p *signal.Problem) {
 	sp := status.Problem{Key: key}
 	if p != nil {
-		sp.Code, sp.Item, sp.Reason, sp.NextStep = p.Code, p.Item, p.Reason, p.NextStep
+		sp.Code, sp.Item, sp.Reason, sp.NextStep, sp.Missing = p.Code, p.Item, p.Reason, p.NextStep, p.Missing
 	}
 	r.board.SetProblem(r.source, sp)
 }

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"context"
 	"testing"
 	"time"
 
@@ -31,5 +32,27 @@ func TestLatestValueOfATagIsTheNewest(t *testing.T) {
 	nobody.note(signal.Batch{Signals: []signal.Signal{{Tag: "x"}}})
 	if list := nobody.metrics(nil); len(list) != 0 {
 		t.Errorf("nobody publishes, and still there is %v", list)
+	}
+}
+
+// What a source's own numbering shows as missing goes to the hub, counted, beside the sentence for people.
+func TestTheHubIsToldWhatIsMissingByASourcesOwnNumbers(t *testing.T) {
+	f := &fake{}
+	f.run = func(ctx context.Context, _ []byte, _ signal.Emit) error {
+		<-ctx.Done()
+		return nil
+	}
+	fs := fakes{"node": f}
+	a := start(t, testConfig(t.TempDir(), fs), fs)
+	r := &reporter{board: a.board, source: "node"}
+	r.Problem("gap", &signal.Problem{Code: "gap", Item: "g/n", Reason: "3 messages never came", Missing: 3})
+	r.Problem("slow", &signal.Problem{Code: "slow", Item: "g/n", Reason: "it is slow"})
+	src := a.hubStatus().Sources[0]
+	if len(src.Problems) != 2 || len(src.Gaps) != 1 || src.Gaps[0].Missing != 3 || src.Gaps[0].Item != "g/n" || src.Gaps[0].Reason != "3 messages never came" || src.Gaps[0].At == nil {
+		t.Errorf("the hub is told %v", src)
+	}
+	r.Problem("gap", nil)
+	if src = a.hubStatus().Sources[0]; len(src.Gaps) != 0 {
+		t.Errorf("the hub is told %v", src)
 	}
 }

@@ -166,6 +166,9 @@ func (a *Agent) hubStatus() *pb.AgentStatus {
 		row := &pb.SourceStatus{Name: src.Name, Kind: src.Kind, State: src.State, Reason: src.Reason, Since: stamp(src.Since), LastData: stamp(src.LastData), Signals: src.Signals}
 		for _, p := range src.Problems {
 			row.Problems = append(row.Problems, fmt.Sprintf("%s: %s: %s", p.Code, p.Item, p.Reason))
+			if p.Missing > 0 {
+				row.Gaps = append(row.Gaps, &pb.SourceGap{Item: p.Item, Reason: p.Reason, Missing: p.Missing, At: stamp(p.Since)})
+			}
 		}
 		out.Sources = append(out.Sources, row)
 	}

@@ -67,6 +67,8 @@ type Problem struct {
 	// Reason is one sentence; NextStep says what to do.
 	Reason   string
 	NextStep string
+	// Missing is how many records, at least, the source has numbered that never came; zero where its numbers show none.
+	Missing uint64
 }
 
 // Batch is what becomes durable together: signals, and the source's cursor after them.

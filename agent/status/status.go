@@ -110,6 +110,8 @@ type Problem struct {
 	Reason   string    `json:"reason"`
 	NextStep string    `json:"next_step,omitempty"`
 	Since    time.Time `json:"since"`
+	// Missing is how many records of the source's own numbering never came, at least.
+	Missing uint64 `json:"missing,omitempty"`
 }
 
 // Order is a work order at the agent with the time of each state it reached.

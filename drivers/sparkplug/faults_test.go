@@ -105,7 +105,7 @@ func TestFaultsOfANodeAreHealed(t *testing.T) {
 	p.awaitParts(9)
 	p.await("the gap is shown", func() bool {
 		x := p.problems["gap:plant/line1"]
-		return x != nil && strings.Contains(x.Reason, "1 messages")
+		return x != nil && strings.Contains(x.Reason, "1 messages") && x.Missing == 1
 	})
 	awaitEdge(t, edge, "a new birth", func(s realparts.EdgeState) bool { return s.Births > births })
 

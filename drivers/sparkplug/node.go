@@ -171,15 +171,16 @@ func (n *node) checkAway(bdSeq uint64, seq int, now time.Time) {
 	case seq < 0 && was.BdSeq != bdSeq, seq >= 0 && uint8(seq) == was.Next:
 		return // it noticed that nobody listened, or nothing was sent
 	case seq < 0:
-		n.showGap(now, "the node went on sending while the agent was not connected: what it sent then is lost unless it stored it")
+		n.showGap(now, 1, "the node went on sending while the agent was not connected: what it sent then is lost unless it stored it")
 	default:
-		n.showGap(now, fmt.Sprintf("at least %d messages of the node were missed while the agent was not connected", uint8(seq)-was.Next))
+		n.showGap(now, uint8(seq)-was.Next, fmt.Sprintf("at least %d messages of the node were missed while the agent was not connected", uint8(seq)-was.Next))
 	}
 }
 
-func (n *node) showGap(at time.Time, reason string) {
+// showGap tells of so many messages, at least, that never came; of none where the numbers say nothing about that.
+func (n *node) showGap(at time.Time, missing uint8, reason string) {
 	n.gapAt = at
-	n.problem("gap", &signal.Problem{Code: "gap", Item: n.id.String(), Reason: at.Format(time.RFC3339) + ": " + reason,
+	n.problem("gap", &signal.Problem{Code: "gap", Item: n.id.String(), Missing: uint64(missing), Reason: at.Format(time.RFC3339) + ": " + reason,
 		NextStep: "compare the counts of this time with the machine; let the edge node store and forward with this agent as its primary host"})
 }
 
@@ -285,7 +286,7 @@ func (h *host) sequenced(n *node, m *message, now time.Time) {
 		n.missed[seq], n.applied[seq] = false, m.hash
 		n.apply(m, now) // late, but its values know their time
 	default:
-		n.showGap(now, fmt.Sprintf("the node's message numbers went from %d back to %d without a birth", n.next, seq))
+		n.showGap(now, 0, fmt.Sprintf("the node's message numbers went from %d back to %d without a birth", n.next, seq))
 		n.want(now)
 		n.next = seq
 		n.advance(m, now)
@@ -329,7 +330,7 @@ func (h *host) skipGap(n *node, now time.Time) {
 		n.missed[n.next] = true
 		n.next++
 	}
-	n.showGap(now, fmt.Sprintf("%d messages of the node (numbers %d to %d) never came", n.next-first, first, n.next-1))
+	n.showGap(now, n.next-first, fmt.Sprintf("%d messages of the node (numbers %d to %d) never came", n.next-first, first, n.next-1))
 	n.want(now)
 	n.gapSince = time.Time{}
 	h.drain(n, now)

@@ -191,7 +191,7 @@ func (x Refusal_Code) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Refusal_Code.Descriptor instead.
 func (Refusal_Code) EnumDescriptor() ([]byte, []int) {
-	return file_linekeeper_v1_uplink_proto_rawDescGZIP(), []int{15, 0}
+	return file_linekeeper_v1_uplink_proto_rawDescGZIP(), []int{16, 0}
 }
 
 type Up struct {
@@ -1248,12 +1248,14 @@ type SourceStatus struct {
 	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	Kind  string                 `protobuf:"bytes,2,opt,name=kind,proto3" json:"kind,omitempty"`
 	// "ok", "connecting", "failed", "stopped", "held".
-	State         string                 `protobuf:"bytes,3,opt,name=state,proto3" json:"state,omitempty"`
-	Reason        string                 `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
-	Since         *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=since,proto3" json:"since,omitempty"`
-	LastData      *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=last_data,json=lastData,proto3" json:"last_data,omitempty"`
-	Signals       uint64                 `protobuf:"varint,7,opt,name=signals,proto3" json:"signals,omitempty"`
-	Problems      []string               `protobuf:"bytes,8,rep,name=problems,proto3" json:"problems,omitempty"`
+	State    string                 `protobuf:"bytes,3,opt,name=state,proto3" json:"state,omitempty"`
+	Reason   string                 `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
+	Since    *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=since,proto3" json:"since,omitempty"`
+	LastData *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=last_data,json=lastData,proto3" json:"last_data,omitempty"`
+	Signals  uint64                 `protobuf:"varint,7,opt,name=signals,proto3" json:"signals,omitempty"`
+	Problems []string               `protobuf:"bytes,8,rep,name=problems,proto3" json:"problems,omitempty"`
+	// Records that the source has numbered and that never came, as long as the problem that tells of them is shown.
+	Gaps          []*SourceGap `protobuf:"bytes,9,rep,name=gaps,proto3" json:"gaps,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1344,6 +1346,83 @@ func (x *SourceStatus) GetProblems() []string {
 	return nil
 }
 
+func (x *SourceStatus) GetGaps() []*SourceGap {
+	if x != nil {
+		return x.Gaps
+	}
+	return nil
+}
+
+// SourceGap is a jump in a source's own numbering.
+type SourceGap struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Item   string                 `protobuf:"bytes,1,opt,name=item,proto3" json:"item,omitempty"`
+	Reason string                 `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	// How many records are missing, at least.
+	Missing       uint64                 `protobuf:"varint,3,opt,name=missing,proto3" json:"missing,omitempty"`
+	At            *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=at,proto3" json:"at,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SourceGap) Reset() {
+	*x = SourceGap{}
+	mi := &file_linekeeper_v1_uplink_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SourceGap) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SourceGap) ProtoMessage() {}
+
+func (x *SourceGap) ProtoReflect() protoreflect.Message {
+	mi := &file_linekeeper_v1_uplink_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SourceGap.ProtoReflect.Descriptor instead.
+func (*SourceGap) Descriptor() ([]byte, []int) {
+	return file_linekeeper_v1_uplink_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *SourceGap) GetItem() string {
+	if x != nil {
+		return x.Item
+	}
+	return ""
+}
+
+func (x *SourceGap) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *SourceGap) GetMissing() uint64 {
+	if x != nil {
+		return x.Missing
+	}
+	return 0
+}
+
+func (x *SourceGap) GetAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.At
+	}
+	return nil
+}
+
 // LedgerRow is one line of the quantity ledger at the edge: counted at the source and stored as facts. Their difference
 // is the open remainder that no confirmation has closed yet.
 type LedgerRow struct {
@@ -1363,7 +1442,7 @@ type LedgerRow struct {
 
 func (x *LedgerRow) Reset() {
 	*x = LedgerRow{}
-	mi := &file_linekeeper_v1_uplink_proto_msgTypes[13]
+	mi := &file_linekeeper_v1_uplink_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1375,7 +1454,7 @@ func (x *LedgerRow) String() string {
 func (*LedgerRow) ProtoMessage() {}
 
 func (x *LedgerRow) ProtoReflect() protoreflect.Message {
-	mi := &file_linekeeper_v1_uplink_proto_msgTypes[13]
+	mi := &file_linekeeper_v1_uplink_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1388,7 +1467,7 @@ func (x *LedgerRow) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LedgerRow.ProtoReflect.Descriptor instead.
 func (*LedgerRow) Descriptor() ([]byte, []int) {
-	return file_linekeeper_v1_uplink_proto_rawDescGZIP(), []int{13}
+	return file_linekeeper_v1_uplink_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *LedgerRow) GetSource() string {
@@ -1462,7 +1541,7 @@ type Reading struct {
 
 func (x *Reading) Reset() {
 	*x = Reading{}
-	mi := &file_linekeeper_v1_uplink_proto_msgTypes[14]
+	mi := &file_linekeeper_v1_uplink_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1474,7 +1553,7 @@ func (x *Reading) String() string {
 func (*Reading) ProtoMessage() {}
 
 func (x *Reading) ProtoReflect() protoreflect.Message {
-	mi := &file_linekeeper_v1_uplink_proto_msgTypes[14]
+	mi := &file_linekeeper_v1_uplink_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1487,7 +1566,7 @@ func (x *Reading) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Reading.ProtoReflect.Descriptor instead.
 func (*Reading) Descriptor() ([]byte, []int) {
-	return file_linekeeper_v1_uplink_proto_rawDescGZIP(), []int{14}
+	return file_linekeeper_v1_uplink_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Reading) GetSource() string {
@@ -1546,7 +1625,7 @@ type Refusal struct {
 
 func (x *Refusal) Reset() {
 	*x = Refusal{}
-	mi := &file_linekeeper_v1_uplink_proto_msgTypes[15]
+	mi := &file_linekeeper_v1_uplink_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1558,7 +1637,7 @@ func (x *Refusal) String() string {
 func (*Refusal) ProtoMessage() {}
 
 func (x *Refusal) ProtoReflect() protoreflect.Message {
-	mi := &file_linekeeper_v1_uplink_proto_msgTypes[15]
+	mi := &file_linekeeper_v1_uplink_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1571,7 +1650,7 @@ func (x *Refusal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Refusal.ProtoReflect.Descriptor instead.
 func (*Refusal) Descriptor() ([]byte, []int) {
-	return file_linekeeper_v1_uplink_proto_rawDescGZIP(), []int{15}
+	return file_linekeeper_v1_uplink_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Refusal) GetCode() Refusal_Code {
@@ -1697,7 +1776,7 @@ const file_linekeeper_v1_uplink_proto_rawDesc = "" +
 	"\vquarantined\x18\b \x01(\x04R\vquarantined\x12+\n" +
 	"\x11telemetry_dropped\x18\t \x01(\x04R\x10telemetryDropped\x12A\n" +
 	"\x0eoldest_pending\x18\n" +
-	" \x01(\v2\x1a.google.protobuf.TimestampR\roldestPending\"\x85\x02\n" +
+	" \x01(\v2\x1a.google.protobuf.TimestampR\roldestPending\"\xb3\x02\n" +
 	"\fSourceStatus\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x14\n" +
@@ -1706,7 +1785,13 @@ const file_linekeeper_v1_uplink_proto_rawDesc = "" +
 	"\x05since\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x127\n" +
 	"\tlast_data\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\blastData\x12\x18\n" +
 	"\asignals\x18\a \x01(\x04R\asignals\x12\x1a\n" +
-	"\bproblems\x18\b \x03(\tR\bproblems\"\xca\x01\n" +
+	"\bproblems\x18\b \x03(\tR\bproblems\x12,\n" +
+	"\x04gaps\x18\t \x03(\v2\x18.linekeeper.v1.SourceGapR\x04gaps\"}\n" +
+	"\tSourceGap\x12\x12\n" +
+	"\x04item\x18\x01 \x01(\tR\x04item\x12\x16\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x18\n" +
+	"\amissing\x18\x03 \x01(\x04R\amissing\x12*\n" +
+	"\x02at\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\"\xca\x01\n" +
 	"\tLedgerRow\x12\x16\n" +
 	"\x06source\x18\x01 \x01(\tR\x06source\x12\x19\n" +
 	"\border_no\x18\x02 \x01(\tR\aorderNo\x12\x1c\n" +
@@ -1758,7 +1843,7 @@ func file_linekeeper_v1_uplink_proto_rawDescGZIP() []byte {
 }
 
 var file_linekeeper_v1_uplink_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_linekeeper_v1_uplink_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
+var file_linekeeper_v1_uplink_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
 var file_linekeeper_v1_uplink_proto_goTypes = []any{
 	(Stream)(0),                   // 0: linekeeper.v1.Stream
 	(Verdict_Kind)(0),             // 1: linekeeper.v1.Verdict.Kind
@@ -1776,13 +1861,14 @@ var file_linekeeper_v1_uplink_proto_goTypes = []any{
 	(*DownAck)(nil),               // 13: linekeeper.v1.DownAck
 	(*AgentStatus)(nil),           // 14: linekeeper.v1.AgentStatus
 	(*SourceStatus)(nil),          // 15: linekeeper.v1.SourceStatus
-	(*LedgerRow)(nil),             // 16: linekeeper.v1.LedgerRow
-	(*Reading)(nil),               // 17: linekeeper.v1.Reading
-	(*Refusal)(nil),               // 18: linekeeper.v1.Refusal
-	(*timestamppb.Timestamp)(nil), // 19: google.protobuf.Timestamp
-	(*WorkOrder)(nil),             // 20: linekeeper.v1.WorkOrder
-	(*Receipt)(nil),               // 21: linekeeper.v1.Receipt
-	(*durationpb.Duration)(nil),   // 22: google.protobuf.Duration
+	(*SourceGap)(nil),             // 16: linekeeper.v1.SourceGap
+	(*LedgerRow)(nil),             // 17: linekeeper.v1.LedgerRow
+	(*Reading)(nil),               // 18: linekeeper.v1.Reading
+	(*Refusal)(nil),               // 19: linekeeper.v1.Refusal
+	(*timestamppb.Timestamp)(nil), // 20: google.protobuf.Timestamp
+	(*WorkOrder)(nil),             // 21: linekeeper.v1.WorkOrder
+	(*Receipt)(nil),               // 22: linekeeper.v1.Receipt
+	(*durationpb.Duration)(nil),   // 23: google.protobuf.Duration
 }
 var file_linekeeper_v1_uplink_proto_depIdxs = []int32{
 	5,  // 0: linekeeper.v1.Up.hello:type_name -> linekeeper.v1.Hello
@@ -1792,34 +1878,36 @@ var file_linekeeper_v1_uplink_proto_depIdxs = []int32{
 	7,  // 4: linekeeper.v1.Down.hello_ack:type_name -> linekeeper.v1.HelloAck
 	10, // 5: linekeeper.v1.Down.batch_ack:type_name -> linekeeper.v1.BatchAck
 	12, // 6: linekeeper.v1.Down.delivery:type_name -> linekeeper.v1.Delivery
-	18, // 7: linekeeper.v1.Down.refusal:type_name -> linekeeper.v1.Refusal
+	19, // 7: linekeeper.v1.Down.refusal:type_name -> linekeeper.v1.Refusal
 	6,  // 8: linekeeper.v1.Hello.streams:type_name -> linekeeper.v1.StreamPosition
 	0,  // 9: linekeeper.v1.StreamPosition.stream:type_name -> linekeeper.v1.Stream
 	6,  // 10: linekeeper.v1.HelloAck.streams:type_name -> linekeeper.v1.StreamPosition
 	8,  // 11: linekeeper.v1.HelloAck.marks:type_name -> linekeeper.v1.SourceMark
-	19, // 12: linekeeper.v1.HelloAck.hub_time:type_name -> google.protobuf.Timestamp
+	20, // 12: linekeeper.v1.HelloAck.hub_time:type_name -> google.protobuf.Timestamp
 	0,  // 13: linekeeper.v1.Batch.stream:type_name -> linekeeper.v1.Stream
 	0,  // 14: linekeeper.v1.BatchAck.stream:type_name -> linekeeper.v1.Stream
 	11, // 15: linekeeper.v1.BatchAck.verdicts:type_name -> linekeeper.v1.Verdict
 	1,  // 16: linekeeper.v1.Verdict.kind:type_name -> linekeeper.v1.Verdict.Kind
-	20, // 17: linekeeper.v1.Delivery.work_order:type_name -> linekeeper.v1.WorkOrder
-	21, // 18: linekeeper.v1.Delivery.receipt:type_name -> linekeeper.v1.Receipt
-	19, // 19: linekeeper.v1.AgentStatus.at:type_name -> google.protobuf.Timestamp
+	21, // 17: linekeeper.v1.Delivery.work_order:type_name -> linekeeper.v1.WorkOrder
+	22, // 18: linekeeper.v1.Delivery.receipt:type_name -> linekeeper.v1.Receipt
+	20, // 19: linekeeper.v1.AgentStatus.at:type_name -> google.protobuf.Timestamp
 	15, // 20: linekeeper.v1.AgentStatus.sources:type_name -> linekeeper.v1.SourceStatus
-	16, // 21: linekeeper.v1.AgentStatus.ledger:type_name -> linekeeper.v1.LedgerRow
-	19, // 22: linekeeper.v1.AgentStatus.oldest_pending:type_name -> google.protobuf.Timestamp
-	19, // 23: linekeeper.v1.SourceStatus.since:type_name -> google.protobuf.Timestamp
-	19, // 24: linekeeper.v1.SourceStatus.last_data:type_name -> google.protobuf.Timestamp
-	19, // 25: linekeeper.v1.Reading.at:type_name -> google.protobuf.Timestamp
-	2,  // 26: linekeeper.v1.Refusal.code:type_name -> linekeeper.v1.Refusal.Code
-	22, // 27: linekeeper.v1.Refusal.retry_after:type_name -> google.protobuf.Duration
-	3,  // 28: linekeeper.v1.Uplink.Connect:input_type -> linekeeper.v1.Up
-	4,  // 29: linekeeper.v1.Uplink.Connect:output_type -> linekeeper.v1.Down
-	29, // [29:30] is the sub-list for method output_type
-	28, // [28:29] is the sub-list for method input_type
-	28, // [28:28] is the sub-list for extension type_name
-	28, // [28:28] is the sub-list for extension extendee
-	0,  // [0:28] is the sub-list for field type_name
+	17, // 21: linekeeper.v1.AgentStatus.ledger:type_name -> linekeeper.v1.LedgerRow
+	20, // 22: linekeeper.v1.AgentStatus.oldest_pending:type_name -> google.protobuf.Timestamp
+	20, // 23: linekeeper.v1.SourceStatus.since:type_name -> google.protobuf.Timestamp
+	20, // 24: linekeeper.v1.SourceStatus.last_data:type_name -> google.protobuf.Timestamp
+	16, // 25: linekeeper.v1.SourceStatus.gaps:type_name -> linekeeper.v1.SourceGap
+	20, // 26: linekeeper.v1.SourceGap.at:type_name -> google.protobuf.Timestamp
+	20, // 27: linekeeper.v1.Reading.at:type_name -> google.protobuf.Timestamp
+	2,  // 28: linekeeper.v1.Refusal.code:type_name -> linekeeper.v1.Refusal.Code
+	23, // 29: linekeeper.v1.Refusal.retry_after:type_name -> google.protobuf.Duration
+	3,  // 30: linekeeper.v1.Uplink.Connect:input_type -> linekeeper.v1.Up
+	4,  // 31: linekeeper.v1.Uplink.Connect:output_type -> linekeeper.v1.Down
+	31, // [31:32] is the sub-list for method output_type
+	30, // [30:31] is the sub-list for method input_type
+	30, // [30:30] is the sub-list for extension type_name
+	30, // [30:30] is the sub-list for extension extendee
+	0,  // [0:30] is the sub-list for field type_name
 }
 
 func init() { file_linekeeper_v1_uplink_proto_init() }
@@ -1850,7 +1938,7 @@ func file_linekeeper_v1_uplink_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_linekeeper_v1_uplink_proto_rawDesc), len(file_linekeeper_v1_uplink_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   16,
+			NumMessages:   17,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
