@@ -126,6 +126,23 @@ type ReconcileConfig struct {
 	// may move. An item without one is worth nothing to that limit, and the inbox says that it does not know.
 	Prices   map[string]string `yaml:"prices"`
 	Currency string            `yaml:"currency"`
+	// Balances are the stocks that are compared with what the orders' documents have moved; none by default. BalancesEvery is how often.
+	// Default 15m.
+	Balances      []BalanceConfig `yaml:"balances"`
+	BalancesEvery time.Duration   `yaml:"balances_every"`
+}
+
+// BalanceConfig is a stock that only work orders move: whatever else moves it shows as a drift. The words are the ERP's.
+type BalanceConfig struct {
+	ERP  string `yaml:"erp"`
+	Item string `yaml:"item"`
+	// Site, Storage and Lot choose a part of the stock; an empty one means all. Site is what work orders carry. What orders of a site move
+	// counts for each of its storages: name a storage only where they all take from it. A lot needs documents that name lots.
+	Site    string `yaml:"site"`
+	Storage string `yaml:"storage"`
+	Lot     string `yaml:"lot"`
+	// Plant is whose discrepancies they are; it may be empty.
+	Plant string `yaml:"plant"`
 }
 
 // LogConfig sets what is logged, to standard error.
@@ -199,6 +216,7 @@ func (c *Config) Check(kinds []ConnectorKind) []Fault {
 	faults = append(faults, c.checkTuning()...)
 	faults = append(faults, c.checkPlants()...)
 	faults = append(faults, c.checkERPs(kinds)...)
+	faults = append(faults, c.checkBalances()...)
 	faults = append(faults, c.checkPolicies(kinds)...)
 	for _, f := range c.Notify.Check(c.plantNames()) {
 		faults = append(faults, Fault{Where: f.Where, Text: f.Text, Hint: f.Hint})
@@ -320,7 +338,7 @@ func (c *Config) checkTuning() []Fault {
 		faults = append(faults, Fault{Where: where, Text: fmt.Sprintf(format, args...), Hint: hint})
 	}
 	for where, d := range map[string]time.Duration{"dispatch.every": c.Dispatch.Every, "posting.quiet": c.Posting.Quiet, "posting.close_after": c.Posting.CloseAfter,
-		"reconcile.every": c.Reconcile.Every, "reconcile.settle": c.Reconcile.Settle, "reconcile.nightly": c.Reconcile.Nightly} {
+		"reconcile.every": c.Reconcile.Every, "reconcile.balances_every": c.Reconcile.BalancesEvery, "reconcile.settle": c.Reconcile.Settle, "reconcile.nightly": c.Reconcile.Nightly} {
 		if d < 0 {
 			add(where, "write a duration such as 10s", "%s is negative", d)
 		}
@@ -346,6 +364,31 @@ func (c *Config) checkTuning() []Fault {
 		add("log.format", "use text or json", "format %q is not known", f)
 	}
 	slices.SortFunc(faults, func(a, b Fault) int { return cmp.Compare(a.Where, b.Where) })
+	return faults
+}
+
+func (c *Config) checkBalances() []Fault {
+	var faults []Fault
+	seen := map[BalanceConfig]bool{}
+	for _, b := range c.Reconcile.Balances {
+		add := func(hint, format string, args ...any) {
+			faults = append(faults, Fault{Where: "reconcile.balances", Text: fmt.Sprintf(format, args...), Hint: hint})
+		}
+		if b.Item == "" {
+			add("write {erp: erp, item: STEEL}", "a balance names no item")
+		}
+		if !slices.ContainsFunc(c.ERPs, func(e ERPConfig) bool { return e.Name == b.ERP }) {
+			add("name one of erps", "ERP %q is not configured", b.ERP)
+		}
+		if b.Plant != "" && !slices.ContainsFunc(c.Plants, func(p PlantConfig) bool { return p.Plant == b.Plant }) {
+			add("name one of plants", "plant %q is not configured", b.Plant)
+		}
+		plant := b.Plant
+		if b.Plant = ""; seen[b] {
+			add("watch a stock once", "item %q of ERP %q (plant %q) is there twice", b.Item, b.ERP, plant)
+		}
+		seen[b] = true
+	}
 	return faults
 }
 

@@ -27,6 +27,7 @@ import (
 	"github.com/linekeeper/linekeeper/hub/ingest"
 	"github.com/linekeeper/linekeeper/hub/notify"
 	"github.com/linekeeper/linekeeper/hub/posting"
+	"github.com/linekeeper/linekeeper/hub/reconcile"
 	"github.com/linekeeper/linekeeper/hub/store"
 	"github.com/linekeeper/linekeeper/hub/tunnel"
 	pb "github.com/linekeeper/linekeeper/proto/linekeeper/v1"
@@ -124,18 +125,26 @@ func (h *Hub) open(ctx context.Context, o Options) error {
 		Store: h.store, Connectors: connectors, Routes: routes, Poll: h.cfg.Dispatch.Every, Now: h.now, Logger: o.Logger.With("part", "dispatch"),
 	})
 	policies, _ := h.cfg.policies()
+	compare := h.cfg.Reconcile.policy()
+	compare.Of = rules(policies, connectors, compare)
+	var judge *reconcile.Policy
+	if h.cfg.Reconcile.Every > 0 {
+		judge = &compare
+	}
 	h.posting = posting.New(posting.Options{
 		Store: h.store, Connectors: connectors, FetchOrder: h.dispatch.Fetch, Workers: h.cfg.Posting.Workers,
 		MayClose: h.mayClose, CloseAfter: h.cfg.Posting.CloseAfter, Now: h.now,
-		Policies: policies, Zones: h.cfg.zones(),
+		Policies: policies, Zones: h.cfg.zones(), Judge: judge,
 		Logger: o.Logger.With("part", "posting"),
 	})
-	compare := h.cfg.Reconcile.policy()
-	compare.Of = rules(policies, connectors, compare)
+	watches, err := h.cfg.Reconcile.watches(connectors)
+	if err != nil {
+		return err
+	}
 	h.desk = desk.New(desk.Options{Store: h.store, Books: h.posting, Now: h.now, Logger: o.Logger.With("part", "desk")})
 	h.check = checking.New(checking.Options{
 		Store: h.store, Connectors: connectors, Books: h.posting, Policy: compare, Every: h.cfg.Reconcile.Every,
-		Nightly: cmp.Or(h.cfg.Reconcile.Nightly, 2*time.Hour), Now: h.now, Logger: o.Logger.With("part", "reconciliation"),
+		Nightly: cmp.Or(h.cfg.Reconcile.Nightly, 2*time.Hour), Watches: watches, BalancesEvery: h.cfg.Reconcile.BalancesEvery, Now: h.now, Logger: o.Logger.With("part", "reconciliation"),
 	})
 	h.notify, err = notify.New(notify.Options{
 		Store: h.store, Inbox: &inbox.Reader{Store: h.store, Policy: compare, Now: h.now}, Config: h.cfg.Notify, Currency: h.cfg.Reconcile.Currency, Zones: h.cfg.zones(),
@@ -144,7 +153,7 @@ func (h *Hub) open(ctx context.Context, o Options) error {
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrConfig, err)
 	}
-	h.ingest = ingest.New(ingest.Options{Store: h.store, Directory: &h.cfg, Version: o.Version, Now: h.now, Logger: o.Logger.With("part", "ingest")})
+	h.ingest = ingest.New(ingest.Options{Store: h.store, Directory: &h.cfg, Version: o.Version, Judge: judge, Now: h.now, Logger: o.Logger.With("part", "ingest")})
 	h.tunnel = tunnel.New(tunnel.Options{Logger: o.Logger.With("part", "tunnel")})
 	h.grpc = grpc.NewServer(append(ingest.ServerOptions(), grpc.Creds(h.tunnel.Credentials(tlsConfig)))...)
 	pb.RegisterUplinkServer(h.grpc, h.ingest)

@@ -144,7 +144,10 @@ type plant struct {
 	close  func()
 }
 
-func (r *running) dial() *plant {
+func (r *running) dial() *plant { return r.dialAt(0, 0) }
+
+// dialAt is dial of an agent whose buffer stands at a record and knows that the hub held another.
+func (r *running) dialAt(last, acked uint64) *plant {
 	r.t.Helper()
 	pair, err := tls.LoadX509KeyPair(filepath.Join(r.dir, "line1/agent.pem"), filepath.Join(r.dir, "line1/agent.key"))
 	if err != nil {
@@ -162,13 +165,13 @@ func (r *running) dial() *plant {
 		r.t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	p := &plant{t: r.t, close: func() { cancel(); conn.Close() }}
+	p := &plant{t: r.t, seq: acked, close: func() { cancel(); conn.Close() }}
 	r.t.Cleanup(p.close)
 	if p.stream, err = pb.NewUplinkClient(conn).Connect(ctx); err != nil {
 		r.t.Fatal(err)
 	}
 	p.send(&pb.Up{Kind: &pb.Up_Hello{Hello: &pb.Hello{Protocol: 1, Plant: "ulm", Agent: "line1", Instance: "i", Streams: []*pb.StreamPosition{
-		{Stream: pb.Stream_STREAM_BUSINESS, Generation: "g"},
+		{Stream: pb.Stream_STREAM_BUSINESS, Generation: "g", LastSeq: last, AckedSeq: acked},
 	}}}})
 	if down, err := p.stream.Recv(); err != nil || down.GetHelloAck() == nil {
 		r.t.Fatalf("hello was answered with %v, %v", down, err)

@@ -10,7 +10,9 @@ import (
 
 	"github.com/linekeeper/linekeeper/hub/api"
 	"github.com/linekeeper/linekeeper/hub/checking"
+	"github.com/linekeeper/linekeeper/hub/connector"
 	"github.com/linekeeper/linekeeper/hub/reconcile"
+	"github.com/linekeeper/linekeeper/hub/store"
 )
 
 // policy is the careful one with the plant's own limits.
@@ -25,6 +27,17 @@ func (c ReconcileConfig) policy() reconcile.Policy {
 		}
 	}
 	return p
+}
+
+// watches are the stocks that are compared. The error wraps ErrConfig where a system cannot show what that needs.
+func (c ReconcileConfig) watches(connectors map[string]connector.Connector) (all []checking.Watch, err error) {
+	for _, b := range c.Balances {
+		if why := checking.Watchable(connectors[b.ERP]); why != nil {
+			return nil, fmt.Errorf("%w: reconcile.balances: the balance of item %q cannot be compared in ERP %q: %w (take it out; CONNECTORS.md says which can)", ErrConfig, b.Item, b.ERP, why)
+		}
+		all = append(all, checking.Watch{Plant: b.Plant, StockPlace: store.StockPlace{ERP: b.ERP, Site: b.Site, Storage: b.Storage, Item: b.Item, Lot: b.Lot}})
+	}
+	return all, nil
 }
 
 // reconciler gives the API the checker's errors in the API's words.

@@ -400,6 +400,8 @@ routes:
 #   every: 30s              # orders whose postings have settled
 #   settle: 2m              # how old a posting must be before it is compared
 #   nightly: 2h             # everything, as time since midnight UTC
+#   balances: [{erp: erp, item: STEEL-S235}]   # stocks that only orders move; also site, storage, lot, plant
+#   balances_every: 15m
 #   heals_per_order: 20     # what may change the ERP's books without a person; -1 means nothing
 #   heals_per_day: 1000
 #   prices: {STEEL-S235: "1.35"}   # per unit of an item: the inbox says what an exception is worth, and no heal without a person moves more than 10000

@@ -6,9 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
+	"sync"
 	"time"
 
 	"github.com/linekeeper/linekeeper/hub/connector"
+	"github.com/linekeeper/linekeeper/hub/object"
 	"github.com/linekeeper/linekeeper/hub/reconcile"
 	"github.com/linekeeper/linekeeper/hub/store"
 )
@@ -43,12 +46,18 @@ type Options struct {
 	Every time.Duration
 	// Nightly is the time of day, from midnight UTC, of the comparison of everything; negative: never.
 	Nightly time.Duration
-	Now     func() time.Time
-	Logger  *slog.Logger
+	// Watches are the stocks whose balances are compared, every BalancesEvery (15 min when 0) and at night; none by default.
+	Watches       []Watch
+	BalancesEvery time.Duration
+	Now           func() time.Time
+	Logger        *slog.Logger
 }
 
 // Checker compares. Make it with New.
-type Checker struct{ o Options }
+type Checker struct {
+	o      Options
+	stocks sync.Mutex // one comparison of balances at a time
+}
 
 // New returns a checker that does nothing by itself until Run.
 func New(o Options) *Checker {
@@ -61,6 +70,9 @@ func New(o Options) *Checker {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
+	if o.BalancesEvery == 0 {
+		o.BalancesEvery = 15 * time.Minute
+	}
 	return &Checker{o: o}
 }
 
@@ -72,14 +84,24 @@ func (c *Checker) Run(ctx context.Context) error {
 	tick := time.NewTicker(c.o.Every)
 	defer tick.Stop()
 	night := c.nextNight()
+	balances := c.o.Now()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
 		}
+		if err := c.Sources(ctx); err != nil && ctx.Err() == nil {
+			c.o.Logger.Warn("what agents told of counters and gaps could not be raised; it is again", "error", err)
+		}
 		if err := c.Settled(ctx); err != nil && ctx.Err() == nil {
 			c.o.Logger.Warn("orders that have settled could not be compared; they are again", "error", err)
+		}
+		if now := c.o.Now(); !now.Before(balances) {
+			balances = now.Add(c.o.BalancesEvery)
+			if c.balancesNow(ctx) { // something is to be read again soon
+				balances = now.Add(min(max(c.o.Policy.Settle, c.o.Every), c.o.BalancesEvery))
+			}
 		}
 		if c.o.Nightly < 0 || c.o.Now().Before(night) {
 			continue
@@ -89,6 +111,15 @@ func (c *Checker) Run(ctx context.Context) error {
 		}
 		night = c.nextNight()
 	}
+}
+
+// balancesNow compares the watched stocks. One that cannot be compared is logged: nothing is called off because of it.
+func (c *Checker) balancesNow(ctx context.Context) (later bool) {
+	later, err := c.Balances(ctx)
+	if err != nil && ctx.Err() == nil {
+		c.o.Logger.Warn("balances could not be compared; they are again", "error", err)
+	}
+	return later
 }
 
 func (c *Checker) nextNight() time.Time {
@@ -161,7 +192,8 @@ func (c *Checker) All(ctx context.Context, kind string, f store.Compared, each E
 	if err := c.o.Store.PutReconciliation(ctx, &run); err != nil {
 		return run, fmt.Errorf("begin reconciliation: %w", err)
 	}
-	err := c.all(ctx, f, &run, each)
+	err := errors.Join(c.Sources(ctx), c.refill(ctx), c.all(ctx, f, &run, each))
+	c.balancesNow(ctx)
 	run.EndedAt = c.o.Now()
 	if err != nil {
 		run.Error = err.Error()
@@ -274,6 +306,9 @@ func Read(ctx context.Context, s *store.Store, connectors map[string]connector.C
 		if err := ask(ctx, s, connectors[k.erp], o); err != nil {
 			return nil, err
 		}
+		if o.Lots, err = lots(ctx, s, o); err != nil {
+			return nil, err
+		}
 		if o.Edge, err = s.EdgeLines(ctx, store.TallyFilter{Plant: k.plant, OrderNo: no}); err != nil {
 			return nil, err
 		}
@@ -283,6 +318,34 @@ func Read(ctx context.Context, s *store.Store, connectors map[string]connector.C
 		out = append(out, *o)
 	}
 	return out, nil
+}
+
+// restricted is the ISA-95 disposition of a lot that may not be used.
+const restricted = "restricted"
+
+// lots are those that the order used, blocked where quality says so. Nothing here knows which lots were issued to a line or expire:
+// each counts as issued. Nil when no lot was used.
+func lots(ctx context.Context, s *store.Store, o *reconcile.Order) (map[string]reconcile.Lot, error) {
+	var all map[string]reconcile.Lot
+	states := map[string]map[string]object.Quality{}
+	for _, f := range o.Facts {
+		use := f.Consumption
+		if use == nil || use.Lot == "" {
+			continue
+		}
+		if states[use.Item] == nil {
+			var err error
+			if states[use.Item], err = s.LotStates(ctx, f.Plant, use.Item); err != nil {
+				return nil, err
+			}
+		}
+		if all == nil {
+			all = map[string]reconcile.Lot{}
+		}
+		blocked := strings.EqualFold(states[use.Item][use.Lot].Disposition, restricted)
+		all[use.Item+"/"+use.Lot] = reconcile.Lot{Item: use.Item, Lot: use.Lot, Issued: true, Blocked: blocked}
+	}
+	return all, nil
 }
 
 // ask reads the outside system's side. What it cannot tell leaves the order unasked, and nothing of it is called missing.

@@ -1,4 +1,5 @@
-// Package checking runs reconciliation by the clock: orders whose postings have settled soon after, and everything each night.
+// Package checking runs reconciliation by the clock: orders whose postings have settled soon after, watched stocks every quarter of an
+// hour, and everything each night.
 //
 // It owns the reading of both sides of an order, the schedule, and the carrying out of what package reconcile allows without a
 // person. It promises to hold one order in memory at a time, that a system which cannot be asked makes nothing missing, and

@@ -54,6 +54,9 @@ func (c *Checker) carryOut(ctx context.Context, d reconcile.Discrepancy, by, rea
 	case reconcile.LookUpAndSend:
 		return "", c.o.Books.Renew(ctx, a.Fact, reason, by)
 	case reconcile.Retry, reconcile.WaitReceipt, reconcile.PullMaster:
+		if a.Fact == "" { // a stock waits for a receipt that is posted in its turn
+			return "", nil
+		}
 		return "", c.o.Books.ReplayFact(ctx, a.Fact, by)
 	case reconcile.PostMovement:
 		if a.Document == "" { // of a fact that waits for movements which may be processed by now

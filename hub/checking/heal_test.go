@@ -27,6 +27,13 @@ func (p *plant) confirm(at time.Time, set func(*object.Fact)) object.Fact {
 	f.OccurredAt = at
 	f.Confirmation = &object.Confirmation{OrderNo: no, Operation: "0010", Item: "BRACKET-10", Unit: "C62", Yield: decimal.NewFromInt(5)}
 	set(&f)
+	p.hand(f)
+	return f
+}
+
+// hand sends a fact.
+func (p *plant) hand(f object.Fact) {
+	p.t.Helper()
 	body, err := wire.EncodeFact(f)
 	if err != nil {
 		p.t.Fatal(err)
@@ -36,7 +43,6 @@ func (p *plant) confirm(at time.Time, set func(*object.Fact)) object.Fact {
 		p.t.Fatal(err)
 	}
 	p.facts = append(p.facts, f)
-	return f
 }
 
 func (p *plant) posting(f object.Fact) store.Posting {

@@ -170,11 +170,17 @@ func (ss *session) comparePosition(tx *store.Tx, p *pb.StreamPosition, ack *pb.H
 			fmt.Sprintf("the hub holds record %d, the agent's buffer ends at %d: it was restored from an older copy", held.Seq, p.GetLastSeq()),
 			"Nothing is lost and nothing counts twice. Find out who restored the plant computer and when.")
 	case business && held.Seq < p.GetAckedSeq():
-		return tx.RaiseAlarm(ss.name, "hub_went_back_in_time",
+		return ss.lost(tx, p.GetGeneration(), held.Seq+1, p.GetAckedSeq(), "hub_went_back_in_time",
 			fmt.Sprintf("the agent knows that record %d was stored, the hub ends at %d: the hub was restored from an older copy", p.GetAckedSeq(), held.Seq),
 			fmt.Sprintf("Facts %d to %d are gone at both ends: compare the tally with the sources and book the difference by hand.", held.Seq+1, p.GetAckedSeq()))
 	}
 	return nil
+}
+
+// lost notes that records are gone at both ends: an alarm tells it, or the discrepancy that it becomes.
+func (ss *session) lost(tx *store.Tx, generation string, first, last uint64, code, reason, nextStep string) error {
+	_, agent, _ := strings.Cut(ss.name, "/")
+	return tx.AddGap(store.Gap{Plant: ss.plant, Agent: agent, AgentID: ss.agentID, Generation: generation, First: first, Last: last, Code: code, Reason: reason}, nextStep, ss.server.o.Judge)
 }
 
 // compareDeliveries decides from where to send down. An agent that names our epoch is believed; one that has another or

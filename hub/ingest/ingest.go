@@ -16,6 +16,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/linekeeper/linekeeper/hub/reconcile"
 	"github.com/linekeeper/linekeeper/hub/store"
 	pb "github.com/linekeeper/linekeeper/proto/linekeeper/v1"
 	"google.golang.org/grpc"
@@ -47,6 +48,8 @@ type Options struct {
 	HellosPerSecond float64
 	// Poll is how often a stream looks for deliveries that nobody announced; 10 s.
 	Poll time.Duration
+	// Judge makes records that are gone a discrepancy at once. Nil: they are an alarm until something compares.
+	Judge *reconcile.Policy
 	// Now is the clock; time.Now.
 	Now    func() time.Time
 	Logger *slog.Logger

@@ -345,7 +345,7 @@ func (ss *session) inSequence(b *pb.Batch) error {
 		return err
 	}
 	return ss.server.o.Store.Update(ss.ctx, func(tx *store.Tx) error {
-		return tx.RaiseAlarm(ss.name, "records_lost",
+		return ss.lost(tx, b.GetGeneration(), next, b.GetFirstSeq()-1, "records_lost",
 			fmt.Sprintf("records %d to %d of generation %q never came: the agent has them no more", next, b.GetFirstSeq()-1, b.GetGeneration()),
 			"Look at the agent's page for a damaged segment; compare the tally with the source and book the difference.")
 	})

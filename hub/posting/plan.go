@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/linekeeper/linekeeper/hub/connector"
@@ -125,7 +126,7 @@ func (e *Engine) planFact(tx *store.Tx, f store.Fact, seen *marks, all *[]store.
 	}
 	if f.Fact.Exception != nil {
 		*all = append(*all, store.Planned{Fact: f})
-		return tx.AddException(f)
+		return e.except(tx, f)
 	}
 	if s := f.Fact.OrderState; s != nil {
 		step := store.OrderStep{
@@ -166,6 +167,16 @@ func (e *Engine) planFact(tx *store.Tx, f store.Fact, seen *marks, all *[]store.
 	}
 	*all = append(*all, done)
 	return nil
+}
+
+// except keeps a record of why there is no fact.
+func (e *Engine) except(tx *store.Tx, f store.Fact) error {
+	step := f.Fact.Exception.Step
+	if err := tx.AddException(f); err != nil || step == nil || e.o.Judge == nil {
+		return err
+	}
+	x := store.StepBack{Plant: f.Fact.Plant, Agent: strings.TrimPrefix(f.Agent, f.Fact.Plant+"/"), Source: f.Fact.Source, Fact: f.Fact.Key.String(), Step: *step}
+	return tx.RaiseStep(f.ID, x, *e.o.Judge)
 }
 
 // marks are the counters that the facts of one transaction name: each is read once, and written once at the end.

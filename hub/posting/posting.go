@@ -12,6 +12,7 @@ import (
 
 	"github.com/linekeeper/linekeeper/hub/connector"
 	"github.com/linekeeper/linekeeper/hub/object"
+	"github.com/linekeeper/linekeeper/hub/reconcile"
 	"github.com/linekeeper/linekeeper/hub/store"
 	pb "github.com/linekeeper/linekeeper/proto/linekeeper/v1"
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -34,6 +35,9 @@ type Options struct {
 	// are the zones of the plants' calendars; a plant without one has that of its facts.
 	Policies []Policy
 	Zones    map[string]*time.Location
+	// Judge makes what agents tell of counters that went back a discrepancy at once. Nil: it stays an exception until something
+	// compares.
+	Judge *reconcile.Policy
 	// Workers is how many calls one system is asked side by side; 4. Each is about another order.
 	Workers int
 	// RetryFor is how long a retryable rejection is tried again before a person is asked, DoubtFor how long an effect that may

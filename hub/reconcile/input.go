@@ -107,8 +107,12 @@ type Step struct {
 	Modulus, MaxRate decimal.Decimal
 	// NewEpoch: the epoch changed or the device says that it has booted.
 	NewEpoch bool
-	// HourOutput is the most that the machine makes in an hour.
+	// HourOutput is the most that the machine makes in an hour, zero when not known.
 	HourOutput decimal.Decimal
+	// Made is what the agent has made of it, empty when nobody has decided yet.
+	Made object.StepOutcome
+	// Fact is the key of the record that told of it, empty where there is none.
+	Fact string
 }
 
 // Gap is a jump in the sequence of one source's records.
@@ -116,20 +120,31 @@ type Gap struct {
 	Plant, Agent, Source string
 	Expected, Got        uint64
 	At                   time.Time
-	// Buffered: the agent still has the records in between.
+	// Buffered: the agent still has the records in between. Otherwise Cause says why they are gone.
 	Buffered bool
+	Cause    string
+}
+
+// Missed is a jump in a source's own numbering, of which the agent told.
+type Missed struct {
+	Plant, Agent, Source, Item, Reason string
+	// Records is how many never came, at least.
+	Records uint64
+	At      time.Time
 }
 
 // Balance is one stock at a stated instant, and what should be there.
 type Balance struct {
-	Plant, ERP, Site, Item, Lot, Unit string
-	// Opening is the last balance that both sides agreed on, Movements the sum of everything since, Held what the system holds.
+	Plant, ERP, Site, Storage, Item, Lot, Unit string
+	// Opening is the last balance that both sides agreed on, Movements the sum of everything since, facts whose documents have gone
+	// among it, Held what the system holds.
 	Opening, Movements, Held decimal.Decimal
 	AsOf                     time.Time
-	// ReadTwice: both sides were read again at one instant and are still off. Unposted are facts whose movement is not in
-	// the books, with their effect on the balance.
+	// ReadTwice: both sides were read again at one instant and are still off. Unposted are facts that Movements counts and whose
+	// movement is not in the books, with their effect on the balance; Receipts those that are under way and will add to it.
 	ReadTwice bool
 	Unposted  map[string]decimal.Decimal
+	Receipts  map[string]decimal.Decimal
 }
 
 // Factor says that one unit is so many of another, for one item or for all.

@@ -2,6 +2,7 @@ package reconcile
 
 import (
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -94,6 +95,51 @@ func Merge(now time.Time, known []Discrepancy, found []Finding, used Used, p Pol
 		}
 	}
 	return out
+}
+
+// mostEvidence is how many pieces of evidence a discrepancy keeps: the first, and the last ones.
+const mostEvidence = 20
+
+// Happened brings an event into what is known: something that is told once, and that no later look would find again. open is the live
+// discrepancy of its type and subject, nil when there is none; it takes the evidence in, and what was done about the event does not
+// end it.
+func Happened(now time.Time, open *Discrepancy, f Finding, p Policy) Change {
+	if open == nil {
+		c := Change{Discrepancy: Discrepancy{Finding: f, FirstSeen: now, LastSeen: now, State: Open, Due: now.Add(p.sla(f.Severity)), Times: 1}, Step: "found"}
+		if f.Done != "" {
+			c.State, c.Step, c.Note = Healed, "healed", f.Done
+			return c
+		}
+		c.decide(now, &Used{}, p)
+		return c
+	}
+	c := Change{Discrepancy: *open, Step: "seen"}
+	c.Evidence = append(slices.Clone(c.Evidence), f.Evidence...)
+	if n := len(c.Evidence); n > mostEvidence {
+		c.Evidence = append(c.Evidence[:1:1], c.Evidence[n-mostEvidence+1:]...)
+	}
+	c.Facts = append(slices.Clone(c.Facts), f.Facts...)
+	c.Facts = c.Facts[max(0, len(c.Facts)-mostEvidence):]
+	c.LastSeen, c.Times = now, c.Times+1
+	if f.Done != "" {
+		return c
+	}
+	was, facts, evidence := c.Finding, c.Facts, c.Evidence
+	c.Finding = f
+	c.Facts, c.Evidence, c.Since = facts, evidence, was.Since
+	if was.Escalate && !f.Escalate { // the graver one stays in front
+		c.Finding = was
+		c.Facts, c.Evidence = facts, evidence
+	}
+	c.decide(now, &Used{}, p)
+	return c
+}
+
+// Aged moves a discrepancy up whose SLA has passed, as a comparison would. ok is false when there is nothing to change.
+func Aged(now time.Time, d Discrepancy, p Policy) (c Change, ok bool) {
+	c = Change{Discrepancy: d}
+	c.age(now, p)
+	return c, c.Step != ""
 }
 
 func (p *Policy) sla(s Severity) time.Duration {

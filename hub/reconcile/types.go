@@ -163,6 +163,8 @@ type Finding struct {
 	Heal     bool
 	Escalate bool
 	Why      string
+	// Done says what was done about it where it happened, by rules of the plant's own; nothing is left to do then.
+	Done string `json:",omitempty"`
 	// Since is when the disagreement began as far as it can be told.
 	Since time.Time
 }

@@ -225,6 +225,9 @@ func seeds() []seed {
 				o.Facts = append(o.Facts, f)
 			}
 		})},
+		{"reset held by the rule", reconcile.CounterReset, false, other(counter("5000", "3", func(s *reconcile.Step) { s.Made = object.StepHeld }))},
+		{"below what is confirmed", reconcile.CounterStep, false, other(counter("5000", "4990", func(s *reconcile.Step) { s.Made, s.HourOutput = object.StepWaits, d("0") }))},
+		{"rework over the rollover, more than an hour's", reconcile.CounterStep, false, other(counter("4", "9000", func(s *reconcile.Step) { s.Made, s.Modulus = object.StepCorrected, d("10000") }))},
 		{"rollover", reconcile.CounterReset, true, other(counter("32760", "5", func(s *reconcile.Step) { s.Modulus, s.MaxRate = d("32768"), d("2") }))},
 		{"reset with a boot", reconcile.CounterReset, true, other(counter("5000", "3", func(s *reconcile.Step) { s.NewEpoch = true }))},
 		{"reset without a mark", reconcile.CounterReset, false, other(counter("5000", "3", func(*reconcile.Step) {}))},

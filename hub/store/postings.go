@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"database/sql"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -672,8 +673,16 @@ type Exception struct {
 func (tx *Tx) AddException(f Fact) error {
 	tx.touch(TopicFacts)
 	e := f.Fact.Exception
-	_, err := tx.exec(`INSERT INTO exceptions (fact_id, agent_id, source, code, item, reason, next_step, excerpt, occurred_at)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)`, f.ID, f.AgentID, f.Fact.Source, e.Code, e.Item, e.Reason, e.NextStep, e.Excerpt, us(f.Fact.OccurredAt))
+	step := ""
+	if e.Step != nil {
+		body, err := json.Marshal(e.Step)
+		if err != nil {
+			return err
+		}
+		step = string(body)
+	}
+	_, err := tx.exec(`INSERT INTO exceptions (fact_id, agent_id, source, code, item, reason, next_step, excerpt, occurred_at, step)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)`, f.ID, f.AgentID, f.Fact.Source, e.Code, e.Item, e.Reason, e.NextStep, e.Excerpt, us(f.Fact.OccurredAt), step)
 	return err
 }
 
