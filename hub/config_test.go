@@ -63,6 +63,7 @@ func TestEveryFaultOfAConfigurationIsNamed(t *testing.T) {
 		"doubtful clock":         {policy(PolicyConfig{DoubtfulClock: "x"}), []string{"doubtful_clock", "received_date"}},
 		"over-delivery":          {policy(PolicyConfig{OverDelivery: "ask"}), []string{"over_delivery", "allow, stop"}},
 		"closed orders":          {policy(PolicyConfig{ClosedOrders: "open"}), []string{"closed_orders", "hold, reopen"}},
+		"end of an order":        {policy(PolicyConfig{OrderEnd: "any"}), []string{"order_end", "reported_operations, all_operations, last_operation, order"}},
 		"items without an owner": {policy(PolicyConfig{Items: []string{"OIL"}}), []string{"items", "backflush: mes"}},
 		"closing without a time": {policy(PolicyConfig{MonthCloses: "3"}), []string{"month_closes", `"3"`, "3 18:00"}},
 		"closing on no day":      {policy(PolicyConfig{MonthCloses: "32 18:00"}), []string{"month_closes", `"32 18:00"`}},

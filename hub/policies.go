@@ -37,6 +37,10 @@ type PolicyConfig struct {
 	TolerancePercent string `yaml:"tolerance_percent"`
 	// ClosedOrders is hold (default) or reopen.
 	ClosedOrders string `yaml:"closed_orders"`
+	// OrderEnd is which finish that names an operation closes its order: reported_operations (default; the last operation's, once
+	// every other of which the plant has reported anything has ended), all_operations (the last one's, once all others have ended),
+	// last_operation, or order (only a finish that names none).
+	OrderEnd string `yaml:"order_end"`
 	// Collect makes one document of several facts.
 	Collect CollectConfig `yaml:"collect"`
 }
@@ -58,6 +62,7 @@ var policyWords = []struct {
 	{"late_facts", func(p PolicyConfig) string { return p.LateFacts }, []string{"event_date", "first_open_day", "hold"}},
 	{"doubtful_clock", func(p PolicyConfig) string { return p.DoubtfulClock }, []string{"received_date", "hold", "event_date"}},
 	{"over_delivery", func(p PolicyConfig) string { return p.OverDelivery }, []string{"allow", "stop"}},
+	{"order_end", func(p PolicyConfig) string { return p.OrderEnd }, []string{"reported_operations", "all_operations", "last_operation", "order"}},
 	{"closed_orders", func(p PolicyConfig) string { return p.ClosedOrders }, []string{"hold", "reopen"}},
 }
 
@@ -82,7 +87,8 @@ func (c *Config) policies() (all []posting.Policy, faults []Fault) {
 			}
 		}
 		x := posting.Policy{ERP: p.ERP, Plant: p.Plant, Items: p.Items, Backflush: posting.Owner(p.Backflush), Late: posting.Late(p.LateFacts),
-			Doubtful: posting.Doubtful(p.DoubtfulClock), Delivery: posting.Delivery(p.OverDelivery), ClosedOrder: posting.ClosedOrder(p.ClosedOrders)}
+			Doubtful: posting.Doubtful(p.DoubtfulClock), Delivery: posting.Delivery(p.OverDelivery), ClosedOrder: posting.ClosedOrder(p.ClosedOrders),
+			End: posting.OrderEnd(p.OrderEnd)}
 		var ok bool
 		if x.Closing, ok = closing(p.MonthCloses); !ok {
 			add("month_closes", `write the day of the next month and the time, such as "3 18:00"`, "%q is no day and time", p.MonthCloses)

@@ -392,6 +392,7 @@ routes:
 #       over_delivery: stop           # or allow (the default)
 #       tolerance_percent: "2.5"      # of the order's quantity
 #       closed_orders: hold           # the default; or reopen, post and restore, where the ERP can
+#       order_end: all_operations      # or last_operation, order (only a finish without an operation), reported_operations (the default)
 #       collect: {every: 10m, quantity: "500", order_end: true}   # one document of several facts
 #     - {items: [OIL], backflush: mes}  # who posts the consumption: erp or mes; without it, the order's mark decides
 

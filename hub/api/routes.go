@@ -132,7 +132,7 @@ func (s *server) getOrder(ctx context.Context, in *orderInput) (*struct{ Body Or
 		v.Revisions = append(v.Revisions, Revision{r.Revision, string(r.State), quantity(r.Quantity), r.RevisedAt})
 	}
 	for _, x := range steps {
-		v.Timeline = append(v.Timeline, OrderStep{x.Step, x.Revision, x.At, x.Origin, x.Reason})
+		v.Timeline = append(v.Timeline, OrderStep{x.Step, x.Revision, x.At, x.Origin, x.Reason, x.Operation})
 		if isFloor(x.Step) {
 			v.FloorState = x.Step
 		}

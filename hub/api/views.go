@@ -100,6 +100,8 @@ type OrderStep struct {
 	At       time.Time `json:"at"`
 	Origin   string    `json:"origin"`
 	Reason   string    `json:"reason,omitempty"`
+	// Operation is set where the step is of one operation and not of the order.
+	Operation string `json:"operation,omitempty" doc:"Where the step is of one operation and not of the order"`
 }
 
 // Fact is a fact and where its posting stands.

@@ -12,6 +12,7 @@ import (
 	"github.com/linekeeper/linekeeper/buildscripts/realparts"
 	"github.com/linekeeper/linekeeper/hub/connector/s4"
 	"github.com/linekeeper/linekeeper/hub/connector/s4/s4double"
+	"github.com/linekeeper/linekeeper/hub/object"
 	"github.com/linekeeper/linekeeper/hub/reconcile"
 	"github.com/linekeeper/linekeeper/hub/store"
 )
@@ -20,9 +21,16 @@ import (
 type s4plant struct {
 	*plant
 	sap *s4double.System
+	c   *s4.Connector
 }
 
 func newS4Plant(t *testing.T, orders int, traps s4double.Traps, change ...func(*reconcile.Policy)) *s4plant {
+	t.Helper()
+	return configuredS4Plant(t, orders, traps, func(*s4.Config) {}, change...)
+}
+
+// configuredS4Plant is newS4Plant with another configuration of the connector.
+func configuredS4Plant(t *testing.T, orders int, traps s4double.Traps, set func(*s4.Config), change ...func(*reconcile.Policy)) *s4plant {
 	t.Helper()
 	p := &s4plant{plant: &plant{t: t, dir: t.TempDir(), made: map[string]decimal.Decimal{}}, sap: s4double.New(s4double.Options{})}
 	traps.PageSize = 3
@@ -32,13 +40,16 @@ func newS4Plant(t *testing.T, orders int, traps s4double.Traps, change ...func(*
 	p.sap.PutStock("STEEL-S235", "1710", "171A", decimal.NewFromInt(100_000))
 	server := httptest.NewServer(p.sap.Handler())
 	t.Cleanup(server.Close)
-	c, err := s4.New(s4.Config{Name: "erp", URL: server.URL, User: "LINEKEEPER", Password: "secret", Units: map[string]string{"PCE": "C62", "PC": "C62", "KG": "KGM"},
-		Repeatable: true, Settle: 100 * time.Millisecond, Timeout: time.Second})
+	cfg := s4.Config{Name: "erp", URL: server.URL, User: "LINEKEEPER", Password: "secret", Units: map[string]string{"PCE": "C62", "PC": "C62", "KG": "KGM"},
+		Repeatable: true, Settle: 100 * time.Millisecond, Timeout: time.Second}
+	set(&cfg)
+	c, err := s4.New(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { c.Close() })
 	p.hub(c, change...)
+	p.c = c
 	for range orders {
 		q := decimal.NewFromInt(1000)
 		p.know(c, p.sap.CreateOrder(s4double.Order{Material: "BRACKET-10", Plant: "1710", StorageLocation: "171A", Quantity: q, Released: true, AutomaticReceipt: true,
@@ -243,5 +254,49 @@ func TestDoubleConsumptionInS4IsFoundAndTheBackflushTakenBack(t *testing.T) {
 	p.one(reconcile.DoubleUse, reconcile.Healed)
 	if x := p.sap.Totals(no); !x.Yield.Equal(p.made[no]) || !x.Received.Equal(p.made[no]) || !x.Issued["STEEL-S235"].Sub(x.Returned["STEEL-S235"]).Equal(p.made[no].Mul(decimal.RequireFromString("0.12"))) {
 		t.Errorf("SAP holds %+v, meant were %s made", x, p.made[no])
+	}
+}
+
+// Operations that are finished one after the other: SAP is told of each, the order is completed with the last, and the comparison
+// takes nothing of it for missing.
+func TestTheEndOfEachOperationStandsInS4AndIsNotMissed(t *testing.T) {
+	for _, confirms := range []bool{true, false} {
+		p := configuredS4Plant(t, 0, s4double.Traps{}, func(c *s4.Config) {
+			if confirms {
+				c.FinishOperations = "confirm"
+			}
+		})
+		no := p.sap.CreateOrder(s4double.Order{Material: "BRACKET-10", Plant: "1710", StorageLocation: "171A", Quantity: decimal.NewFromInt(10), Released: true,
+			Operations: []s4double.Operation{{Number: "0010", WorkCenter: "PRESS"}, {Number: "0020", WorkCenter: "PACK"}}})
+		p.know(p.c, no)
+		state := func(operation string) object.Fact {
+			return p.confirm(time.Now(), func(f *object.Fact) {
+				f.Kind, f.Confirmation, f.OrderState = object.KindOrderState, nil, &object.ShopFloorState{OrderNo: no, Revision: 1, State: object.FloorFinished, Operation: operation}
+			})
+		}
+		confirm := func(operation string) object.Fact {
+			return p.confirm(time.Now(), func(f *object.Fact) { f.Confirmation.Operation = operation })
+		}
+		p.becomes(confirm("0010"), "verified")
+		first, want, confirmations := state("0010"), "not_posted operation_ended", 1
+		if confirms {
+			want, confirmations = "verified", 2
+		}
+		p.becomes(first, want)
+		if x := p.sap.Totals(no); x.Confirmations != confirmations || x.Order.TechnicallyComplete || x.Order.Confirmed {
+			t.Fatalf("after the first operation: %+v", x)
+		}
+		if run := p.all(); run.Found != 0 || run.Unasked != 0 {
+			t.Errorf("after the first operation: %+v", run)
+		}
+		p.becomes(confirm("0020"), "verified")
+		p.becomes(state("0020"), "verified")
+		if x := p.sap.Totals(no); x.Confirmations != confirmations+1 || !x.Order.TechnicallyComplete {
+			t.Fatalf("after the last operation: %+v", x)
+		}
+		if run := p.all(); run.Found != 0 || run.Unasked != 0 {
+			all, _ := p.s.Discrepancies(t.Context(), store.DiscrepancyFilter{}, store.Page{})
+			t.Errorf("after the last operation: %+v %+v", run, all)
+		}
 	}
 }

@@ -64,6 +64,9 @@ type Capabilities struct {
 	// policy". States lists the shop-floor states that have one.
 	Posts  []object.Kind
 	States []object.FloorState
+	// OperationStates lists the shop-floor states that a single operation can have in the system. The hub never asks a connector
+	// for others of an operation that leave the order open.
+	OperationStates []object.FloorState
 	// ExternalKey: the system stores the fact's key with the document and can be searched by it.
 	ExternalKey bool
 	// CompareAndSet: a posting can be tied to the state that Prepare read, so that it cannot happen twice.
@@ -124,6 +127,10 @@ type Posting struct {
 	// Movements are the system's types of goods movements where a mapping says them; ask MovementType. They stay the same for all
 	// that is done about a posting, its reversal included.
 	Movements *object.MovementTypes
+	// ClosesOrder: a change of state that names an operation ends the order with it. It names one only where the system has such a
+	// state of an operation (Capabilities.OperationStates), else the order alone is meant. What names no operation is always of
+	// the order.
+	ClosesOrder bool
 	// Original is the fact that Fact takes back, nil unless Fact.Reverses is set. Fact's quantities are then the ones to take
 	// back, above zero as they were posted.
 	//

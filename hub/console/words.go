@@ -128,10 +128,15 @@ func tone(state string) string {
 // orderStep says in plain words what happened to a work order.
 func orderStep(s api.OrderStep) string {
 	if erp, ok := strings.CutPrefix(s.Origin, "erp "); ok {
-		if state, ok := strings.CutPrefix(s.Step, "posted "); ok {
+		if state, ok := strings.CutPrefix(s.Step, "posted "); ok && s.Operation != "" {
+			return fmt.Sprintf("ERP %s was told: operation %s is %s", erp, s.Operation, words(state))
+		} else if ok {
 			return fmt.Sprintf("ERP %s was told: %s", erp, words(state))
 		}
 		return fmt.Sprintf("ERP %s says: %s", erp, words(s.Step))
+	}
+	if s.Operation != "" {
+		return operationStep(s)
 	}
 	if text, ok := map[string]string{
 		"queued": "Queued for the plant", "sent": "Sent to the plant", "stored": "Stored by the plant's agent", "withdrawn": "Withdrawn before the plant had it",
@@ -141,6 +146,14 @@ func orderStep(s api.OrderStep) string {
 		return text
 	}
 	return words(s.Step)
+}
+
+// operationStep says what happened to one operation of an order.
+func operationStep(s api.OrderStep) string {
+	if s.Step == "last operation finished" {
+		return fmt.Sprintf("Operation %s is the last one: the order is at its end", s.Operation)
+	}
+	return fmt.Sprintf("Operation %s %s on the shop floor", s.Operation, words(s.Step))
 }
 
 func stepTone(step string) string {
@@ -162,7 +175,7 @@ func factStep(step string) string {
 		"due": "Waits for its turn", "sending": "Sent to the ERP", "posted": "Posted", "verified": "Read back from the ERP and found equal", "in_doubt": "The ERP did not answer: it is being looked up",
 		"absent": "Not in the ERP: it may be sent again", "rejected": "Refused by the ERP", "parked": "Waits for a person", "retry": "Refused for now, tried again later",
 		"unreachable": "The ERP cannot be reached, tried again later", "released": "What was missing has come", "mapped": "Said anew: the mappings have changed", "replayed": "Taken up again", "approved": "Approved by a person", "held": "Held by a policy",
-		"collected": "Made one document with others", "apart": "Goes by itself", "date moved": "Got another date for the books", "period closed": "Refused for its date",
+		"waits": "Waits for other operations of the order", "collected": "Made one document with others", "apart": "Goes by itself", "date moved": "Got another date for the books", "period closed": "Refused for its date",
 		"order shut": "Refused: the order is completed", "accepted": "Settled by a person",
 		"differs": "The ERP's document says something else", "not_posted": "Needs no posting", "conflict": "Another fact came under the same key",
 		"corrected": "Corrected by a person or a heal", "reversing": "Being taken back in the ERP", "taken back": "Taken back in the ERP", "not taken back": "The ERP did not take it back",

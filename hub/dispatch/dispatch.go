@@ -398,6 +398,7 @@ func (d *Dispatcher) route(o *store.Order, old store.Order, site string) {
 func fingerprint(o object.WorkOrder) []byte {
 	o.Revision, o.ERPKey, o.Plant, o.RevisedAt, o.State = 0, "", "", time.Time{}, ""
 	o.PlannedStart, o.PlannedEnd, o.OverPercent = o.PlannedStart.UTC(), o.PlannedEnd.UTC(), nil
+	o.OverUnlimited, o.LastOperation = false, ""
 	return hash(o)
 }
 
@@ -445,6 +446,9 @@ func ownEffect(tx *store.Tx, o object.WorkOrder) (bool, error) {
 		}
 		if s.FactID == 0 || strings.HasPrefix(s.Step, "posted ") {
 			continue
+		}
+		if over := s.Step == string(object.FloorFinished) || s.Step == string(object.FloorCancelled); over && s.Operation != "" {
+			continue // the order goes on
 		}
 		ever[object.FloorState(s.Step)] = true
 		switch f := object.FloorState(s.Step); f {

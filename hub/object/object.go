@@ -6,6 +6,9 @@
 package object
 
 import (
+	"cmp"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/linekeeper/linekeeper/proto/factkey"
@@ -52,11 +55,35 @@ type WorkOrder struct {
 	Operations      []Operation
 	Components      []Component
 	RevisedAt       time.Time
-	// OverPercent is by how much the system lets the order be exceeded, in percent; nil where it does not say.
-	OverPercent *decimal.Decimal `json:",omitempty"`
+	// OverPercent is by how much the system lets the order be exceeded, in percent; nil where it does not say. OverUnlimited: by
+	// any quantity.
+	OverPercent   *decimal.Decimal `json:",omitempty"`
+	OverUnlimited bool             `json:",omitempty"`
+	// LastOperation is the operation with which the order is made where that is not the last one listed, as with sequences that run
+	// side by side.
+	LastOperation string `json:",omitempty"`
 }
 
-// Operation is one step of a work order.
+// Last names the operation with which the order is made; empty where the order lists none.
+func (w *WorkOrder) Last() string {
+	if w.LastOperation != "" || len(w.Operations) == 0 {
+		return w.LastOperation
+	}
+	return w.Operations[len(w.Operations)-1].Operation
+}
+
+// HasOperation reports whether the order lists an operation.
+func (w *WorkOrder) HasOperation(name string) bool {
+	return slices.ContainsFunc(w.Operations, func(o Operation) bool { return SameOperation(o.Operation, name) })
+}
+
+// SameOperation reports whether two names mean one operation: zeros before a number are not always written.
+func SameOperation(a, b string) bool { return PlainOperation(a) == PlainOperation(b) }
+
+// PlainOperation is the name of an operation without the zeros before it.
+func PlainOperation(name string) string { return cmp.Or(strings.TrimLeft(name, "0"), name) }
+
+// Operation is one step of a work order. They are listed in the order in which they are worked on.
 type Operation struct {
 	Operation   string
 	Description string
@@ -210,13 +237,18 @@ const (
 	FloorCancelled FloorState = "CANCELLED"
 )
 
-// ShopFloorState is a work order's change of state on the shop floor.
+// ShopFloorState is a work order's change of state on the shop floor, or that of one of its operations.
 type ShopFloorState struct {
 	OrderNo   string
 	Revision  int64
 	State     FloorState
 	Reason    string
-	Operation string
+	Operation string // empty: of the whole order
+}
+
+// Ends reports that nothing more is to come of the order, or of its operation where it names one.
+func (s *ShopFloorState) Ends() bool {
+	return s != nil && (s.State == FloorFinished || s.State == FloorCancelled)
 }
 
 // Exception is an input that did not become a fact.

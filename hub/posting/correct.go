@@ -171,6 +171,11 @@ func (e *Engine) takeUp(tx *store.Tx, p *store.Posting, f store.Fact, c store.Co
 			return err
 		}
 	}
+	if f.Fact.OrderState != nil && c.After.OrderNo != p.OrderNo {
+		if err := tx.MoveOrderSteps(p.FactID, p.OrderNo, c.After.OrderNo); err != nil {
+			return err
+		}
+	}
 	p.OrderNo = c.After.OrderNo
 	if p.Amounts == nil {
 		p.Amounts = amounts(f.Fact, f.Fact.FactQuantities())
@@ -183,8 +188,13 @@ func (e *Engine) takeUp(tx *store.Tx, p *store.Posting, f store.Fact, c store.Co
 	return nil
 }
 
+// outcomeOf is what the plant is told of a posting that was decided about anew.
 func outcomeOf(p store.Posting) pb.Receipt_Outcome {
 	switch {
+	case p.State == store.PostingInDoubt:
+		return pb.Receipt_OUTCOME_IN_DOUBT
+	case p.State == store.PostingPosted:
+		return pb.Receipt_OUTCOME_POSTED
 	case p.State == store.PostingNotPosted:
 		return pb.Receipt_OUTCOME_NOT_POSTED
 	case p.State == store.PostingParked && p.Class != ClassWaiting:

@@ -65,7 +65,7 @@ func (e *Engine) PostAgain(ctx context.Context, key, note, by string) error {
 		}
 		due(p, tx)
 		p.Reason, p.Document, p.DocumentID = note, "", ""
-		return e.changed(tx, *p, f, "replayed", by, pb.Receipt_OUTCOME_UNSPECIFIED)
+		return e.changed(tx, *p, f, "replayed", by, outcomeOf(*p))
 	})
 }
 
@@ -105,7 +105,7 @@ func due(p *store.Posting, tx *store.Tx) {
 // beforePosting are the codes of postings that never came to an outside system.
 var beforePosting = []string{
 	CodeUnknownOrder, CodeOrderWithoutPlant, CodeNoConnector, CodeWrongPlant, CodeNoOrder, CodeReversal, CodeWaitsForOriginal, CodeNegative, CodeRangeOverlap,
-	CodeMappingMissing,
+	CodeMappingMissing, CodeUnknownOperation,
 }
 
 func (e *Engine) replay(by string) func(*store.Tx, *store.Posting, store.Fact) error {
@@ -127,7 +127,7 @@ func (e *Engine) replay(by string) func(*store.Tx, *store.Posting, store.Fact) e
 				return err
 			}
 		}
-		return e.changed(tx, *p, f, "replayed", by, pb.Receipt_OUTCOME_UNSPECIFIED)
+		return e.changed(tx, *p, f, "replayed", by, outcomeOf(*p))
 	}
 }
 
@@ -142,17 +142,15 @@ func (e *Engine) readmit(by string) func(*store.Tx, *store.Posting, store.Fact) 
 		if err := e.admit(tx, p, posted); err != nil {
 			return err
 		}
-		if p.State == before.State && p.Code == before.Code && p.Reason == before.Reason {
+		if p.State == before.State && p.Code == before.Code && p.Reason == before.Reason && p.Closing == before.Closing {
 			return nil
 		}
-		step, outcome := string(p.State), pb.Receipt_OUTCOME_UNSPECIFIED
-		switch {
-		case p.State == store.PostingDue:
+		step, outcome := string(p.State), outcomeOf(*p)
+		if p.State == store.PostingDue {
 			step = "released"
-		case p.State == store.PostingNotPosted:
-			outcome = pb.Receipt_OUTCOME_NOT_POSTED
-		case p.Class != ClassWaiting:
-			outcome = pb.Receipt_OUTCOME_REJECTED
+		}
+		if outcome == pb.Receipt_OUTCOME_RECEIVED && (before.State != store.PostingParked || before.Class == ClassWaiting) {
+			outcome = pb.Receipt_OUTCOME_UNSPECIFIED // that is what the plant knows
 		}
 		return e.changed(tx, *p, f, step, by, outcome)
 	}

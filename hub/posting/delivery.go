@@ -19,7 +19,7 @@ func (e *Engine) overDelivered(ctx context.Context, c *call) (held bool, err err
 		return false, nil
 	}
 	percent, what := Tolerance(e.o.Policies, c.p.ERP, c.p.Plant)
-	if what != DeliveryStop {
+	if what != DeliveryStop || w.OverUnlimited {
 		return false, nil
 	}
 	if w.OverPercent != nil && w.OverPercent.GreaterThan(percent) {

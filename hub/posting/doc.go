@@ -36,6 +36,8 @@
 // until nothing else of it is open, and say what they wait for. Facts that waited for their order to come go before those that
 // came after it.
 //
+// A finish that names an operation closes the order only when that is its last one, and then waits for the others too: see operation.go.
+//
 // # Counters and quantities
 //
 // A confirmation with a counter range counts only what the hub does not know yet of that counter (see trim.go). Quantities
@@ -45,7 +47,7 @@
 //
 // Where a policy collects, a fact that becomes due joins the open aggregate of its line: the same order, operation, item, unit, lot,
 // shift, person, machine and date for the books. It is due with code "collecting" and does nothing. The aggregate is sealed after a
-// time, from a quantity on, by a final confirmation, and when the order's end is planned, in that transaction; what comes after the
+// time, from a quantity on, by a final confirmation, and when the order's end, or that of an operation which is posted, is planned, in that transaction; what comes after the
 // end goes alone. Sealing sums the members' amounts, each rounded as always, and stores the aggregate's key, made of its members'
 // keys: from then on nothing of it changes. A sealed aggregate of one member is none.
 //

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/linekeeper/linekeeper/hub/connector"
@@ -93,6 +94,15 @@ func (e *Engine) closeOrder(ctx context.Context, l store.Lane, w store.Waiting, 
 	if stale(l, w, p) {
 		return time.Time{}, nil
 	}
+	reason, stay, err := e.operationsOpen(ctx, p)
+	switch {
+	case err != nil:
+		return time.Time{}, ended(ctx, err)
+	case !stay:
+		return time.Time{}, e.leaveOpen(ctx, p)
+	case reason != "":
+		return e.o.Now().Add(lookAgain * e.o.Poll), e.waitForOperations(ctx, p, reason)
+	}
 	n, example, err := e.o.Store.OpenBeside(ctx, p.OrderNo, p.FactID)
 	if err != nil {
 		return time.Time{}, ended(ctx, err)
@@ -114,7 +124,7 @@ func (e *Engine) closeOrder(ctx context.Context, l store.Lane, w store.Waiting, 
 	if err != nil {
 		return time.Time{}, ended(ctx, err)
 	}
-	reason := fmt.Sprintf("waits for %d postings of the order, the first is %s: %s", n, f.Fact.Key, example.State)
+	reason = fmt.Sprintf("waits for %d postings of the order, the first is %s: %s", n, f.Fact.Key, example.State)
 	if example.Reason != "" {
 		reason += ", " + example.Reason
 	}
@@ -273,11 +283,26 @@ func (e *Engine) prepareCall(ctx context.Context, l store.Lane, w store.Waiting)
 			return nil, err
 		}
 	}
+	c.wholeOrder()
 	c.say(decided.Applied)
 	if decided.Date != (store.PostingDate{}) {
 		c.take(decided.Date)
 	}
 	return c, nil
+}
+
+// wholeOrder lets the end of the last operation be the order's where the system keeps no state of an operation.
+func (c *call) wholeOrder() {
+	s := ofOperation(c.posting.Fact)
+	if s == nil || !c.p.Closing {
+		return
+	}
+	c.posting.ClosesOrder = true
+	if !slices.Contains(c.erp.Capabilities().OperationStates, s.State) {
+		whole := *s
+		whole.Operation = ""
+		c.posting.Fact.OrderState = &whole
+	}
 }
 
 // post asks for the intent, stores it, and only then makes the effect.
@@ -326,6 +351,14 @@ func (e *Engine) post(ctx context.Context, c *call) (failure string, err error) 
 	return e.answered(ctx, c, out)
 }
 
+// operation is the one that a change of state is of; empty when it is of the whole order.
+func (c *call) operation() string {
+	if s := c.f.Fact.OrderState; s != nil && !c.p.Closing {
+		return s.Operation
+	}
+	return ""
+}
+
 // save stores a posting after a call; it is not cut short by the engine's end.
 func (e *Engine) save(ctx context.Context, c *call, step string, outcome pb.Receipt_Outcome) error {
 	purpose, said := c.saidAt(step)
@@ -336,7 +369,7 @@ func (e *Engine) save(ctx context.Context, c *call, step string, outcome pb.Rece
 	err := update(context.WithoutCancel(ctx), func(tx *store.Tx) error {
 		if o := c.f.Fact.OrderState; o != nil && step == "posted" {
 			err := tx.AddOrderStep(store.OrderStep{
-				OrderNo: c.p.OrderNo, Step: "posted " + string(o.State), Origin: "erp " + c.p.ERP, FactID: c.p.FactID, Reason: c.p.Document,
+				OrderNo: c.p.OrderNo, Step: "posted " + string(o.State), Origin: "erp " + c.p.ERP, FactID: c.p.FactID, Reason: c.p.Document, Operation: c.operation(),
 			})
 			if err == nil && c.p.Closing {
 				err = e.noteResidues(tx, c.p.ERP, c.p.OrderNo, c.p.FactID)
@@ -468,7 +501,7 @@ func (e *Engine) lookUp(ctx context.Context, c *call) (failure string, err error
 		}
 		c.p.State, c.p.Class, c.p.Code, c.p.Reason, c.p.NextStep = store.PostingDue, "", "", "", ""
 		c.p.Intent, c.p.Tries, c.p.Since, c.p.NextAt = nil, 0, now, now
-		return "", e.save(ctx, c, "absent", pb.Receipt_OUTCOME_UNSPECIFIED)
+		return "", e.save(ctx, c, "absent", pb.Receipt_OUTCOME_RECEIVED)
 	case connector.NotFoundYet:
 		if now.Sub(c.p.Since) < e.o.DoubtFor || c.p.Tries < leastTries {
 			c.p.Tries++

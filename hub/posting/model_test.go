@@ -21,6 +21,8 @@ type modelERP struct {
 	posts []object.Kind
 	parts []object.Kind // of which it takes back a part
 	types bool          // it is told types of movements
+	// operations are the states that it keeps of an operation.
+	operations []object.FloorState
 
 	mu  sync.Mutex
 	rng *rand.Rand
@@ -32,6 +34,7 @@ type modelERP struct {
 	busy    map[string]bool      // orders with a call under way
 	made    map[string][]string  // positions in the order of their effects, by order
 	undone  map[string]string    // by fact key: the key of the fact that took it back
+	closed  map[string]string    // orders that were finished, by the fact that came first
 	calls   map[string]int       // by method
 	faults  []string
 }
@@ -55,7 +58,7 @@ func newModel(seed uint64, now func() time.Time) *modelERP {
 	return &modelERP{
 		scale: 3, posts: []object.Kind{object.KindConfirmation, object.KindConsumption, object.KindOrderState},
 		rng: rand.New(rand.NewPCG(seed, 1)), now: now, orders: map[string]object.WorkOrder{}, effects: map[string]effect{},
-		late: map[string]time.Time{}, busy: map[string]bool{}, made: map[string][]string{}, undone: map[string]string{}, calls: map[string]int{},
+		late: map[string]time.Time{}, busy: map[string]bool{}, made: map[string][]string{}, undone: map[string]string{}, closed: map[string]string{}, calls: map[string]int{},
 		trouble: trouble{reject: map[string]bool{}, dark: map[string]bool{}},
 	}
 }
@@ -87,7 +90,7 @@ func (m *modelERP) Capabilities() connector.Capabilities {
 	return connector.Capabilities{
 		System: "model", Posts: m.posts, States: []object.FloorState{object.FloorStarted, object.FloorFinished},
 		Reverses: []object.Kind{object.KindConfirmation, object.KindConsumption}, ExternalKey: true, QuantityScale: m.scale, Settle: time.Second,
-		ReversesPart: m.parts, MovementTypes: m.types,
+		ReversesPart: m.parts, MovementTypes: m.types, OperationStates: m.operations,
 	}
 }
 
@@ -152,6 +155,7 @@ func (m *modelERP) effect(p connector.Posting, at time.Time) string {
 	} else if o != nil {
 		m.takeBack(p.Fact, *o)
 	}
+	m.end(p)
 	document := fmt.Sprintf("D%d", len(m.effects)+1)
 	move, no := m.moves(p)
 	if no != nil {
@@ -172,6 +176,28 @@ func (m *modelERP) moves(p connector.Posting) (string, *connector.Outcome) {
 		kind = kind.Back()
 	}
 	return p.MovementType(kind, map[object.MovementKind]string{object.IssueToOrder: "261", object.ReturnFromOrder: "262"}[kind])
+}
+
+// end notes that an order is finished. A state of an operation must be one that the system keeps.
+func (m *modelERP) end(p connector.Posting) {
+	s := p.Fact.OrderState
+	switch {
+	case s == nil || s.State != object.FloorFinished:
+		return
+	case s.Operation != "" && !slices.Contains(m.operations, s.State):
+		m.fault("order %s is told that its operation %s is %s", p.Order.OrderNo, s.Operation, s.State)
+	case s.Operation == "" || p.ClosesOrder:
+		if m.closed[p.Order.OrderNo] == "" {
+			m.closed[p.Order.OrderNo] = p.Fact.Position
+		}
+	}
+}
+
+// closedBy is the fact that finished an order; empty while it is open.
+func (m *modelERP) closedBy(order string) string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.closed[order]
 }
 
 // takeBack judges a reversal: of something that is there, with just that, and once.

@@ -224,6 +224,6 @@ func (e *Engine) Approve(ctx context.Context, key, date, note, by string) error 
 		}
 		due(p, tx)
 		p.Reason = fmt.Sprintf("approved for %s: %s", d.Date, note)
-		return e.changed(tx, *p, f, "approved", by, pb.Receipt_OUTCOME_UNSPECIFIED)
+		return e.changed(tx, *p, f, "approved", by, outcomeOf(*p))
 	})
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -96,7 +97,11 @@ func (e *Engine) plan(ctx context.Context, limit int) (out planned, err error) {
 			if err := e.releaseReversals(tx, p.Fact); err != nil {
 				return err
 			}
-			if p.Posting.Closing {
+			ended := ofOperation(p.Fact.Fact) != nil
+			if ended || p.Fact.Fact.Confirmation != nil && p.Fact.Fact.Confirmation.Final {
+				out.lanes = append(out.lanes, store.Lane{ERP: p.Posting.ERP, OrderNo: p.Posting.OrderNo}) // its order's closing may wait for that
+			}
+			if p.Posting.Closing || ended && p.Posting.State == store.PostingDue {
 				lanes, err := e.sealOrder(tx, p.Posting.OrderNo)
 				if err != nil {
 					return err
@@ -131,14 +136,14 @@ func (e *Engine) planFact(tx *store.Tx, f store.Fact, seen *marks, all *[]store.
 	if s := f.Fact.OrderState; s != nil {
 		step := store.OrderStep{
 			OrderNo: s.OrderNo, Step: string(s.State), Revision: s.Revision, At: f.Fact.OccurredAt, Origin: f.Fact.Plant + "/" + f.Agent,
-			FactID: f.ID, Reason: s.Reason,
+			FactID: f.ID, Reason: s.Reason, Operation: s.Operation,
 		}
 		if err := tx.AddOrderStep(step); err != nil {
 			return err
 		}
 	}
 	left, err := seen.known(tx, f)
-	if err != nil {
+	if err = errors.Join(err, noteFinal(tx, f)); err != nil {
 		return err
 	}
 	p := store.Posting{FactID: f.ID, OrderNo: f.Fact.OrderNo(), Plant: f.Fact.Plant, Closing: closes(f.Fact), Since: tx.Now()}
@@ -246,10 +251,6 @@ func (s *marks) known(tx *store.Tx, f store.Fact) (trimmed, error) {
 	return left, nil
 }
 
-func closes(f object.Fact) bool {
-	return f.OrderState != nil && (f.OrderState.State == object.FloorFinished || f.OrderState.State == object.FloorCancelled)
-}
-
 func amounts(f object.Fact, lines []object.FactLine) *store.Amounts {
 	a := &store.Amounts{}
 	for _, l := range lines {
@@ -333,6 +334,8 @@ func (e *Engine) route(tx *store.Tx, p *store.Posting, f store.Fact) error {
 		notPosted(p, CodePolicy, fmt.Sprintf("system %q takes no facts of this kind", w.ERP))
 	case !f.Fact.Reverses.IsZero():
 		return e.admitReversal(tx, p, f, c.Capabilities())
+	case ofOperation(f.Fact) != nil:
+		return e.admitOperation(tx, p, f, w, c.Capabilities())
 	case e.owned(p, inItsWords(tx, p.ERP, f.Fact), w, c.Capabilities().Backflush):
 	default:
 		return e.say(tx, p, f, w, c.Capabilities())
@@ -348,12 +351,7 @@ func posts(c connector.Capabilities, f object.Fact) bool {
 	if !kind || f.OrderState == nil {
 		return kind
 	}
-	for _, s := range c.States {
-		if s == f.OrderState.State {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(c.States, f.OrderState.State) || f.OrderState.Operation != "" && slices.Contains(c.OperationStates, f.OrderState.State)
 }
 
 // round makes the posting due, with quantities that the system can keep.

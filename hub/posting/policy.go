@@ -27,6 +27,7 @@ type Policy struct {
 	Tolerance   *decimal.Decimal // in percent of the order's quantity
 	ClosedOrder ClosedOrder
 	Collect     *Collect
+	End         OrderEnd
 }
 
 // Owner says who posts the consumption of a component.

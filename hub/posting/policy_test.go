@@ -385,3 +385,36 @@ func TestReversalIsNotRefusedForWhatRoundingCarriedOn(t *testing.T) {
 		}
 	})
 }
+
+func TestOrderThatMayBeExceededIsHeldByNoPolicy(t *testing.T) {
+	percent := func(n int64) *decimal.Decimal { d := decimal.NewFromInt(n); return &d }
+	for name, x := range map[string]struct {
+		set  func(*object.WorkOrder)
+		held bool
+	}{
+		"says nothing":     {func(o *object.WorkOrder) {}, true},
+		"less than policy": {func(o *object.WorkOrder) { o.OverPercent = percent(0) }, true},
+		"not enough":       {func(o *object.WorkOrder) { o.OverPercent = percent(19) }, true},
+		"enough":           {func(o *object.WorkOrder) { o.OverPercent = percent(20) }, false},
+		"unlimited":        {func(o *object.WorkOrder) { o.OverPercent, o.OverUnlimited = percent(0), true }, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			simulate(t, func(t *testing.T, w *world) {
+				w.opts.Policies = []Policy{{Delivery: DeliveryStop, Tolerance: percent(5)}}
+				o := object.WorkOrder{OrderNo: "WO-1", ERP: "erp", Plant: "ulm", Revision: 1, Item: "P", State: object.OrderReleased, Quantity: object.Quantity{Value: decimal.NewFromInt(100), Unit: "C62"}}
+				x.set(&o)
+				w.put(store.Order{Order: o})
+				w.start()
+				exact, over := confirm("WO-1", 1, "105"), confirm("WO-1", 2, "15")
+				w.deliver(exact, over)
+				w.pass(time.Minute)
+				w.want(exact, store.PostingVerified, "")
+				if x.held {
+					w.want(over, store.PostingParked, CodeOverDelivery)
+				} else {
+					w.want(over, store.PostingVerified, "")
+				}
+			})
+		})
+	}
+}

@@ -272,7 +272,8 @@ func (e *Engine) one(tx *store.Tx, id int64, change func(*store.Tx, *store.Posti
 }
 
 // changed stores a posting that changed, with those that are made as one document with it: each with the step in its life, and
-// the receipt for the plant (none when unspecified).
+// the receipt for the plant (none when unspecified). Whatever takes a posting up again of which the plant was told an end says so in
+// the same transaction: the operator's page must not show a refusal that is over.
 func (e *Engine) changed(tx *store.Tx, p store.Posting, f store.Fact, step, by string, outcome pb.Receipt_Outcome) error {
 	return e.changedFor(tx, p, f, store.PostingStep{Step: step, Code: p.Code, Reason: p.Reason, Document: p.Document, By: by}, outcome)
 }
@@ -304,10 +305,17 @@ func receipt(tx *store.Tx, p store.Posting, f store.Fact, outcome pb.Receipt_Out
 	return tx.DeliverReceipt(f.AgentID, f.Fact.Key.String(), receiptOf(tx, p, f, outcome))
 }
 
+// postedAgain is what the plant reads of a posting that goes on after it was refused, in doubt or taken back.
+const postedAgain = "is being posted again"
+
 func receiptOf(tx *store.Tx, p store.Posting, f store.Fact, outcome pb.Receipt_Outcome) *pb.Receipt {
-	return &pb.Receipt{
+	r := &pb.Receipt{
 		FactKey: f.Fact.Key[:], Outcome: outcome, Document: p.Document, Reason: p.Reason, At: timestamppb.New(tx.Now()), Erp: p.ERP, OrderNo: p.OrderNo,
 	}
+	if outcome == pb.Receipt_OUTCOME_RECEIVED && p.State == store.PostingDue && p.Code == "" {
+		r.Reason = postedAgain
+	}
+	return r
 }
 
 func doubt(p *store.Posting, now time.Time, reason string) {

@@ -32,7 +32,7 @@ func (e *Engine) Renew(ctx context.Context, key, reason, by string) error {
 			due(p, tx)
 			p.Reason, p.Document, p.DocumentID = reason, "", ""
 			taken = *p
-			return e.changed(tx, *p, f, "renewed", by, pb.Receipt_OUTCOME_UNSPECIFIED)
+			return e.changed(tx, *p, f, "renewed", by, pb.Receipt_OUTCOME_RECEIVED)
 		})
 	})
 	if err != nil {

@@ -33,7 +33,7 @@ func (e *Engine) reopener(erp string) connector.Reopener {
 
 // orderShut makes a refused posting due again when its order may be reopened, and notes that. It reports whether it did.
 func (e *Engine) orderShut(ctx context.Context, c *call, out connector.Outcome) (again bool, err error) {
-	if !reconcile.MayBeClosed(out.Code) || e.reopener(c.p.ERP) == nil || ClosedBy(e.o.Policies, c.p.ERP, c.p.Plant) != ClosedReopen || c.p.Closing {
+	if !reconcile.MayBeClosed(out.Code) || e.reopener(c.p.ERP) == nil || ClosedBy(e.o.Policies, c.p.ERP, c.p.Plant) != ClosedReopen || c.f.Fact.OrderState.Ends() {
 		return false, nil
 	}
 	l := store.Lane{ERP: c.p.ERP, OrderNo: c.p.OrderNo}

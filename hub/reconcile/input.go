@@ -26,6 +26,8 @@ type Fact struct {
 	// PostedOn is the date for the books that a policy chose in the place of the fact's own, which is MovedFrom; both are empty else,
 	// and where somebody decided it.
 	PostedOn, MovedFrom string
+	// Closing: it ends its order, though it names an operation.
+	Closing bool
 	// CannotTell: the outside system cannot say whether it has the effect.
 	CannotTell bool
 	// Books is how the posting is said in the outside system's words; nil: as the fact says.

@@ -194,8 +194,8 @@ func (c *orderCheck) absent(f *Fact) {
 	if !sent && !f.CannotTell || f.State == "settled" && f.Document == "" {
 		return
 	}
-	if s := f.OrderState; s != nil && (c.o.Work == nil || orderRank[c.o.Work.State] >= floorRank[s.State]) {
-		return
+	if s := f.OrderState; s != nil && (c.o.Work == nil || orderRank[c.o.Work.State] >= floorRank[s.State] || s.Operation != "" && s.Ends() && !f.Closing) {
+		return // what became of an operation, the order's state does not say
 	}
 	if len(c.documents(f)) > 0 && c.takenBack(f) {
 		return

@@ -17,7 +17,7 @@ var trouble = map[string]Type{
 	"ORDER_STATE":   OrderClosed, "order_closed": OrderClosed, "CO/106": OrderClosed, "RU/013": OrderClosed,
 	"M7/021": Deficit, "insufficient_stock": Deficit,
 	"M3/305": MasterMissing, "ITEM": MasterMissing, "unknown_item": MasterMissing, "UNIT": MasterMissing, "unknown_unit": MasterMissing, "unknown_lot": MasterMissing,
-	"RU/002": MasterMissing, "OPERATION": MasterMissing, "unknown_order": MasterMissing, "UNKNOWN_ORDER": MasterMissing, "CO/017": MasterMissing,
+	"RU/002": MasterMissing, "OPERATION": MasterMissing, "operation_not_of_order": MasterMissing, "unknown_order": MasterMissing, "UNKNOWN_ORDER": MasterMissing, "CO/017": MasterMissing,
 	"BM/302": UnitMismatch, "unit_mismatch": UnitMismatch,
 	// The hub's own, of what its policies hold.
 	"late_fact": PeriodClosed, "over_delivery": OverDelivery, "order_closed_for_good": OrderClosed,

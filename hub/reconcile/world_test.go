@@ -371,3 +371,27 @@ func TestCleanOrdersRaiseNoFalseAlarm(t *testing.T) {
 	}
 	t.Logf("1000 clean orders with %d facts and %d documents: 0 alarms", facts, documents)
 }
+
+// The end of an operation is no document of its own everywhere, and an order that goes on says nothing against it.
+func TestEndOfAnOperationIsNotMissedInAnOrderThatGoesOn(t *testing.T) {
+	now := time.Now()
+	for _, x := range []struct {
+		operation string
+		closing   bool
+		found     int
+	}{{"10", false, 0}, {"10", true, 1}, {"", true, 1}} {
+		f := reconcile.Fact{State: "verified", Document: "D1", Since: now.Add(-time.Hour), Closing: x.closing}
+		f.Key, f.Kind, f.Plant, f.OccurredAt = factkey.Of(x.operation), object.KindOrderState, "ulm", now.Add(-time.Hour)
+		f.OrderState = &object.ShopFloorState{OrderNo: "WO-1", State: object.FloorFinished, Operation: x.operation}
+		o := reconcile.Order{Plant: "ulm", ERP: "erp", OrderNo: "WO-1", Asked: true, Now: now, AsOf: now, Work: &object.WorkOrder{OrderNo: "WO-1", State: object.OrderInProgress}, Facts: []reconcile.Fact{f}}
+		found := 0
+		for _, d := range reconcile.CheckOrder(o, reconcile.DefaultPolicy()) {
+			if d.Type == reconcile.Missing {
+				found++
+			}
+		}
+		if found != x.found {
+			t.Errorf("%+v: %d are missing", x, found)
+		}
+	}
+}

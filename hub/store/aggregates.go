@@ -154,9 +154,13 @@ func (s *Store) firstMember(ctx context.Context, from []byte) (Fact, error) {
 	return first(ctx, s, scanFact, factColumns+" WHERE "+memberFacts+" ORDER BY f.id LIMIT 1", g.ID)
 }
 
-// Finished reports whether the shop floor has said that it is done with an order.
+// StepLast stands on an order's timeline when its last operation was finished, which closes the order.
+const StepLast = "last operation finished"
+
+// Finished reports whether the shop floor has said that it is done with an order, or with its last operation.
 func (tx *Tx) Finished(orderNo string) (bool, error) {
 	n, err := first(tx.ctx, tx, scanValue[int64],
-		"SELECT EXISTS (SELECT 1 FROM order_steps o WHERE o.order_no = $1 AND o.step IN ('FINISHED', 'CANCELLED') AND o.fact_id <> 0)", orderNo)
+		`SELECT EXISTS (SELECT 1 FROM order_steps o WHERE o.order_no = $1 AND o.fact_id <> 0
+		AND (o.step IN ('FINISHED', 'CANCELLED') AND o.operation = '' OR o.step = $2))`, orderNo, StepLast)
 	return n != 0, err
 }

@@ -77,8 +77,10 @@ type OrderStep struct {
 	Revision int64
 	At       time.Time
 	Origin   string // "erp NAME", "hub", "plant/agent"
-	FactID   int64  // the fact that said so, 0 for none
-	Reason   string
+	// Operation is set where the step is of one operation and not of the order.
+	Operation string
+	FactID    int64 // the fact that said so, 0 for none
+	Reason    string
 }
 
 // OrderTimeline returns a work order, all of its revisions (oldest first) and its timeline. erp may be empty when the number
@@ -248,9 +250,30 @@ func (tx *Tx) AddOrderStep(s OrderStep) error {
 	if s.At.IsZero() {
 		s.At = tx.now
 	}
-	_, err := tx.exec("INSERT INTO order_steps (order_no, step, revision, at, origin, fact_id, reason) VALUES ($1, $2, $3, $4, $5, $6, $7)",
-		s.OrderNo, s.Step, s.Revision, us(s.At), s.Origin, s.FactID, s.Reason)
+	_, err := tx.exec("INSERT INTO order_steps (order_no, step, revision, at, origin, fact_id, reason, operation) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+		s.OrderNo, s.Step, s.Revision, us(s.At), s.Origin, s.FactID, s.Reason, s.Operation)
 	return err
+}
+
+// OrderSteps returns the timeline of an order number, oldest first.
+func (s *Store) OrderSteps(ctx context.Context, orderNo string) ([]OrderStep, error) {
+	return orderSteps(ctx, s, orderNo)
+}
+
+// MoveOrderSteps puts what a fact said of an order on the timeline of another: its order number was corrected.
+func (tx *Tx) MoveOrderSteps(factID int64, from, to string) error {
+	tx.touch(TopicOrders)
+	_, err := tx.exec("UPDATE order_steps SET order_no = $1 WHERE order_no = $2 AND fact_id = $3 AND step NOT LIKE 'posted %'", to, from, factID)
+	return err
+}
+
+// ConfirmedOperations lists the operations of an order of which a plant has confirmed something. What was corrected to another
+// order, or settled as having no effect, is not among them.
+func (s *Store) ConfirmedOperations(ctx context.Context, plant, orderNo string) ([]string, error) {
+	return collect(ctx, s, scanValue[string], `SELECT DISTINCT i.operation FROM fact_index i JOIN postings p ON p.fact_id = i.fact_id
+		WHERE i.fact_id IN (SELECT fact_id FROM fact_index WHERE order_no = $1 UNION ALL SELECT fact_id FROM corrections WHERE new_order_no = $1)
+		AND p.order_no || '' = $1 AND i.plant || '' = $2 AND i.kind = $3 AND i.operation <> '' AND (p.state || '' <> 'settled' OR p.document <> '')
+		ORDER BY i.operation`, orderNo, plant, string(object.KindConfirmation))
 }
 
 // OrderSteps returns the timeline of an order number inside a transaction.
@@ -259,10 +282,10 @@ func (tx *Tx) OrderSteps(orderNo string) ([]OrderStep, error) { return orderStep
 func orderSteps(ctx context.Context, db querier, orderNo string) ([]OrderStep, error) {
 	return collect(ctx, db, func(r *sql.Rows) (s OrderStep, err error) {
 		var t int64
-		err = r.Scan(&s.ID, &s.OrderNo, &s.Step, &s.Revision, &t, &s.Origin, &s.FactID, &s.Reason)
+		err = r.Scan(&s.ID, &s.OrderNo, &s.Step, &s.Revision, &t, &s.Origin, &s.FactID, &s.Reason, &s.Operation)
 		s.At = at(t)
 		return s, err
-	}, "SELECT id, order_no, step, revision, at, origin, fact_id, reason FROM order_steps WHERE order_no = $1 ORDER BY at, id", orderNo)
+	}, "SELECT id, order_no, step, revision, at, origin, fact_id, reason, operation FROM order_steps WHERE order_no = $1 ORDER BY at, id", orderNo)
 }
 
 // Cursor is how far the hub has read an ERP's changes.

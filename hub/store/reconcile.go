@@ -111,7 +111,7 @@ type OrderFact struct {
 const orderFactColumns = `SELECT f.id, f.body, f.key, f.received_at, x.yield, x.scrap, x.rework, x.consumed, x.returned, COALESCE(p.erp, ''), COALESCE(p.state, ''),
 	COALESCE(p.class, ''), COALESCE(p.code, ''), COALESCE(p.reason, ''), COALESCE(p.document, ''), COALESCE(p.since, 0), COALESCE(p.tries, 0),
 	COALESCE(p.yield, ''), COALESCE(p.scrap, ''), COALESCE(p.rework, ''), COALESCE(p.quantity, ''), COALESCE(m.body, ''), g.key, COALESCE(d.date, ''),
-	COALESCE(d.event_date, '')
+	COALESCE(d.event_date, ''), COALESCE(p.closing, 0)
 	FROM fact_index x JOIN facts f ON f.id = x.fact_id LEFT JOIN postings p ON p.fact_id = x.fact_id LEFT JOIN posting_maps m ON m.fact_id = x.fact_id
 	LEFT JOIN posting_dates d ON d.fact_id = x.fact_id AND d.approved_by = '' LEFT JOIN aggregate_members n ON n.fact_id = x.fact_id LEFT JOIN aggregates g ON g.id = n.aggregate_id`
 
@@ -173,12 +173,12 @@ func (s *Store) correctFacts(ctx context.Context, orderNo string, all []OrderFac
 
 func scanOrderFact(r *sql.Rows) (f OrderFact, err error) {
 	var body, key, aggregate []byte
-	var received, since int64
+	var received, since, closing int64
 	var class, said string
 	var counted [5]string
 	var posted [4]string
 	err = r.Scan(&f.id, &body, &key, &received, &counted[0], &counted[1], &counted[2], &counted[3], &counted[4], &f.ERP, &f.State, &class, &f.Code, &f.Reason, &f.Document, &since, &f.Tries,
-		&posted[0], &posted[1], &posted[2], &posted[3], &said, &aggregate, &f.PostedOn, &f.MovedFrom)
+		&posted[0], &posted[1], &posted[2], &posted[3], &said, &aggregate, &f.PostedOn, &f.MovedFrom, &closing)
 	if err != nil {
 		return f, err
 	}
@@ -193,7 +193,7 @@ func scanOrderFact(r *sql.Rows) (f OrderFact, err error) {
 	}
 	copy(f.Aggregate[:], aggregate)
 	f.ReceivedAt, f.Since = at(received), at(since)
-	f.CannotTell = class == "cannot_tell"
+	f.CannotTell, f.Closing = class == "cannot_tell", closing != 0
 	if err := f.count(counted); err != nil {
 		return f, err
 	}

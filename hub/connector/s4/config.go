@@ -29,6 +29,7 @@ const (
 const (
 	finishComplete = "technically_complete"
 	finishNothing  = "none"
+	finishConfirm  = "confirm" // of an operation
 )
 
 // Config says where S/4HANA is, what of it concerns the plants, and what it can be trusted with. Only URL, User and a password
@@ -67,6 +68,9 @@ type Config struct {
 	Movements string `yaml:"movements"`
 	// Finish is what the end of an order on the shop floor does: "technically_complete" (default) or "none".
 	Finish string `yaml:"finish"`
+	// FinishOperations is what the end of one operation does that leaves its order open: "none" (default), or "confirm": a final
+	// confirmation of the operation without quantities.
+	FinishOperations string `yaml:"finish_operations"`
 	// Repeatable says that the system honours RequestID with RepeatabilityCreation (it has to be configured in SAP Gateway). A
 	// request that is sent twice then has one effect.
 	Repeatable bool `yaml:"repeatable"`
@@ -123,6 +127,7 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	c.Name, c.Language, c.TimeZone = cmp.Or(c.Name, "s4"), cmp.Or(c.Language, "EN"), cmp.Or(c.TimeZone, "UTC")
 	c.Movements, c.Finish = cmp.Or(c.Movements, movementsExplicit), cmp.Or(c.Finish, finishComplete)
+	c.FinishOperations = cmp.Or(c.FinishOperations, finishNothing)
 	c.AbsentAfter, c.Settle = cmp.Or(c.AbsentAfter, 15*time.Minute), cmp.Or(c.Settle, 2*time.Minute)
 	c.Timeout, c.Overlap = cmp.Or(c.Timeout, time.Minute), max(c.Overlap, 5*time.Minute)
 	c.mayTake = cmp.Or(c.mayTake, 2*c.Timeout)
@@ -140,6 +145,8 @@ func (c *Config) check() (err error) {
 		return wrong("movements %q is not known; use explicit, separate or sap", c.Movements)
 	case c.Finish != finishComplete && c.Finish != finishNothing:
 		return wrong("finish %q is not known; use technically_complete or none", c.Finish)
+	case c.FinishOperations != finishConfirm && c.FinishOperations != finishNothing:
+		return wrong("finish_operations %q is not known; use confirm or none", c.FinishOperations)
 	case c.PageSize < 1 || c.PageSize > 1000:
 		return wrong("page_size %d is out of range; use 1 to 1000", c.PageSize)
 	case c.Sessions < 1 || c.Sessions > 64:

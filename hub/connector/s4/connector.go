@@ -64,9 +64,15 @@ func (c *Connector) Capabilities() connector.Capabilities {
 	if c.cfg.Movements == movementsSAP {
 		can.Backflush = connector.BackflushMarked
 	}
+	ends := []object.FloorState{object.FloorFinished}
 	if c.cfg.Finish == finishComplete {
+		can.States = ends
+	}
+	if c.cfg.FinishOperations == finishConfirm {
+		can.OperationStates = ends
+	}
+	if len(can.States)+len(can.OperationStates) > 0 {
 		can.Posts = append(can.Posts, object.KindOrderState)
-		can.States = []object.FloorState{object.FloorFinished}
 	}
 	return can
 }

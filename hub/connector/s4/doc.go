@@ -33,6 +33,10 @@
 // text has to say the key too; one whose text was changed is listed without a key, and found by the look-up all the same. A single
 // document is taken back by SAP's own functions, each of which does so only once.
 //
+// The end of one operation, with finish_operations: confirm, is a final confirmation of it without quantities and movements, found by
+// the key like any other. An operation that somebody else has confirmed finally has its end already. The order stays open; it is
+// completed (TechlyCmpltOrder) when the hub says that it ends.
+//
 // Not proved: who cancelled a document by hand, what Cancel of a material document belonged to (it takes no key; so a
 // consumption is taken back by the opposite movement under a key of its own), that an operation's change lifts its order's time
 // stamp (operations and components are asked for beside the orders), and when within a second something changed (orders are
@@ -54,8 +58,12 @@
 // movement types and their codes were read in SAP's own metadata and texts. That explicit goods movements replace the automatic
 // ones was read of the function modules behind the service. Assumed, and to be checked in each system: the numbers of most
 // messages (see messages), that cancelled and cancelling confirmations are both listed with their flags, that the function Cancel
-// copies the reference, the zone of LastChangeDateTime (see time_zone), that a refused request is not kept as repeatable,
+// copies the reference, that a final confirmation without quantities is taken, and that the flag OperationIsConfirmed of an operation
+// means a final one, the zone of LastChangeDateTime (see time_zone), that a refused request is not kept as repeatable,
 // and that the opposite movement opens a reservation again by code 06 with posting type 1.
+//
+// The tolerance for over-delivery of an order's item was not among its fields that were read. Where a system gives it under the names
+// that SAP uses elsewhere (OverdelivTolrtdLmtRatioInPct, UnlimitedOverdeliveryIsAllowed), it is taken; else it is not known.
 //
 // # Why there is no $batch
 //

@@ -114,6 +114,10 @@ func (c *Connector) workOrder(o sapOrder) (object.WorkOrder, error) {
 		PlannedEnd:   at(o.MfgOrderScheduledEndDate, o.MfgOrderScheduledEndTime, c.cfg.zone)}
 	for _, i := range o.Items.Results {
 		w.Lot = cmp.Or(w.Lot, i.Batch)
+		if p := i.OverdelivTolrtdLmtRatioInPct; p != nil && w.OverPercent == nil {
+			w.OverPercent = &p.Decimal
+		}
+		w.OverUnlimited = w.OverUnlimited || i.UnlimitedOverdeliveryIsAllowed
 	}
 	for _, op := range o.operations() {
 		q := object.Quantity{Value: op.OpPlannedTotalQuantity.Decimal, Unit: unit}
@@ -125,6 +129,11 @@ func (c *Connector) workOrder(o sapOrder) (object.WorkOrder, error) {
 		w.WorkCenter = cmp.Or(w.WorkCenter, op.WorkCenter)
 		w.Operations = append(w.Operations, object.Operation{Operation: operationName(op.ManufacturingOrderSequence, op.ManufacturingOrderOperation),
 			Description: op.MfgOrderOperationText, WorkCenter: op.WorkCenter, Quantity: q})
+	}
+	if op, ok := o.last(); ok {
+		if name := operationName(op.ManufacturingOrderSequence, op.ManufacturingOrderOperation); name != w.Last() {
+			w.LastOperation = name // sequences that run side by side are listed behind it
+		}
 	}
 	for _, m := range o.Components.Results {
 		if m.MatlCompIsMarkedForDeletion || m.MaterialComponentIsPhantomItem || m.GoodsMovementType == "531" {

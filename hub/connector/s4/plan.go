@@ -32,6 +32,8 @@ const (
 	doDocument = "document"
 	doCancel   = "cancel"
 	doFinish   = "finish"
+	// The final confirmation of an operation, without quantities.
+	doEndOperation = "end operation"
 	// What nobody asks for by a fact: SAP's own cancellation of a material document, or of one of its items.
 	doCancelDocument = "cancel document"
 	doCancelItem     = "cancel item"
@@ -101,8 +103,8 @@ func (c *Connector) unsuitable(p connector.Posting) *connector.Outcome {
 	switch {
 	case f.Confirmation == nil && f.Consumption == nil && f.OrderState == nil:
 		return reject(connector.Fatal, "NOT_SUPPORTED", "Do not route this kind of fact to this ERP.", "SAP has no document for a fact of kind %s.", f.Kind)
-	case f.OrderState != nil && (f.OrderState.State != object.FloorFinished || c.cfg.Finish == finishNothing):
-		return reject(connector.Fatal, "NOT_SUPPORTED", "Post only FINISHED to this ERP, and set finish.", "State %s of an order has no effect in SAP here.", f.OrderState.State)
+	case f.OrderState != nil && (f.OrderState.State != object.FloorFinished || !ofOperation(p) && c.cfg.Finish == finishNothing || ofOperation(p) && c.cfg.FinishOperations == finishNothing):
+		return reject(connector.Fatal, "NOT_SUPPORTED", "Post only FINISHED to this ERP, and set finish or finish_operations.", "State %s of an order has no effect in SAP here.", f.OrderState.State)
 	case f.OrderState != nil && !f.Reverses.IsZero():
 		return reject(connector.Fatal, "NOT_SUPPORTED", "Take the technical completion back in SAP.", "A change of state cannot be reversed here.")
 	case f.OrderNo() == "":
@@ -120,6 +122,8 @@ func (c *Connector) plan(p connector.Posting, o *sapOrder) ([]step, *connector.O
 		steps, no = c.planConfirmation(p, o)
 	case f.Consumption != nil:
 		steps, no = c.planConsumption(p, o)
+	case ofOperation(p):
+		steps, no = planEnd(p, o)
 	default:
 		steps = []step{{Do: doFinish, Query: url.Values{"ManufacturingOrder": {quote(o.ManufacturingOrder)}}}}
 	}
@@ -206,6 +210,30 @@ func (c *Connector) planConfirmation(p connector.Posting, o *sapOrder) ([]step, 
 	last, _ := o.last()
 	receipt := f.Yield.IsPositive() && last.ManufacturingOrderOperation == op.ManufacturingOrderOperation && strings.TrimLeft(op.ManufacturingOrderSequence, "0") == ""
 	return c.withMoves(p, o, op, s, body, receipt)
+}
+
+// ofOperation reports that a change of state is of one operation, and not of its order.
+func ofOperation(p connector.Posting) bool {
+	return p.Fact.OrderState != nil && p.Fact.OrderState.Operation != "" && !p.ClosesOrder
+}
+
+// planEnd makes the final confirmation of an operation. It moves nothing: what was made was confirmed before.
+func planEnd(p connector.Posting, o *sapOrder) ([]step, *connector.Outcome) {
+	op, no := operation(o, p.Fact.OrderState.Operation)
+	if no != nil {
+		return nil, no
+	}
+	body := map[string]any{"OrderID": o.ManufacturingOrder, "OrderOperation": op.ManufacturingOrderOperation, "ExternalSystemConfirmation": p.Fact.Key.UUID(),
+		"ConfirmationYieldQuantity": "0", "ConfirmationScrapQuantity": "0", "ConfirmationReworkQuantity": "0", "FinalConfirmationType": "X", "IsFinalConfirmation": true,
+		"APIConfHasNoGoodsMovements": true, "ConfirmationText": clip(strings.TrimSpace(p.Fact.Key.String()+happened(p)+" "+p.Fact.OrderState.Reason), 40)}
+	setUnit(body, "ConfirmationUnit", o.ProductionUnit, o.ProductionUnitISOCode)
+	if seq := strings.TrimLeft(op.ManufacturingOrderSequence, "0"); seq != "" {
+		body["Sequence"] = op.ManufacturingOrderSequence
+	}
+	if !p.PostingDate.IsZero() {
+		body["PostingDate"] = sapDate(p.PostingDate)
+	}
+	return []step{{Do: doEndOperation, Body: encode(body), Unit: o.ProductionUnit, ISO: o.ProductionUnitISOCode, Operation: op.ManufacturingOrderOperation}}, nil
 }
 
 // withMoves adds the goods movements in the way that Movements says.

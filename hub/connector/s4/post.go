@@ -85,6 +85,8 @@ func (c *Connector) find(ctx context.Context, p connector.Posting, s step) (*con
 			return nil, err
 		}
 		return &connector.Document{Number: o.ManufacturingOrder, ID: stateID}, nil
+	case doEndOperation:
+		return c.findEnd(ctx, p, s)
 	case doDocument:
 		docs, err := c.findDocuments(ctx, p.Fact.Key.String())
 		if err != nil || len(docs) == 0 {
@@ -97,6 +99,25 @@ func (c *Connector) find(ctx context.Context, p connector.Posting, s step) (*con
 		return nil, err
 	}
 	return &connector.Document{Number: confs[0].number()}, nil
+}
+
+// findEnd looks for the final confirmation of an operation, by whomever. Where it is not ours, the order's state has it.
+func (c *Connector) findEnd(ctx context.Context, p connector.Posting, s step) (*connector.Document, error) {
+	confs, err := c.findConfirmations(ctx, p.Fact.Key.UUID())
+	if confs = only(confs, false); err != nil || len(confs) > 0 {
+		if err != nil {
+			return nil, err
+		}
+		return &connector.Document{Number: confs[0].number()}, nil
+	}
+	o, err := c.order(ctx, s.Order)
+	if err != nil {
+		return nil, err
+	}
+	if op, no := operation(&o, p.Fact.OrderState.Operation); no != nil || !op.confirmed() {
+		return nil, nil
+	}
+	return &connector.Document{Number: o.ManufacturingOrder, ID: stateID}, nil
 }
 
 // findConfirmations searches by the external key, which SAP keeps and does not hold to be unique.
@@ -164,7 +185,7 @@ func (c *Connector) perform(ctx context.Context, p connector.Posting, in intent)
 
 // perhapsDone looks again after SAP refused what can be done only once: an earlier request of the same fact may have done it.
 func (c *Connector) perhapsDone(ctx context.Context, p connector.Posting, s step, out connector.Outcome) connector.Outcome {
-	if out.Result != connector.Rejected || out.Class == connector.Retryable || (s.Do != doCancel && s.Do != doFinish) {
+	if out.Result != connector.Rejected || out.Class == connector.Retryable || (s.Do != doCancel && s.Do != doFinish && s.Do != doEndOperation) {
 		return out
 	}
 	switch doc, err := c.find(ctx, p, s); {

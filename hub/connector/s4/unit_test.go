@@ -2,7 +2,9 @@ package s4
 
 import (
 	"bytes"
+	"encoding/json"
 	"encoding/pem"
+	"fmt"
 	"io"
 	"log"
 	"net/http"
@@ -29,19 +31,20 @@ func TestConfigNamesWhatIsWrongAndTheNextStep(t *testing.T) {
 		change func(*Config)
 		want   string
 	}{
-		"path in url":      {func(c *Config) { c.URL += "/sap/opu" }, "https://s4.example.com"},
-		"no scheme":        {func(c *Config) { c.URL = "s4.example.com" }, "https://s4.example.com"},
-		"no user":          {func(c *Config) { c.User = "" }, "set password_file"},
-		"no password file": {func(c *Config) { c.PasswordFile = filepath.Join(t.TempDir(), "gone") }, "password_file"},
-		"no certificate":   {func(c *Config) { c.CAFile = "config.go" }, "BEGIN CERTIFICATE"},
-		"zone":             {func(c *Config) { c.TimeZone = "Mars/Olympus" }, "IANA"},
-		"movements":        {func(c *Config) { c.Movements = "both" }, "explicit, separate or sap"},
-		"finish":           {func(c *Config) { c.Finish = "close" }, "technically_complete or none"},
-		"page size":        {func(c *Config) { c.PageSize = 1001 }, "1 to 1000"},
-		"sessions":         {func(c *Config) { c.Sessions = -1 }, "1 to 64"},
-		"impatient":        {func(c *Config) { c.AbsentAfter = time.Minute }, "at least 4m0s"},
-		"variance reason":  {func(c *Config) { c.ScrapReasons = map[string]string{"jam": "12345"} }, "1 to 4 characters"},
-		"message class":    {func(c *Config) { c.Messages = map[string]string{"CO/469": "later"} }, "retryable, correctable or fatal"},
+		"path in url":               {func(c *Config) { c.URL += "/sap/opu" }, "https://s4.example.com"},
+		"no scheme":                 {func(c *Config) { c.URL = "s4.example.com" }, "https://s4.example.com"},
+		"no such end of operations": {func(c *Config) { c.FinishOperations = "close" }, "confirm or none"},
+		"no user":                   {func(c *Config) { c.User = "" }, "set password_file"},
+		"no password file":          {func(c *Config) { c.PasswordFile = filepath.Join(t.TempDir(), "gone") }, "password_file"},
+		"no certificate":            {func(c *Config) { c.CAFile = "config.go" }, "BEGIN CERTIFICATE"},
+		"zone":                      {func(c *Config) { c.TimeZone = "Mars/Olympus" }, "IANA"},
+		"movements":                 {func(c *Config) { c.Movements = "both" }, "explicit, separate or sap"},
+		"finish":                    {func(c *Config) { c.Finish = "close" }, "technically_complete or none"},
+		"page size":                 {func(c *Config) { c.PageSize = 1001 }, "1 to 1000"},
+		"sessions":                  {func(c *Config) { c.Sessions = -1 }, "1 to 64"},
+		"impatient":                 {func(c *Config) { c.AbsentAfter = time.Minute }, "at least 4m0s"},
+		"variance reason":           {func(c *Config) { c.ScrapReasons = map[string]string{"jam": "12345"} }, "1 to 4 characters"},
+		"message class":             {func(c *Config) { c.Messages = map[string]string{"CO/469": "later"} }, "retryable, correctable or fatal"},
 	} {
 		c := good
 		test.change(&c)
@@ -266,4 +269,45 @@ func FuzzAnswer(f *testing.F) {
 			t.Fatalf("%d %q was read as an effect that is there", status, body)
 		}
 	})
+}
+
+func TestSequencesThatRunSideBySideDoNotHideTheLastOperation(t *testing.T) {
+	c, err := New(Config{URL: "http://127.0.0.1:1", User: "u", Password: "p", Units: map[string]string{"PC": "C62"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var o sapOrder
+	err = json.Unmarshal([]byte(`{"ManufacturingOrder":"1","Material":"X","ProductionUnit":"PC","TotalQuantity":"1","to_ProductionOrderOperation":{"results":[
+		{"ManufacturingOrderSequence":"0","ManufacturingOrderOperation":"0010"},{"ManufacturingOrderSequence":"0","ManufacturingOrderOperation":"0020"},
+		{"ManufacturingOrderSequence":"1","ManufacturingOrderOperation":"0010"}]}}`), &o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if w, err := c.workOrder(o); err != nil || len(w.Operations) != 3 || w.Last() != "0020" || w.Operations[2].Operation != "1-0010" {
+		t.Errorf("%+v, the last is %q, %v", w.Operations, w.Last(), err)
+	}
+}
+
+func TestToleranceOfAnOrderIsTakenWhereTheSystemSaysIt(t *testing.T) {
+	c, err := New(Config{URL: "http://127.0.0.1:1", User: "u", Password: "p", Units: map[string]string{"PC": "C62"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for item, want := range map[string]string{
+		`{"Batch":"B1"}`: "nil false", `{"OverdelivTolrtdLmtRatioInPct":"10.0","UnlimitedOverdeliveryIsAllowed":false}`: "10 false",
+		`{"OverdelivTolrtdLmtRatioInPct":"0.0","UnlimitedOverdeliveryIsAllowed":true}`: "0 true", `{"OverdelivTolrtdLmtRatioInPct":null}`: "nil false",
+	} {
+		var o sapOrder
+		if err := json.Unmarshal([]byte(`{"ManufacturingOrder":"1","Material":"X","ProductionUnit":"PC","TotalQuantity":"1","to_ProductionOrderItem":{"results":[`+item+`]}}`), &o); err != nil {
+			t.Fatal(err)
+		}
+		w, err := c.workOrder(o)
+		got := "nil"
+		if w.OverPercent != nil {
+			got = w.OverPercent.String()
+		}
+		if got = fmt.Sprint(got, " ", w.OverUnlimited); err != nil || got != want {
+			t.Errorf("%s: %s, %v, want %s", item, got, err, want)
+		}
+	}
 }

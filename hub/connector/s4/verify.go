@@ -101,6 +101,8 @@ func (c *Connector) verifyStep(ctx context.Context, p connector.Posting, s step)
 			x.lack("order %s is not technically complete in SAP", s.Order)
 		}
 		return x, err
+	case doEndOperation:
+		return c.verifyEnd(ctx, p, s)
 	case doDocument:
 		docs, err := c.findDocuments(ctx, p.Fact.Key.String())
 		return verifyDocument(p, s, docs), err
@@ -122,6 +124,27 @@ func (c *Connector) verifyStep(ctx context.Context, p connector.Posting, s step)
 	return x, nil
 }
 
+// verifyEnd reads back that an operation was confirmed finally: by us, then that confirmation is compared, or by somebody else.
+func (c *Connector) verifyEnd(ctx context.Context, p connector.Posting, s step) (check, error) {
+	confs, err := c.findConfirmations(ctx, p.Fact.Key.UUID())
+	if err != nil {
+		return check{}, err
+	}
+	if confs = only(confs, false); len(confs) > 0 {
+		x := verifyConfirmation(p, s, confs)
+		if !confs[0].IsFinalConfirmation {
+			x.differ("confirmation %s is not a final one", x.number)
+		}
+		return x, nil
+	}
+	doc, err := c.findEnd(ctx, p, s)
+	x := check{number: s.Order}
+	if err == nil && doc == nil {
+		x.lack("operation %s of order %s is not confirmed finally in SAP", s.Operation, s.Order)
+	}
+	return x, err
+}
+
 func verifyConfirmation(p connector.Posting, s step, confs []sapConfirmation) (x check) {
 	if len(confs) == 0 {
 		x.lack("no confirmation is in SAP under key %s", p.Fact.Key.UUID())
@@ -134,6 +157,9 @@ func verifyConfirmation(p connector.Posting, s step, confs []sapConfirmation) (x
 		return x
 	}
 	f := p.Fact.Confirmation
+	if s.Do == doEndOperation {
+		f = &object.Confirmation{}
+	}
 	if f == nil {
 		x.differ("document %s is a confirmation", x.number)
 		return x

@@ -34,14 +34,23 @@ type sapOrder struct {
 	Components list[sapComponent] `json:"to_ProductionOrderComponent"`
 }
 
-type sapItem struct{ ManufacturingOrderItem, StorageLocation, Batch string }
+type sapItem struct {
+	ManufacturingOrderItem, StorageLocation, Batch string
+	// Nil where the system does not say: these are not among the fields of the order's item that were read.
+	OverdelivTolrtdLmtRatioInPct   *quantity
+	UnlimitedOverdeliveryIsAllowed bool
+}
 
 type sapOperation struct {
 	ManufacturingOrder, LastChangeDateTime                                                  string
 	ManufacturingOrderSequence, ManufacturingOrderOperation, ManufacturingOrderSubOperation string
 	MfgOrderOperationText, WorkCenter, OperationUnitISOCode, OperationIsDeleted             string
+	OperationIsConfirmed                                                                    string
 	OpPlannedTotalQuantity                                                                  quantity
 }
+
+// confirmed reports that an operation was confirmed finally.
+func (o *sapOperation) confirmed() bool { return o.OperationIsConfirmed != "" }
 
 type sapComponent struct {
 	ManufacturingOrder, LastChangeDateTime, Reservation, ReservationItem, Material, Plant, StorageLocation, GoodsMovementType string
@@ -56,7 +65,7 @@ type sapConfirmation struct {
 	ConfirmationUnit, ConfirmationUnitISOCode, OrderSuboperation, ConfirmationText, EnteredByUser                    string
 	ConfirmationEntryDate, ConfirmationEntryTime                                                                     string
 	ConfirmationYieldQuantity, ConfirmationScrapQuantity, ConfirmationReworkQuantity                                 quantity
-	IsReversed, IsReversal                                                                                           bool
+	IsReversed, IsReversal, IsFinalConfirmation                                                                      bool
 	Moves                                                                                                            list[sapMove] `json:"to_ProdnOrdConfMatlDocItm"`
 }
 

@@ -38,13 +38,14 @@ func (c *Connector) Close() error {
 // scale; a quantity with more is rejected as "too_many_decimals".
 func (c *Connector) Capabilities() connector.Capabilities {
 	return connector.Capabilities{
-		System:        "Tryton",
-		Posts:         []object.Kind{object.KindConfirmation, object.KindConsumption, object.KindOrderState},
-		States:        []object.FloorState{object.FloorStarted, object.FloorFinished, object.FloorCancelled},
-		Reverses:      []object.Kind{object.KindConfirmation, object.KindConsumption},
-		ExternalKey:   true,
-		CompareAndSet: true,
-		QuantityScale: -1,
+		System:          "Tryton",
+		Posts:           []object.Kind{object.KindConfirmation, object.KindConsumption, object.KindOrderState},
+		States:          []object.FloorState{object.FloorStarted, object.FloorFinished, object.FloorCancelled},
+		OperationStates: []object.FloorState{object.FloorStarted, object.FloorFinished},
+		Reverses:        []object.Kind{object.KindConfirmation, object.KindConsumption},
+		ExternalKey:     true,
+		CompareAndSet:   true,
+		QuantityScale:   -1,
 	}
 }
 

@@ -23,7 +23,8 @@
 // right; a finish cancels what is left of it and of other drafts.
 //
 // An order with a routing has works, and Tryton refuses to finish it until they are finished there. An operation that the
-// floor starts gets a cycle on its work, which runs until the floor finishes the operation or the order. A work of which the
+// floor starts gets a cycle on its work, which runs until the floor finishes the operation or the order. The finish of an operation
+// finishes its work alone, also the last open one; the order is finished when the hub says that it ends with it. A work of which the
 // floor said nothing is a person's to finish, or is finished without time where finish_works is set. Tryton keeps no quantities
 // of operations: good pieces are taken from the last one, and refused from others.
 //

@@ -100,7 +100,7 @@ func (c *Connector) prepare(ctx context.Context, p connector.Posting) (*intent, 
 	in := &intent{Order: o.ID, Company: o.Company, Timestamp: o.Timestamp, State: o.State, After: o.highest()}
 	switch p.Fact.Kind {
 	case object.KindOrderState:
-		early, err := c.prepareState(ctx, p.Fact.OrderState, o)
+		early, err := c.prepareState(ctx, p, o)
 		return in, early, err
 	case object.KindConfirmation, object.KindConsumption:
 		early, err := c.prepareMoves(ctx, p, o, in)

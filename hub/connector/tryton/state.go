@@ -24,9 +24,10 @@ func reached(floor object.FloorState, state string) bool {
 }
 
 // prepareState answers early where nothing is to be done or nothing can be.
-func (c *Connector) prepareState(ctx context.Context, x *object.ShopFloorState, o order) (*connector.Outcome, error) {
+func (c *Connector) prepareState(ctx context.Context, p connector.Posting, o order) (*connector.Outcome, error) {
+	x := p.Fact.OrderState
 	floor := x.State
-	there, err := c.reachedState(ctx, x, o)
+	there, err := c.reachedState(ctx, p, o)
 	if errors.Is(err, errNoWork) {
 		return reject(connector.Fatal, "unknown_operation", fmt.Sprintf("order %q has no operation %q in Tryton", o.Number, x.Operation),
 			"Correct the operation at the source, or add the work to the order in Tryton and replay."), nil
@@ -60,7 +61,7 @@ func atState(o order) connector.Outcome {
 var errPosted = errors.New("material or pieces have already been posted to it")
 
 func (c *Connector) postState(ctx context.Context, p connector.Posting, in intent) connector.Outcome {
-	o, err := c.reachState(ctx, in.Order, p.Fact.OrderState)
+	o, err := c.reachState(ctx, in.Order, p)
 	switch {
 	case err == nil:
 		return atState(o)
@@ -78,7 +79,7 @@ func (c *Connector) lookUpState(ctx context.Context, p connector.Posting, in int
 	if err != nil {
 		return connector.Finding{}, err
 	}
-	there, err := c.reachedState(ctx, p.Fact.OrderState, o)
+	there, err := c.reachedState(ctx, p, o)
 	if err != nil {
 		return connector.Finding{}, err
 	}

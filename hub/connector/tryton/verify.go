@@ -27,7 +27,7 @@ func (c *Connector) Verify(ctx context.Context, p connector.Posting, _ []byte, d
 		case err != nil:
 			return connector.Verification{}, err
 		}
-		there, err := c.reachedState(ctx, p.Fact.OrderState, o)
+		there, err := c.reachedState(ctx, p, o)
 		switch {
 		case err != nil:
 			return connector.Verification{}, err

@@ -74,27 +74,22 @@ func (c *Connector) works(ctx context.Context, order int) ([]work, error) {
 	return works, nil
 }
 
-// workOf returns the work that a state names, and whether other works of the order are open. Nil where the state is of the whole
-// order: it names no operation, or the order has no works in Tryton, so that the operation is only told along.
-func (c *Connector) workOf(ctx context.Context, x *object.ShopFloorState, order int) (w *work, others bool, err error) {
+// workOf returns the work that a state names. Nil where the state is of the whole order: it names no operation, or the order has no
+// works in Tryton, so that the operation is only told along. The finish of an operation alone is never the order's.
+func (c *Connector) workOf(ctx context.Context, p connector.Posting, order int) (*work, error) {
+	x := p.Fact.OrderState
 	if x.Operation == "" {
-		return nil, false, nil
+		return nil, nil
 	}
 	works, err := c.works(ctx, order)
-	if err != nil || len(works) == 0 {
-		return nil, false, err
+	if err != nil || len(works) == 0 && (p.ClosesOrder || x.State != object.FloorFinished) {
+		return nil, err
 	}
-	for i := range works {
-		if works[i].operation() == x.Operation && w == nil {
-			w = &works[i]
-		} else {
-			others = others || !reachedWork(object.FloorFinished, works[i].State)
-		}
+	i := slices.IndexFunc(works, func(w work) bool { return object.SameOperation(w.operation(), x.Operation) })
+	if i < 0 {
+		return nil, errNoWork
 	}
-	if w == nil {
-		return nil, false, errNoWork
-	}
-	return w, others, nil
+	return &works[i], nil
 }
 
 var errNoWork = errors.New("the order has no such operation in Tryton")
@@ -120,25 +115,27 @@ func (c *Connector) lastOperation(ctx context.Context, x *object.Confirmation, o
 		"Settle this fact, and let the rule of the source confirm the last operation only."), nil
 }
 
-// reachedState reports whether an order is where a state wants it. Finishing the last open operation finishes the order.
-func (c *Connector) reachedState(ctx context.Context, x *object.ShopFloorState, o order) (bool, error) {
-	w, others, err := c.workOf(ctx, x, o.ID)
+// reachedState reports whether an order, and the work that a state names, are where the state wants them.
+func (c *Connector) reachedState(ctx context.Context, p connector.Posting, o order) (bool, error) {
+	x := p.Fact.OrderState
+	w, err := c.workOf(ctx, p, o.ID)
 	if err != nil {
 		return false, err
 	}
 	if w == nil || !ofWork(x.State) {
 		return reached(x.State, o.State), nil
 	}
-	floor := x.State
-	if others {
-		floor = object.FloorStarted
+	floor := object.FloorStarted
+	if p.ClosesOrder {
+		floor = x.State
 	}
 	return reachedWork(x.State, w.State) && reached(floor, o.State), nil
 }
 
 // reachState takes an order, and the work that the state names, step by step to where the floor's state wants it.
-func (c *Connector) reachState(ctx context.Context, id int, x *object.ShopFloorState) (order, error) {
-	w, _, err := c.workOf(ctx, x, id)
+func (c *Connector) reachState(ctx context.Context, id int, p connector.Posting) (order, error) {
+	x := p.Fact.OrderState
+	w, err := c.workOf(ctx, p, id)
 	if err != nil {
 		return order{}, err
 	}
@@ -150,7 +147,7 @@ func (c *Connector) reachState(ctx context.Context, id int, x *object.ShopFloorS
 		if err != nil {
 			return o, err
 		}
-		w, others, err := c.workOf(ctx, x, id)
+		w, err := c.workOf(ctx, p, id)
 		switch {
 		case err != nil:
 			return o, err
@@ -158,8 +155,8 @@ func (c *Connector) reachState(ctx context.Context, id int, x *object.ShopFloorS
 			if err := c.workOn(ctx, o, *w, x.State, nil); err != nil && kindOf(err) != outdated {
 				return o, err
 			}
-		case x.State == object.FloorFinished && !others:
-			return c.reach(ctx, id, object.FloorFinished)
+		case p.ClosesOrder:
+			return c.reach(ctx, id, x.State)
 		default:
 			return o, nil
 		}

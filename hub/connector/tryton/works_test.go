@@ -58,7 +58,13 @@ func routedOrder(t *testing.T, pl *plant) {
 	if got := pl.erp.OrderState(t, order); got != "running" {
 		t.Errorf("with one operation of two finished the order is %s", got)
 	}
-	settle(t, c, operationState(order, "20", object.FloorFinished)) // nobody said that it started
+	last := operationState(order, "20", object.FloorFinished) // nobody said that it started
+	settle(t, c, last)
+	if n := pl.cycles(t, order); n["done"] != 2 || len(n) != 1 || pl.erp.OrderState(t, order) != "running" {
+		t.Errorf("the hub did not say that the order is closed with its last operation: the cycles are %v, the order is %s", n, pl.erp.OrderState(t, order))
+	}
+	last.ClosesOrder = true
+	settle(t, c, last)
 	if n := pl.cycles(t, order); n["done"] != 2 || len(n) != 1 || pl.erp.OrderState(t, order) != "done" {
 		t.Errorf("with all operations finished the cycles are %v, the order is %s", n, pl.erp.OrderState(t, order))
 	}

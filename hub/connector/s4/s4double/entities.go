@@ -116,7 +116,7 @@ func (s *System) operationRow(o *Order, i int) row {
 	op, r, m := o.Operations[i], operationSchema.blank(), s.materials[o.Material]
 	maps.Copy(r, row{"OrderInternalBillOfOperations": fmt.Sprint(o.routing), "OrderIntBillOfOperationsItem": fmt.Sprint(i + 1), "ManufacturingOrder": o.Number,
 		"ManufacturingOrderSequence": "0", "ManufacturingOrderOperation": op.Number, "ManufacturingOrderCategory": "10", "ManufacturingOrderType": o.Type,
-		"MfgOrderOperationText": op.Text, "OperationIsReleased": flag(o.Released), "OperationIsPartiallyConfirmed": flag(op.count > 0),
+		"MfgOrderOperationText": op.Text, "OperationIsReleased": flag(o.Released), "OperationIsPartiallyConfirmed": flag(op.count > 0 && !op.final), "OperationIsConfirmed": flag(op.final),
 		"ProductionPlant": o.Plant, "WorkCenterTypeCode": "A", "WorkCenter": op.WorkCenter, "OperationControlProfile": "YBP1", "OperationUnit": m.Unit,
 		"OperationUnitISOCode": m.UnitISO, "OperationUnitSAPCode": m.Unit, "OpPlannedTotalQuantity": s.show(o.Material, o.Quantity),
 		"OpTotalConfirmedYieldQty": s.show(o.Material, op.yield), "LastChangeDateTime": stamp(o.partsChanged()),

@@ -180,9 +180,12 @@ func (s *System) keep(o *Order, i int, c *confirmation) {
 	}
 	s.confByKey[key] = append(s.confByKey[key], c)
 	o.Operations[i].yield = o.Operations[i].yield.Add(c.yield.Mul(sign))
+	final, _ := c.values["IsFinalConfirmation"].(bool)
+	if final {
+		o.Operations[i].final = !c.reversal
+	}
 	if i == len(o.Operations)-1 {
 		o.yield = o.yield.Add(c.yield.Mul(sign))
-		final, _ := c.values["IsFinalConfirmation"].(bool)
 		o.Confirmed = final && !c.reversal
 	}
 	o.PartiallyConfirmed, o.changed = true, s.now()

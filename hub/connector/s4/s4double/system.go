@@ -114,6 +114,7 @@ type Operation struct {
 	Number, Text, WorkCenter string
 	group, count             int
 	yield                    decimal.Decimal
+	final                    bool
 }
 
 // Component is one reservation item.
