@@ -7,11 +7,13 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/linekeeper/linekeeper/hub/connector"
 	"github.com/linekeeper/linekeeper/hub/object"
+	"github.com/shopspring/decimal"
 )
 
 // Connector is a connector.Connector and a connector.StockReader for one site.
@@ -20,6 +22,10 @@ type Connector struct {
 	client *client
 	// proved is set once the custom fields were seen to be there and to be unique.
 	proved atomic.Bool
+
+	mu        sync.Mutex
+	allowed   *decimal.Decimal // the site's allowance for overproduction, as it was read at
+	allowedAt time.Time
 }
 
 var (
@@ -56,10 +62,40 @@ func (c *Connector) Get(ctx context.Context, number string) (object.WorkOrder, e
 	if err == nil {
 		w, err = c.workOrder(ctx, &o)
 	}
+	if err == nil {
+		w.OverPercent, err = c.allowance(ctx)
+	}
 	if err != nil {
 		return w, fmt.Errorf("get order %q: %w", number, err)
 	}
 	return w, nil
+}
+
+// allowanceFor is how long the site's allowance for overproduction is believed: it stands in no order.
+const allowanceFor = 5 * time.Minute
+
+// allowance reads by how many percent the site lets an order be exceeded. A user who may not read that does not know it.
+func (c *Connector) allowance(ctx context.Context) (*decimal.Decimal, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.allowedAt.IsZero() && time.Since(c.allowedAt) < allowanceFor {
+		return c.allowed, nil
+	}
+	var s struct {
+		Percent *quantity `json:"overproduction_percentage_for_work_order"`
+	}
+	err := c.client.get(ctx, settings, settings, &s)
+	if _, no := refused(err); errors.Is(err, connector.ErrNotFound) || no && !isLine(err) {
+		err = nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", settings, err)
+	}
+	c.allowed, c.allowedAt = nil, time.Now()
+	if s.Percent != nil {
+		c.allowed = &s.Percent.Decimal
+	}
+	return c.allowed, nil
 }
 
 // states are the statuses of a work order; those of reserved stock say nothing about the work.

@@ -37,11 +37,14 @@
 // does). ERPNext takes the process loss of an order with operations from its job cards, and a loss of the BOM's where none is given (read in its
 // source): so a draft is compared with the fact before it is submitted, and not submitted when it differs. Times of ERPNext are in the site's zone and say no zone: time_zone has to be it.
 //
+// How much more than planned may be made is no field of an order but the site's allowance for overproduction in Manufacturing Settings (read in
+// its source). It is read with orders, at most every five minutes; where the user may not read it, it is not known.
+//
 // The entries of an order are listed for reconciliation, drafts as pending. A site may hide entries from a user without a word, so the list has to hold
 // what the work order says to have been produced; consumption that is hidden is not noticed. An entry is taken back by cancelling it.
 //
 // # What has to be set up
 //
 // Three custom fields of Stock Entry, named in the sample: key and reversal marked unique, no copy and allow on submit, and the order. A user of
-// the connector's own who may read Work Order, Item, Bin and Custom Field and create, submit, cancel and delete Stock Entry.
+// the connector's own who may read Work Order, Item, Bin, Custom Field and, for the allowance, Manufacturing Settings, and create, submit, cancel and delete Stock Entry.
 package erpnext

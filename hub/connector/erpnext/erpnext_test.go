@@ -416,3 +416,16 @@ func TestMovementTypeOfAMappingIsTheEntrysType(t *testing.T) {
 		t.Errorf("%+v, %v", early, err)
 	}
 }
+
+func TestAllowanceOfTheSiteIsEveryOrders(t *testing.T) {
+	b := newBench(t, erpnextdouble.Traps{}, erpnextdouble.Options{OverPercent: 30})
+	c, order := b.connect(t), b.order(t, "40")
+	if o, err := c.Get(t.Context(), order); err != nil || o.OverPercent == nil || !o.OverPercent.Equal(d("30")) {
+		t.Errorf("%+v, %v", o.OverPercent, err)
+	}
+	hidden := newBench(t, erpnextdouble.Traps{HiddenSettings: true}, erpnextdouble.Options{OverPercent: 30})
+	c, order = hidden.connect(t), hidden.order(t, "40")
+	if o, err := c.Get(t.Context(), order); err != nil || o.OverPercent != nil {
+		t.Errorf("an allowance that nobody may read: %v, %v", o.OverPercent, err)
+	}
+}

@@ -12,6 +12,7 @@ import (
 const (
 	workOrder  = "Work Order"
 	stockEntry = "Stock Entry"
+	settings   = "Manufacturing Settings" // one document of its own name
 
 	manufacture = "Manufacture"
 	consume     = "Material Consumption for Manufacture"

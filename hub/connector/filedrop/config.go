@@ -72,8 +72,10 @@ type Posting struct {
 	// Delimiter of csv; a semicolon when empty. NoHeader leaves the line with the names out.
 	Delimiter string `yaml:"delimiter"`
 	NoHeader  bool   `yaml:"no_header"`
-	// States are those of the shop floor that are told, for order_state only; STARTED and FINISHED when empty.
-	States []string `yaml:"states"`
+	// States are those of the shop floor that are told, for order_state only; STARTED and FINISHED when empty. Operations: the
+	// system keeps them of a single operation too (fact.operation); fact.closes_order tells the end of an operation from the order's.
+	States     []string `yaml:"states"`
+	Operations bool     `yaml:"operations"`
 }
 
 // Column is one field of a line.
@@ -280,6 +282,8 @@ func (c *Config) checkKinds() error {
 			return wrong("out.postings.%s is empty; write name and format", k)
 		case len(p.States) > 0 && object.Kind(k) != object.KindOrderState:
 			return wrong("out.postings.%s.states is for order_state only", k)
+		case p.Operations && object.Kind(k) != object.KindOrderState:
+			return wrong("out.postings.%s.operations is for order_state only", k)
 		}
 		for _, s := range p.States {
 			if !slices.Contains([]object.FloorState{object.FloorStarted, object.FloorHeld, object.FloorFinished, object.FloorCancelled}, object.FloorState(s)) {

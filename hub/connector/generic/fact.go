@@ -31,6 +31,9 @@ func FactVars(p connector.Posting, u Units) map[string]any {
 	} else {
 		delete(f, "movement_type") // whoever asks for it gets none: see Unmapped
 	}
+	if s := p.Fact.OrderState; s.Ends() {
+		f["closes_order"] = s.Operation == "" || p.ClosesOrder
+	}
 	o := orderOf(p.Order, u)
 	item := f["item"]
 	if item == "" {
@@ -99,7 +102,7 @@ func factOf(f *object.Fact, posting time.Time, u Units) map[string]any {
 		"equipment": f.Equipment, "occurred_at": stamp(f.OccurredAt), "recorded_at": stamp(f.RecordedAt), "shift": f.Shift, "shift_date": f.ShiftDate,
 		"posting_date": f.PostingDate, "order_no": f.OrderNo(), "reverses": "", "operation": "", "item": "", "unit": "", "yield": zero, "scrap": zero,
 		"rework": zero, "quantity": zero, "scrap_reason": "", "scrap_reason_text": "", "final": false, "started_at": "", "finished_at": "", "lot": "",
-		"serial": "", "person": "", "movement": "", "reservation": "", "status": "", "disposition": "", "reason": "", "state": "", "revision": zero}
+		"serial": "", "person": "", "movement": "", "reservation": "", "status": "", "disposition": "", "reason": "", "state": "", "revision": zero, "closes_order": false}
 	if !posting.IsZero() {
 		v["posting_date"] = posting.Format(time.DateOnly)
 	}

@@ -2,6 +2,7 @@ package generic_test
 
 import (
 	"encoding/json"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -140,7 +141,7 @@ func TestOrderFieldsThatCannotBeReadAreNamed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	o, err := generic.NewOrders(generic.OrderMap{OrderNo: "row.no", Item: "row.item", Quantity: "row.q", Unit: "row.u", State: "row.s", PlannedStart: "row.?start",
+	o, err := generic.NewOrders(generic.OrderMap{OrderNo: "row.no", Item: "row.item", Quantity: "row.q", Unit: "row.u", State: "row.s", PlannedStart: "row.?start", OverPercent: "row.?over", OverUnlimited: "row.?any",
 		Components: &generic.ComponentMap{Each: "row.?parts", Item: "line.item", Quantity: "line.q", Unit: "line.u"}},
 		generic.OrderConfig{ERP: "e", Units: u, States: map[string]string{"REL": "RELEASED"}})
 	if err != nil {
@@ -153,6 +154,8 @@ func TestOrderFieldsThatCannotBeReadAreNamed(t *testing.T) {
 		`{"no": 7, "item": "X", "q": 1, "u": "C62", "s": "OLD"}`:                                               `"OLD" is not mapped: add it to states`,
 		`{"no": "", "item": "X", "q": 1, "u": "C62", "s": "REL"}`:                                              "order number or item is empty",
 		`{"no": 7, "item": "X", "q": 1, "u": "C62", "s": "REL", "parts": [{"item": "S", "q": 1, "u": "BOX"}]}`: `component "S": unit "BOX"`,
+		`{"no": 7, "item": "X", "q": 1, "u": "C62", "s": "REL", "over": "some"}`:                               "over_percent",
+		`{"no": 7, "item": "X", "q": 1, "u": "C62", "s": "REL", "over": -1}`:                                   "over_percent",
 		`{"no": 7, "item": "X", "q": 1, "u": "C62", "s": "REL", "parts": 3}`:                                   "no list",
 		`[]`: "order_no",
 	} {
@@ -168,6 +171,56 @@ func TestOrderFieldsThatCannotBeReadAreNamed(t *testing.T) {
 	w, err := o.Read(v)
 	if err != nil || w.OrderNo != "7" || !w.Quantity.Value.Equal(decimal.RequireFromString("1.5")) || w.State != object.OrderReleased || len(w.Components) != 1 {
 		t.Errorf("%+v, %v", w, err)
+	}
+}
+
+func TestToleranceOfAnOrderIsReadWhereThereIsOne(t *testing.T) {
+	u, err := generic.NewUnits(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	o, err := generic.NewOrders(generic.OrderMap{OrderNo: "row.no", Item: "row.no", Quantity: "1", Unit: "'C62'", State: "'RELEASED'", OverPercent: "row.?over", OverUnlimited: "row.?any"},
+		generic.OrderConfig{ERP: "e", Units: u})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for text, want := range map[string]string{
+		`{"no": "7"}`: "nil false", `{"no": "7", "over": ""}`: "nil false", `{"no": "7", "over": null, "any": false}`: "nil false",
+		`{"no": "7", "over": "2.50", "any": true}`: "2.5 true", `{"no": "7", "over": 0, "any": "true"}`: "0 true",
+	} {
+		v, err := generic.ReadJSON([]byte(text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		w, err := o.Read(v)
+		got := "nil"
+		if w.OverPercent != nil {
+			got = w.OverPercent.String()
+		}
+		if got = fmt.Sprint(got, " ", w.OverUnlimited); err != nil || got != want {
+			t.Errorf("%s: %s, %v, want %s", text, got, err, want)
+		}
+	}
+}
+
+func TestTheEndOfAnOperationIsToldFromTheOrders(t *testing.T) {
+	u, err := generic.NewUnits(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, x := range []struct {
+		state     object.FloorState
+		operation string
+		closes    bool
+		want      bool
+	}{
+		{object.FloorFinished, "", false, true}, {object.FloorFinished, "10", true, true}, {object.FloorFinished, "10", false, false},
+		{object.FloorStarted, "", false, false}, {object.FloorCancelled, "", false, true},
+	} {
+		p := connector.Posting{Fact: object.Fact{OrderState: &object.ShopFloorState{State: x.state, Operation: x.operation}}, ClosesOrder: x.closes}
+		if got := generic.FactVars(p, u)["fact"].(map[string]any)["closes_order"]; got != x.want {
+			t.Errorf("%+v: %v", x, got)
+		}
 	}
 }
 

@@ -32,6 +32,10 @@ type OrderMap struct {
 	Priority     string `yaml:"priority"`
 	PlannedStart string `yaml:"planned_start"`
 	PlannedEnd   string `yaml:"planned_end"`
+	// OverPercent is by how many percent the order may be exceeded, empty where the system does not say; OverUnlimited is true where
+	// there is no limit.
+	OverPercent   string `yaml:"over_percent"`
+	OverUnlimited string `yaml:"over_unlimited"`
 	// Changed grows with each change of the order: a time or a number.
 	Changed    string        `yaml:"changed"`
 	Operations *OperationMap `yaml:"operations"`
@@ -172,6 +176,21 @@ func (r *reader) number(field string) decimal.Decimal {
 	return d
 }
 
+// percent is a number of zero or more, nil where there is none.
+func (r *reader) percent(field string) *decimal.Decimal {
+	v, err := r.exprs[field].Value(r.vars)
+	r.fail(field, err)
+	if v == nil || v == "" || err != nil {
+		return nil
+	}
+	d, err := Decimal(v)
+	if err == nil && d.IsNegative() {
+		err = fmt.Errorf("%s is below zero", d)
+	}
+	r.fail(field, err)
+	return &d
+}
+
 func (r *reader) time(field string) time.Time {
 	v, err := r.exprs[field].Value(r.vars)
 	r.fail(field, err)
@@ -241,6 +260,7 @@ func (o *Orders) Read(row any) (object.WorkOrder, error) {
 	w := object.WorkOrder{OrderNo: r.text("order_no"), ERP: o.cfg.ERP, ERPKey: r.text("erp_key"), Item: r.text("item"), ItemDescription: r.text("description"),
 		Site: r.text("site"), WorkCenter: r.text("work_center"), Lot: r.text("lot"), PlannedStart: r.time("planned_start"), PlannedEnd: r.time("planned_end")}
 	w.Quantity.Value = r.number("quantity")
+	w.OverPercent, w.OverUnlimited = r.percent("over_percent"), r.text("over_unlimited") == "true"
 	unit, state, priority := r.text("unit"), r.text("state"), r.text("priority")
 	if r.err != nil {
 		return w, r.err

@@ -419,9 +419,40 @@ func TestPublishedSampleIsRead(t *testing.T) {
 		!o.Components[0].Required.Value.Equal(d("3560.1")) || o.Components[0].Required.Unit != "CMT" || o.PlannedEnd.Format("20060102150405") != "20231215135842" {
 		t.Errorf("the sample is read as %+v", o)
 	}
+	if o.OverPercent == nil || !o.OverPercent.IsZero() || o.OverUnlimited {
+		t.Errorf("the sample's order may be exceeded by %v percent, without limit: %t", o.OverPercent, o.OverUnlimited)
+	}
 	s.cfg.Units = nil
 	if got, err := s.connect(t).ListChanged(t.Context(), ""); err != nil || len(got.Orders) != 0 || len(got.Unreadable) != 1 || !strings.Contains(got.Unreadable[0].Reason, `"CM"`) {
 		t.Errorf("with an unknown unit: %+v, %v", got, err)
+	}
+}
+
+func TestToleranceOfAnOrderIsRead(t *testing.T) {
+	s := newSAP(t)
+	for n, x := range []struct{ fields, percent, unreadable string }{
+		{"<UNTTO>1.0</UNTTO><UEBTO>12.5 </UEBTO>", "12.5", ""}, {"<UEBTO>0.0</UEBTO><UEBTK>X</UEBTK>", "0 unlimited", ""}, {"", "none", ""}, {"<UEBTO>much</UEBTO>", "", "UEBTO"},
+	} {
+		no := fmt.Sprint(7000 + n)
+		s.save(s.cfg.In, no+".xml", []byte(`<LOIPRO05><IDOC BEGIN="1"><EDI_DC40 SEGMENT="1"><MESTYP>LOIPRO</MESTYP><DOCNUM>`+no+`</DOCNUM></EDI_DC40><E1AFKOL><AUFNR>`+no+`</AUFNR><MATNR>X</MATNR>
+			<GAMNG>5</GAMNG><GMEIN>EA</GMEIN><E1AFPOL>`+x.fields+`</E1AFPOL><E1JSTKL><STAT>I0002</STAT></E1JSTKL></E1AFKOL></IDOC></LOIPRO05>`), time.Time{})
+		o, err := s.connect(t).Get(t.Context(), no)
+		if x.unreadable != "" {
+			if err == nil || !strings.Contains(err.Error(), x.unreadable) {
+				t.Errorf("%s: %v", x.fields, err)
+			}
+			continue
+		}
+		got := "none"
+		if o.OverPercent != nil {
+			got = o.OverPercent.String()
+		}
+		if o.OverUnlimited {
+			got += " unlimited"
+		}
+		if err != nil || got != x.percent {
+			t.Errorf("%s: %s, %v, want %s", x.fields, got, err, x.percent)
+		}
 	}
 }
 

@@ -30,5 +30,5 @@
 //
 // The segments and fields of LOIPRO were read in a published sample, those of MBGMCR and ALEAUD in published guides and texts.
 // Assumed, and to be checked in each system: segment and fields of CONF, the record types, that a system's codes of status mean
-// the usual. Their names are in the configuration where systems are known to differ.
+// the usual, and that UEBTK beside UEBTO (the over-delivery tolerance, which the sample has) means that there is no limit. Their names are in the configuration where systems are known to differ.
 package idoc

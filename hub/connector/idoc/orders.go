@@ -187,6 +187,14 @@ func (c *Connector) workOrder(head *node) (object.WorkOrder, error) {
 	}
 	for _, part := range head.all("E1AFPOL") {
 		o.Lot = cmp.Or(o.Lot, part.get("CHARG"))
+		if text := part.get("UEBTO"); text != "" && o.OverPercent == nil {
+			v, err := decimal.NewFromString(text)
+			if err != nil || v.IsNegative() || v.Exponent() > 20 || v.Exponent() < -20 {
+				return o, fmt.Errorf("over-delivery tolerance %.40q (UEBTO) is not a percentage", text)
+			}
+			o.OverPercent = &v
+		}
+		o.OverUnlimited = o.OverUnlimited || part.get("UEBTK") == "X"
 	}
 	o.PlannedStart, o.PlannedEnd = c.instant(head.get("GSTRS"), head.get("GSUZS")), c.instant(head.get("GLTRS"), head.get("GLUZS"))
 	for _, op := range head.under("E1AFVOL") {

@@ -134,8 +134,10 @@ type Posting struct {
 	Headers map[string]string `yaml:"headers"` // templates
 	// Body is a document whose texts are expressions.
 	Body any `yaml:"body"`
-	// States are those of the shop floor that have an effect, for order_state only; STARTED and FINISHED when empty.
-	States []string `yaml:"states"`
+	// States are those of the shop floor that have an effect, for order_state only; STARTED and FINISHED when empty. Operations: the
+	// system keeps them of a single operation too (fact.operation); fact.closes_order tells the end of an operation from the order's.
+	States     []string `yaml:"states"`
+	Operations bool     `yaml:"operations"`
 
 	// Success says that the effect is there. Accepted says that the request was taken and will be worked on later.
 	Success  string         `yaml:"success"`
@@ -337,6 +339,8 @@ func (c *Config) checkKinds() error {
 			return wrong("postings.%s is empty; write url, body and success", k)
 		case len(p.States) > 0 && object.Kind(k) != object.KindOrderState:
 			return wrong("postings.%s.states is for order_state only", k)
+		case p.Operations && object.Kind(k) != object.KindOrderState:
+			return wrong("postings.%s.operations is for order_state only", k)
 		case p.Reverse != nil && p.Reverse.Reverse != nil:
 			return wrong("postings.%s.reverse.reverse: a reversal is not reversed; leave it out", k)
 		}

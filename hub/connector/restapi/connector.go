@@ -101,6 +101,9 @@ func (c *Connector) compile() error {
 		for _, s := range states {
 			c.can.States = append(c.can.States, object.FloorState(s))
 		}
+		if p.Operations {
+			c.can.OperationStates = c.can.States
+		}
 	}
 	c.effects = x.effects(c.cfg.Effects)
 	return x.err

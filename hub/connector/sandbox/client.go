@@ -218,6 +218,7 @@ type (
 			Unit        string          `json:"unit"`
 			Backflush   bool            `json:"backflush"`
 		} `json:"components"`
+		OverPercent *decimal.Decimal `json:"over_percent"`
 	}
 
 	document struct {

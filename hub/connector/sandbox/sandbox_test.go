@@ -569,3 +569,18 @@ func lookUp(ctx context.Context, c *sandbox.Connector, p connector.Posting, inte
 		}
 	}
 }
+
+func TestToleranceOfAnOrderIsRead(t *testing.T) {
+	e, c := start(t, erp.Options{}, 0)
+	ten := d("10")
+	for _, want := range []*decimal.Decimal{nil, &ten} {
+		no, err := e.ReleaseOrder(t.Context(), erp.Order{Item: "BRACKET-10", Quantity: ten, Site: "ULM", OverPercent: want})
+		if err != nil {
+			t.Fatal(err)
+		}
+		o, err := c.Get(t.Context(), no)
+		if err != nil || (o.OverPercent == nil) != (want == nil) || want != nil && !o.OverPercent.Equal(*want) {
+			t.Errorf("%v, %v, want %v", o.OverPercent, err, want)
+		}
+	}
+}

@@ -23,6 +23,7 @@ func (c *Connector) workOrder(o order) object.WorkOrder {
 		OrderNo: o.No, ERP: c.cfg.Name, ERPKey: o.No, Site: o.Site, WorkCenter: o.WorkCenter, Item: o.Item, ItemDescription: o.Description,
 		Quantity: object.Quantity{Value: o.Quantity, Unit: o.Unit}, State: orderStates[o.State], Priority: o.Priority,
 		PlannedStart: o.PlannedStart, PlannedEnd: o.PlannedEnd, Lot: o.Lot, RevisedAt: o.ChangedAt,
+		OverPercent: o.OverPercent,
 	}
 	for _, op := range o.Operations {
 		w.Operations = append(w.Operations, object.Operation{Operation: op.Operation, Description: op.Description, WorkCenter: op.WorkCenter,

@@ -89,6 +89,9 @@ type Postings struct {
 	Rejected []string `yaml:"rejected"`
 	// ErrorClasses says by error code what can be done: retryable, correctable (also for all others) or fatal.
 	ErrorClasses map[string]string `yaml:"error_classes"`
+	// OperationStates: the job takes the states of a single operation, which the operation column names; it is empty in rows of the
+	// whole order.
+	OperationStates bool `yaml:"operation_states"`
 	// Scale is how many decimals the quantity columns keep; 3 when nil. A quantity with more is refused, never rounded.
 	Scale *int32 `yaml:"scale"`
 }
@@ -97,7 +100,7 @@ var (
 	name    = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_$]*(\.[A-Za-z_][A-Za-z0-9_$]*)?$`)
 	classes = map[string]connector.Class{"retryable": connector.Retryable, "correctable": connector.Correctable, "fatal": connector.Fatal}
 
-	orderColumns     = strings.Fields("order_no item quantity unit state changed description site work_center lot")
+	orderColumns     = strings.Fields("order_no item quantity unit state changed description site work_center lot over_percent over_unlimited")
 	componentColumns = strings.Fields("order_no item quantity unit description operation reservation")
 	postingColumns   = strings.Fields("fact_key kind order_no item unit status error error_code document operation yield scrap rework scrap_reason " +
 		"quantity movement movement_type lot serial person equipment plant posting_date occurred_at reverses state final")
@@ -219,6 +222,9 @@ func (c *Config) checkPostings() error {
 	}
 	if p.Reversals {
 		need = append(need, "reverses")
+	}
+	if p.OperationStates {
+		need = append(need, "operation")
 	}
 	for _, s := range p.States {
 		if !slices.Contains([]object.FloorState{object.FloorStarted, object.FloorHeld, object.FloorFinished, object.FloorCancelled}, object.FloorState(s)) {

@@ -70,6 +70,9 @@ func (c *Connector) Capabilities() connector.Capabilities {
 		for _, s := range c.cfg.Postings.States {
 			can.States = append(can.States, object.FloorState(s))
 		}
+		if c.cfg.Postings.OperationStates {
+			can.OperationStates = can.States
+		}
 	}
 	return can
 }

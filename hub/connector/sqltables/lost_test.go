@@ -1,8 +1,11 @@
 package sqltables_test
 
 import (
+	"database/sql"
 	"errors"
+	"maps"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -213,6 +216,66 @@ func TestRowsThatMayBeTidiedAwayAreNotListed(t *testing.T) {
 	defer c.Close()
 	if all, err := c.Effects(t.Context(), b.create(t, "40")); err == nil || errors.Is(err, connector.ErrNotFound) || !strings.Contains(err.Error(), "kept") {
 		t.Errorf("%d documents, %v", len(all.Documents), err)
+	}
+}
+
+func TestToleranceOfAnOrderIsReadFromItsColumns(t *testing.T) {
+	b := newBench(t, "sqlite", t.TempDir()+"/erp.db")
+	b.exec("CREATE TABLE tolerant (no TEXT, item TEXT, qty TEXT, uom TEXT, state TEXT, changed INTEGER, plant TEXT, over TEXT, free TEXT)")
+	b.exec("INSERT INTO tolerant VALUES ('T-1', 'BRACKET', '1', 'PCS', 'REL', 1, '1000', '2.5', NULL), ('T-2', 'BRACKET', '1', 'PCS', 'REL', 2, '1000', NULL, 'X'), ('T-3', 'BRACKET', '1', 'PCS', 'REL', 3, '1000', 'much', '0')")
+	cfg := b.config()
+	cfg.Orders.Table, cfg.Orders.Columns = "tolerant", maps.Clone(cfg.Orders.Columns)
+	cfg.Orders.Columns["over_percent"], cfg.Orders.Columns["over_unlimited"] = "over", "free"
+	c, err := sqltables.New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	got, err := c.ListChanged(t.Context(), "")
+	if err != nil || len(got.Orders) != 2 || len(got.Unreadable) != 1 || !strings.Contains(got.Unreadable[0].Reason, `over_percent "much"`) {
+		t.Fatalf("%+v, %v", got, err)
+	}
+	if o := got.Orders[0]; o.OverPercent == nil || !o.OverPercent.Equal(d("2.5")) || o.OverUnlimited {
+		t.Errorf("%+v", o)
+	}
+	if o := got.Orders[1]; o.OverPercent != nil || !o.OverUnlimited {
+		t.Errorf("%+v", o)
+	}
+}
+
+// The state of one operation is a row of its own where the job takes it, and the order's has none.
+func TestStateOfAnOperationNamesItInItsRow(t *testing.T) {
+	b := newBench(t, "sqlite", t.TempDir()+"/erp.db")
+	b.exec("ALTER TABLE feed ADD COLUMN op TEXT")
+	cfg := b.config()
+	cfg.Postings.OperationStates, cfg.Postings.Columns = true, maps.Clone(cfg.Postings.Columns)
+	if _, err := sqltables.New(cfg); err == nil || !strings.Contains(err.Error(), "operation") {
+		t.Errorf("without a column for the operation: %v", err)
+	}
+	cfg.Postings.Columns["operation"] = "op"
+	c, err := sqltables.New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if can := c.Capabilities(); !slices.Contains(can.OperationStates, object.FloorFinished) {
+		t.Errorf("%+v", can)
+	}
+	no := b.create(t, "40")
+	for _, x := range []struct {
+		closes bool
+		want   string
+	}{{false, "0010"}, {true, ""}} {
+		p := confirmation(no)
+		p.Fact.Kind, p.Fact.Confirmation = object.KindOrderState, nil
+		p.Fact.OrderState, p.ClosesOrder = &object.ShopFloorState{OrderNo: no, State: object.FloorFinished, Operation: "0010"}, x.closes
+		if s := connectortest.Drive(t.Context(), c, p, time.Minute); s.End != connectortest.Settled {
+			t.Fatalf("%+v", s)
+		}
+		var op sql.NullString
+		if err := b.db.QueryRow("SELECT op FROM feed WHERE fact_key = ?", p.Fact.Key.String()).Scan(&op); err != nil || op.String != x.want {
+			t.Errorf("the row names operation %q, %v, want %q", op.String, err, x.want)
+		}
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/linekeeper/linekeeper/hub/connector"
 	"github.com/linekeeper/linekeeper/hub/object"
+	"github.com/shopspring/decimal"
 )
 
 // cursor is where one reading of changes stands. A reading begins at From and goes on after the row (At, No); Base is the newest
@@ -201,6 +203,10 @@ func (c *Connector) order(r row, parts []row) (object.WorkOrder, error) {
 	if o.Quantity, err = c.quantity(r); err != nil {
 		return o, err
 	}
+	if o.OverPercent, err = percent(r["over_percent"]); err != nil {
+		return o, err
+	}
+	o.OverUnlimited = isTrue(r["over_unlimited"])
 	for _, p := range parts {
 		q, err := c.quantity(p)
 		if err != nil {
@@ -210,6 +216,30 @@ func (c *Connector) order(r row, parts []row) (object.WorkOrder, error) {
 			Operation: text(p["operation"]), Reservation: text(p["reservation"])})
 	}
 	return o, nil
+}
+
+// percent is a number of zero or more; nil where the column holds none.
+func percent(v any) (*decimal.Decimal, error) {
+	if text(v) == "" {
+		return nil, nil
+	}
+	n, err := number(v)
+	if err == nil && n.IsNegative() {
+		err = errors.New("is below zero")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("over_percent %.40q: %w", text(v), err)
+	}
+	return &n, nil
+}
+
+// isTrue reads a flag in one of the forms that databases have for one.
+func isTrue(v any) bool {
+	switch strings.ToLower(strings.TrimSpace(text(v))) {
+	case "1", "true", "t", "y", "yes", "x":
+		return true
+	}
+	return false
 }
 
 func (c *Connector) quantity(r row) (object.Quantity, error) {

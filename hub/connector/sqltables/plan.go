@@ -47,6 +47,9 @@ func (c *Connector) values(p connector.Posting) []value {
 			value{"quantity", x.Quantity.Value, true}, value{"movement", string(x.Movement), true}, value{"lot", x.Lot, true})
 	case f.OrderState != nil:
 		all = append(all, value{"state", string(f.OrderState.State), true})
+		if c.cfg.Postings.OperationStates && !p.ClosesOrder {
+			all = append(all, value{"operation", f.OrderState.Operation, true})
+		}
 	}
 	return all
 }

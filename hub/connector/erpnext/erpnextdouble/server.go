@@ -103,6 +103,11 @@ func (s *System) table(doctype string) map[string]doc {
 			t[name] = doc{"name": name, "item_code": at[0], "warehouse": at[1], "actual_qty": number(q), "stock_uom": s.tables["Item"][at[0]]["stock_uom"]}
 		}
 		return t
+	case Settings:
+		if s.traps.HiddenSettings {
+			return nil
+		}
+		return map[string]doc{Settings: {"name": Settings, "overproduction_percentage_for_work_order": float64(s.opt.OverPercent)}}
 	case "Custom Field":
 		t := map[string]doc{}
 		for _, f := range keyFields {

@@ -17,6 +17,7 @@ const Stamp = "2006-01-02 15:04:05.000000"
 const (
 	WorkOrder  = "Work Order"
 	StockEntry = "Stock Entry"
+	Settings   = "Manufacturing Settings"
 )
 
 // Traps are ways in which a site goes wrong or is set up otherwise.
@@ -29,6 +30,8 @@ type Traps struct {
 	NoKeyField, KeyNotUnique bool
 	// NeedsRawMaterial: Material Consumption is off in Manufacturing Settings.
 	NeedsRawMaterial bool
+	// HiddenSettings: the user may not read Manufacturing Settings.
+	HiddenSettings bool
 	// FrozenUpto closes the books up to a date (2006-01-02), both included.
 	FrozenUpto string
 	// LossFromJobCards sets the process loss to what the job cards say, which is nothing: so it is with orders that have operations.

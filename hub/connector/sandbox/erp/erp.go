@@ -147,6 +147,7 @@ create table if not exists operation (
 create table if not exists component (
   order_no text not null, reservation text not null, operation text not null, item text not null,
   required text not null, unit text not null, backflush integer not null, primary key (order_no, reservation)) strict;
+create table if not exists tolerance (order_no text primary key, over_percent text not null) strict;
 create table if not exists period (period text primary key, open integer not null) strict;
 create table if not exists counter (name text primary key, last integer not null) strict;
 create table if not exists document (

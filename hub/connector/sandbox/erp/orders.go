@@ -49,6 +49,8 @@ type Order struct {
 	PlannedEnd   time.Time   `json:"planned_end"`
 	Operations   []Operation `json:"operations"`
 	Components   []Component `json:"components"`
+	// OverPercent is by how many percent more may be made than Quantity; nil when nobody has said.
+	OverPercent *decimal.Decimal `json:"over_percent,omitempty"`
 }
 
 // Operation is one step of a work order.
@@ -126,6 +128,11 @@ func (e *ERP) insertOrder(tx *statements, o Order, it Item) error {
 		_, err := tx.Exec(`insert into operation (order_no, operation, description, work_center, quantity) values ($1, $2, $3, $4, $5)`,
 			o.No, op.Operation, op.Description, op.WorkCenter, op.Quantity.String())
 		if err != nil {
+			return err
+		}
+	}
+	if o.OverPercent != nil {
+		if _, err := tx.Exec(`insert into tolerance (order_no, over_percent) values ($1, $2)`, o.No, o.OverPercent.String()); err != nil {
 			return err
 		}
 	}
@@ -250,7 +257,8 @@ func (e *ERP) stamp() int64 {
 }
 
 const orderColumns = `o.no, o.version, o.changed_at, o.state, o.item, coalesce(i.description, ''), o.quantity, o.unit, o.site, o.work_center,
-	o.lot, o.priority, o.planned_start, o.planned_end from work_order o left join item i on i.item = o.item`
+	o.lot, o.priority, o.planned_start, o.planned_end, t.over_percent from work_order o left join item i on i.item = o.item
+	left join tolerance t on t.order_no = o.no`
 
 func readOrder(q querier, no string) (Order, error) {
 	o, err := first(q, scanOrder, `select `+orderColumns+` where o.no = $1`, no)
@@ -287,8 +295,12 @@ func changedOrders(q querier, since int64, afterNo string, sites []string, limit
 func scanOrder(row scanner) (Order, error) {
 	var o Order
 	var changed, start, end int64
+	var over decimal.NullDecimal
 	err := row.Scan(&o.No, &o.Version, &changed, &o.State, &o.Item, &o.Description, &o.Quantity, &o.Unit, &o.Site, &o.WorkCenter,
-		&o.Lot, &o.Priority, &start, &end)
+		&o.Lot, &o.Priority, &start, &end, &over)
+	if over.Valid {
+		o.OverPercent = &over.Decimal
+	}
 	o.ChangedAt, o.PlannedStart, o.PlannedEnd = time.Unix(changed, 0).UTC(), time.Unix(start, 0).UTC(), time.Unix(end, 0).UTC()
 	return o, err
 }
