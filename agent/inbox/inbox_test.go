@@ -20,6 +20,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/linekeeper/linekeeper/agent/signal"
+	"github.com/linekeeper/linekeeper/proto/factkey"
 	pb "github.com/linekeeper/linekeeper/proto/linekeeper/v1"
 )
 
@@ -579,4 +580,68 @@ func TestOrderUnderAnotherOrdersNumberIsDamage(t *testing.T) {
 	if f.Recovered() == "" || len(f.Orders()) != 0 {
 		t.Errorf("recovered %q, orders %v", f.Recovered(), f.Orders())
 	}
+}
+
+// What the page says of an order with operations must be true of the order: it is started until all of it is finished, or until the
+// hub says that the ERP has completed it.
+func TestEndOfAnOperationIsNotTheOrders(t *testing.T) {
+	f := open(t)
+	two := order("1001", 1, released)
+	two.Operations = []*pb.Operation{{Operation: "10"}, {Operation: "20"}}
+	f.come(two, order("1002", 1, released))
+	say := func(no, operation string, s pb.OrderState_State, minute int) {
+		t.Helper()
+		f.must(f.Apply(&pb.OrderState{OrderNo: no, State: s, Operation: operation}, noon.Add(time.Duration(minute)*time.Minute)))
+	}
+	for range 2 { // everything comes twice
+		say("1001", "10", pb.OrderState_STATE_STARTED, 1)
+		say("1001", "20", pb.OrderState_STATE_FINISHED, 4)
+		say("1001", "10", pb.OrderState_STATE_FINISHED, 2)
+		say("1001", "20", pb.OrderState_STATE_STARTED, 3)
+	}
+	f.wantState("1001", "started", "")
+	if got, want := f.history("1001"), "sent/1 stored/1 started/0 operation 10 finished/0 started/0 operation 20 finished/0"; got != want {
+		t.Errorf("history is %q, want %q", got, want)
+	}
+	if got := names(f.Open()); got != "1001/1 1002/1" {
+		t.Errorf("open orders are %q", got)
+	}
+	done := order("1001", 2, pb.WorkOrder_STATE_COMPLETED)
+	done.Operations = two.Operations
+	f.come(done)
+	f.wantState("1001", "finished", "completed in the ERP")
+	f.wantPending("1002/1")
+	say("1002", "10", pb.OrderState_STATE_FINISHED, 5) // the hub lists no operations: the plant's word is all there is
+	f.wantState("1002", "finished", "")
+}
+
+// A refusal that a person at the hub has taken up again is no trouble any more: not after a restart, and not when the hub sends the old
+// refusal once more.
+func TestRefusalThatIsPostedAgainIsNoTroubleAnyMore(t *testing.T) {
+	f := open(t)
+	key := factkey.Of("fact")
+	receipt := func(o pb.Receipt_Outcome, reason string, minute int) *pb.Delivery {
+		return &pb.Delivery{Seq: int64(minute), Kind: &pb.Delivery_Receipt{Receipt: &pb.Receipt{FactKey: key[:], OrderNo: "1001", Outcome: o, Reason: reason,
+			At: timestamppb.New(noon.Add(time.Duration(minute) * time.Minute))}}}
+	}
+	refused, again := receipt(pb.Receipt_OUTCOME_REJECTED, "period is closed", 1), receipt(pb.Receipt_OUTCOME_RECEIVED, "is being posted again", 2)
+	shows := func(outcome, reason string) {
+		t.Helper()
+		if got := f.Receipts(10); len(got) != 1 || got[0].Outcome != outcome || got[0].Reason != reason {
+			t.Fatalf("the page shows %+v, want %s: %s", got, outcome, reason)
+		}
+	}
+	f.must(f.Store("e1", []*pb.Delivery{refused}))
+	shows("rejected", "period is closed")
+	f.must(f.Store("e1", []*pb.Delivery{again}))
+	shows("received", "is being posted again")
+	f.reopen()
+	shows("received", "is being posted again")
+	f.must(f.Store("e2", []*pb.Delivery{refused, again})) // the hub numbers anew
+	shows("received", "is being posted again")
+	f.must(f.Store("e2", []*pb.Delivery{refused}))
+	shows("received", "is being posted again")
+	f.must(f.Store("e2", []*pb.Delivery{receipt(pb.Receipt_OUTCOME_VERIFIED, "", 3)}))
+	f.reopen()
+	shows("verified", "")
 }

@@ -3,6 +3,7 @@ package inbox
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -171,6 +172,18 @@ var floorStates = map[pb.OrderState_State]string{
 	pb.OrderState_STATE_CANCELLED: stateCancelled,
 }
 
+// ofOperation begins the steps that end one operation of an order which has others: the order goes on.
+const ofOperation = "operation "
+
+// operationEnd is the step of such an end; empty when it ends the order, or nothing.
+func (r *record) operationEnd(s *pb.OrderState) string {
+	state := floorStates[s.GetState()]
+	if s.GetOperation() == "" || len(r.order.GetOperations()) < 2 || state != stateFinished && state != stateCancelled {
+		return ""
+	}
+	return ofOperation + s.GetOperation() + " " + state
+}
+
 // isFloor says that the state was reported by the shop floor.
 func isFloor(state string) bool {
 	switch state {
@@ -197,6 +210,9 @@ func (r *record) apply(s *pb.OrderState, at time.Time) bool {
 		}
 		return r.refused(revision, s.GetReason(), at)
 	}
+	if step := r.operationEnd(s); step != "" {
+		state = step
+	}
 	return r.insert(status.OrderStep{State: state, Revision: revision, At: at, Reason: s.GetReason()})
 }
 
@@ -204,7 +220,7 @@ func (r *record) apply(s *pb.OrderState, at time.Time) bool {
 // that comes late may belong between them.
 func (r *record) insert(n status.OrderStep) bool {
 	i := len(r.History)
-	for i > 0 && isFloor(r.History[i-1].State) && r.History[i-1].At.After(n.At) {
+	for i > 0 && (isFloor(r.History[i-1].State) || strings.HasPrefix(r.History[i-1].State, ofOperation)) && r.History[i-1].At.After(n.At) {
 		i--
 	}
 	same := func(j int) bool {
@@ -255,14 +271,15 @@ func (r *record) state() (state, reason string) {
 	case erp == pb.WorkOrder_STATE_CANCELLED:
 		return stateCancelled, ""
 	}
-	if s := r.floor(); s != nil {
+	over := erp == pb.WorkOrder_STATE_COMPLETED || erp == pb.WorkOrder_STATE_CLOSED
+	if s := r.floor(); s != nil && (!over || s.State == stateFinished || s.State == stateCancelled) {
 		if r.pending() && r.Delivered > none {
 			return s.State, fmt.Sprintf("revision %d is not delivered yet", r.Revision)
 		}
 		return s.State, s.Reason
 	}
 	switch {
-	case erp == pb.WorkOrder_STATE_COMPLETED || erp == pb.WorkOrder_STATE_CLOSED:
+	case over:
 		return stateFinished, "completed in the ERP"
 	case r.Delivered >= r.Revision:
 		return stateDelivered, ""

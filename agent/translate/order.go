@@ -163,8 +163,8 @@ func (w *work) bookOrderState(d *draft) {
 	if d.center != "" {
 		w.setRunningBy(d)
 	}
-	word := stateWord(d.state)
-	if d.rule.kind == kindState && c.v.State == word && c.v.Reason == d.text[fReason] {
+	word, operation := stateWord(d.state), d.text[fOperation]
+	if d.rule.kind == kindState && c.v.said(word, operation, d.text[fReason]) {
 		if w.explain != nil {
 			w.say(d.rule.name, "repeated", "order %s is %s already", no, word)
 		}
@@ -173,8 +173,11 @@ func (w *work) bookOrderState(d *draft) {
 	c.dirty = true
 	o := &c.v
 	o.Seq++
-	o.State, o.Reason, o.Touched = word, d.text[fReason], w.now.UTC()
-	o.Steps = append(o.Steps, orderStep{State: word, Revision: d.revision, At: d.occurred.UTC(), Reason: d.text[fReason]})
+	o.Touched = w.now.UTC()
+	if !o.goesOn(d.state, operation) {
+		o.State, o.Reason = word, d.text[fReason]
+	}
+	o.Steps = append(o.Steps, orderStep{State: word, Revision: d.revision, At: d.occurred.UTC(), Reason: d.text[fReason], Operation: operation})
 	if n := len(o.Steps); n > maxSteps {
 		o.Steps = slices.Delete(o.Steps, 0, n-maxSteps)
 	}
@@ -183,9 +186,25 @@ func (w *work) bookOrderState(d *draft) {
 		h.position = factkey.Position("state", w.t.plant, d.rule.source, d.rule.tag, no, word, strconv.Itoa(o.Seq))
 		h.key = factkey.Of(h.position)
 	}
-	e := &pb.OrderState{OrderNo: no, Revision: d.revision, State: d.state, Reason: d.text[fReason], Operation: d.text[fOperation]}
+	e := &pb.OrderState{OrderNo: no, Revision: d.revision, State: d.state, Reason: d.text[fReason], Operation: operation}
 	w.enc.fact.Content = &pb.Fact_OrderState{OrderState: e}
-	w.emit(h, "order "+no+" "+word, no, e)
+	w.emit(h, whatOfOrder(e), no, e)
+}
+
+// said reports that the last word on an operation, or on the order where none is named, was the same.
+func (o *order) said(state, operation, reason string) bool {
+	for _, s := range slices.Backward(o.Steps) {
+		if s.Operation == operation || s.Operation == "" {
+			return s.State == state && s.Reason == reason && s.Operation == operation
+		}
+	}
+	return operation == "" && o.State == state && o.Reason == reason
+}
+
+// goesOn reports that a state ends an operation and not its order, which has others.
+func (o *order) goesOn(s pb.OrderState_State, operation string) bool {
+	ends := s == pb.OrderState_STATE_FINISHED || s == pb.OrderState_STATE_CANCELLED
+	return ends && operation != "" && len(o.Ops) > 1
 }
 
 // setRunningBy sets what runs on the draft's work centre.
@@ -237,7 +256,7 @@ func (t *Translator) OrderStates(st State) []OrderStep {
 	for _, no := range keys {
 		for _, s := range w.order(no).v.Steps {
 			out = append(out, OrderStep{
-				State: &pb.OrderState{OrderNo: no, Revision: s.Revision, State: stateWords[s.State], Reason: s.Reason},
+				State: &pb.OrderState{OrderNo: no, Revision: s.Revision, State: stateWords[s.State], Reason: s.Reason, Operation: s.Operation},
 				At:    s.At,
 			})
 		}

@@ -147,3 +147,36 @@ rules:
 		t.Errorf("faults are %q, want zone, unit, name and tag", errs)
 	}
 }
+
+// An order's operations end one after the other: each end is a fact, and the order is not over with the first.
+func TestEndsOfOperationsAreToldEachAndLeaveTheirOrderRunning(t *testing.T) {
+	l := newLine(t, rules(t, stateRules))
+	l.tr.Dispatched(l.st, l.now, signal.WorkOrder{OrderNo: "A", Revision: 1, WorkCenter: "press1", Operations: []signal.Operation{{Operation: "10"}, {Operation: "20"}}})
+	for _, e := range [][2]string{{"10", "BEGIN"}, {"10", "END"}, {"10", "END"}, {"20", "BEGIN"}, {"20", "BEGIN"}, {"20", "END"}, {"20", "END"}, {"", "END"}, {"", "END"}, {"20", "BEGIN"}} {
+		l.event(`{"order": "A", "op": "` + e[0] + `", "type": "` + e[1] + `"}`)
+	}
+	var got []string
+	for _, f := range l.facts {
+		s := f.GetOrderState()
+		got = append(got, strings.TrimSpace(s.GetOperation()+" "+stateWord(s.GetState())))
+	}
+	if got, want := strings.Join(got, ", "), "10 started, 10 finished, 20 started, 20 finished, finished, 20 started"; got != want {
+		t.Errorf("facts are %s, want %s", got, want)
+	}
+	over := func(until int) bool {
+		l := newLine(t, rules(t, stateRules))
+		l.tr.Dispatched(l.st, l.now, signal.WorkOrder{OrderNo: "A", Revision: 1, Operations: []signal.Operation{{Operation: "10"}, {Operation: "20"}}})
+		for _, e := range []string{"10", "20", ""}[:until] {
+			l.event(`{"order": "A", "op": "` + e + `", "type": "END"}`)
+		}
+		w := l.tr.begin(l.st, l.now)
+		defer w.end()
+		return w.order("A").v.over()
+	}
+	if over(2) || !over(3) {
+		t.Error("an order is over with its operations, or not with its own end")
+	}
+	if _, what := l.facts[1], whatOfOrder(l.facts[1].GetOrderState()); what != "order A operation 10 finished" {
+		t.Errorf("the page says %q", what)
+	}
+}

@@ -66,10 +66,11 @@ type order struct {
 }
 
 type orderStep struct {
-	State    string    `json:"s"`
-	Revision int64     `json:"r,omitempty"`
-	At       time.Time `json:"t"`
-	Reason   string    `json:"e,omitempty"`
+	State     string    `json:"s"`
+	Revision  int64     `json:"r,omitempty"`
+	At        time.Time `json:"t"`
+	Reason    string    `json:"e,omitempty"`
+	Operation string    `json:"o,omitempty"` // which it is of, where it is not the order's
 }
 
 // merge keeps equal exceptions of one tag down to one fact per minute.

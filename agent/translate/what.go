@@ -1,8 +1,6 @@
 package translate
 
 import (
-	"strings"
-
 	pb "github.com/linekeeper/linekeeper/proto/linekeeper/v1"
 )
 
@@ -23,11 +21,19 @@ func What(f *pb.Fact) (what, orderNo string) {
 		return "quality " + e.GetStatus() + " of " + about, e.GetOrderNo()
 	case f.GetOrderState() != nil:
 		e := f.GetOrderState()
-		word := strings.ToLower(strings.TrimPrefix(e.GetState().String(), "STATE_"))
-		return "order " + e.GetOrderNo() + " " + word, e.GetOrderNo()
+		return whatOfOrder(e), e.GetOrderNo()
 	case f.GetSourceException() != nil:
 		e := f.GetSourceException()
 		return "exception " + e.GetCode() + ": " + excerptText(e.GetItem()), ""
 	}
 	return "", ""
+}
+
+// whatOfOrder names a change of an order's state, or of one of its operations.
+func whatOfOrder(e *pb.OrderState) string {
+	about := "order " + e.GetOrderNo()
+	if e.GetOperation() != "" {
+		about += " operation " + e.GetOperation()
+	}
+	return about + " " + stateWord(e.GetState())
 }
