@@ -154,6 +154,8 @@ func useEverything(t *testing.T, b *books) {
 	must(s.PostingDate(ctx, 1))
 	must(s.PostedYield(ctx, object.LedgerKey{OrderNo: "WO-1"}))
 	must(s.ParkedOrders(ctx, "no_stock"))
+	must(s.OrderSteps(ctx, "WO-1"))
+	must(s.ConfirmedOperations(ctx, "ulm", "WO-1"))
 	must(s.KnownOrders(ctx, []string{"WO-1"}, true))
 	must(s.Agents(ctx))
 	must(s.Marks(ctx, a.ID))
@@ -188,6 +190,7 @@ func useEverything(t *testing.T, b *books) {
 		_, _, err := tx.FindOrder("ulm", "WO-1")
 		must(tx.OrderSteps("WO-1"))
 		must(tx.Finished("WO-1"))
+		must(nil, tx.MoveOrderSteps(1, "WO-1", "WO-2"))
 		must(tx.OpenAggregatesOf("WO-1"))
 		must(tx.Residues("erp", "WO-1"))
 		return err
