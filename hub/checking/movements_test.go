@@ -24,8 +24,8 @@ func (p *plant) half() object.Fact {
 	return f
 }
 
-// made is what the ERP holds of what the order makes.
-func (p *plant) made() decimal.Decimal {
+// onHand is what the ERP holds of what the order makes.
+func (p *plant) onHand() decimal.Decimal {
 	p.t.Helper()
 	all, err := p.erp.Stock(p.t.Context(), []string{"BRACKET-10"})
 	if err != nil || len(all) != 1 {
@@ -39,9 +39,9 @@ func TestAMovementThatFailedIsPostedOnceAndThatCanBeTakenBack(t *testing.T) {
 	for _, lost := range []bool{false, true} {
 		t.Run(fmt.Sprintf("reply lost %v", lost), func(t *testing.T) {
 			p := newPlant(t)
-			before := p.made()
+			before := p.onHand()
 			f := p.half()
-			if got := p.made(); !got.Equal(before) {
+			if got := p.onHand(); !got.Equal(before) {
 				t.Fatalf("%s on hand, want %s: the movement has failed", got, before)
 			}
 			if lost {
@@ -57,7 +57,7 @@ func TestAMovementThatFailedIsPostedOnceAndThatCanBeTakenBack(t *testing.T) {
 				}
 			}
 			p.becomes(f, "verified")
-			if got := p.made().Sub(before); got.String() != "5" {
+			if got := p.onHand().Sub(before); got.String() != "5" {
 				t.Errorf("%s were received, want 5", got)
 			}
 			if run := p.all(); run.Found != 0 {
@@ -71,7 +71,7 @@ func TestAMovementThatFailedIsPostedOnceAndThatCanBeTakenBack(t *testing.T) {
 				t.Fatal(err)
 			}
 			p.becomes(f, "settled "+posting.CodeTakenBack)
-			if got := p.made(); !got.Equal(before) {
+			if got := p.onHand(); !got.Equal(before) {
 				t.Errorf("%s on hand after the heal was taken back, want %s", got, before)
 			}
 		})
