@@ -71,6 +71,7 @@ var table = []place{
 	{"hub/mapping", hubs, 2, "pure: the words of plant and system, exact factors"},
 	{"hub/webhook", hubs, 2, "signatures of what goes over HTTP, both ways"},
 	{"hub/checking", hubs, 5, "compares by the clock; sees store, connectors and the posting engine's doors"},
+	{"hub/trading", hubs, 5, "business objects of outside systems, read and written; sees the store, connectors and the leave to ask that the posting engine gives"},
 	{"hub/store", hubs, 3, ""},
 	{"hub/store/faultvfs", hubs, 1, "a disk for tests knows nobody"},
 	{"hub/connector/exchange", hubs, 2, "one HTTP exchange; shared by the connectors"},

@@ -81,6 +81,13 @@ func (g *gate) leave(now time.Time, failure string) {
 	}
 }
 
+// quit ends a call of which nothing is said.
+func (g *gate) quit() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.calls--
+}
+
 // rest leaves the system in peace for as long as it asked, within reason. It is well all the same.
 func (g *gate) rest(now time.Time, d time.Duration) {
 	g.mu.Lock()

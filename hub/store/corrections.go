@@ -188,16 +188,19 @@ func (tx *Tx) PutExchanges(factID int64, purpose string, all []Exchange) error {
 
 // Exchanges returns what was said with the outside system about a posting, oldest first.
 func (s *Store) Exchanges(ctx context.Context, factID int64) (all []Exchange, err error) {
+	return readExchanges(ctx, s, "SELECT purpose, body FROM exchanges WHERE fact_id = $1 ORDER BY at, purpose", factID)
+}
+
+func readExchanges(ctx context.Context, s *Store, q string, id int64) (all []Exchange, err error) {
 	type row struct{ purpose, body string }
-	rows, err := collect(ctx, s, func(r *sql.Rows) (x row, err error) { return x, r.Scan(&x.purpose, &x.body) },
-		"SELECT purpose, body FROM exchanges WHERE fact_id = $1 ORDER BY at, purpose", factID)
+	rows, err := collect(ctx, s, func(r *sql.Rows) (x row, err error) { return x, r.Scan(&x.purpose, &x.body) }, q, id)
 	if err != nil {
 		return nil, fmt.Errorf("read exchanges: %w", err)
 	}
 	for _, x := range rows {
 		var some []Exchange
 		if err := json.Unmarshal([]byte(x.body), &some); err != nil {
-			return nil, fmt.Errorf("stored exchange of fact %d: %w", factID, err)
+			return nil, fmt.Errorf("stored exchange of %d: %w", id, err)
 		}
 		for _, e := range some {
 			e.Purpose = x.purpose

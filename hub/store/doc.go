@@ -14,6 +14,8 @@
 //	facts --planner--> fact_index, marks, exceptions, order_steps, postings --engine--> posting_steps, deliveries (receipts)
 //	                                                        postings --both--> tally, posting_counts (sums, never recounted)
 //	connector --dispatch--> work_orders, order_revisions, order_steps, deliveries (work orders)
+//	connector --trading--> business_objects, business_revisions, business_links
+//	api --> business_writes --trading--> business_write_steps
 //	agents <--ingest--> agents, positions, ledger, readings, deliveries.stored_at
 //
 // Writers call Update with a function that uses the methods of Tx; readers call the methods of Store. Whoever wants to know

@@ -17,6 +17,7 @@ const (
 	InboxConflict    = "conflict"    // another fact under a known key
 	InboxUnreadable  = "unreadable"
 	InboxAlarm       = "alarm"
+	InboxWrite       = "write" // parked, or in doubt
 )
 
 // InboxRow is one exception. Code of a discrepancy is its type, Agent of an alarm its subject.
@@ -38,7 +39,7 @@ func ParseRef(ref string) (kind string, id int64, err error) {
 	kind, text, ok := strings.Cut(ref, ":")
 	id, err = strconv.ParseInt(text, 10, 64)
 	switch kind {
-	case InboxPosting, InboxDiscrepancy, InboxException, InboxConflict, InboxUnreadable, InboxAlarm:
+	case InboxPosting, InboxDiscrepancy, InboxException, InboxConflict, InboxUnreadable, InboxAlarm, InboxWrite:
 	default:
 		ok = false
 	}
@@ -67,6 +68,8 @@ const inboxRows = `SELECT i.kind, i.id, i.since, i.plant, i.erp, i.order_no, i.c
 	UNION ALL SELECT 'unreadable', u.id, u.received_at, a.plant, '', '', 'unreadable', '', '', a.agent FROM unreadable u JOIN agents a ON a.id = u.agent_id WHERE u.closed_at = 0
 	UNION ALL SELECT 'alarm', m.id, m.first_at, COALESCE((SELECT a.plant FROM agents a WHERE a.plant || '/' || a.agent = m.subject LIMIT 1), ''), '', '', m.code, '', '', m.subject
 		FROM alarms m WHERE m.closed_at = 0
+	UNION ALL SELECT 'write', w.id, w.since, '', w.erp, '', w.code, w.class, w.state, '' FROM business_writes w
+		WHERE w.state NOT IN ('verified', 'settled') AND w.state || '' IN ('parked', 'in_doubt')
 	) i LEFT JOIN inbox_owners o ON o.ref = i.kind || ':' || i.id`
 
 // Inbox lists what a person must see to, oldest first, at most limit rows after a place.

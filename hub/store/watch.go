@@ -16,6 +16,8 @@ const (
 	TopicPostings   Topic = "postings"   // a posting changed its state
 	TopicAgents     Topic = "agents"     // agents, their status, alarms
 	TopicMappings   Topic = "mappings"   // definitions of mappings
+	TopicObjects    Topic = "objects"    // business objects of outside systems
+	TopicWrites     Topic = "writes"     // a write of a business object changed its state
 )
 
 // DeliveriesTo is the topic of what waits for one agent.
