@@ -37,7 +37,9 @@ type Config struct {
 	Reconcile ReconcileConfig `yaml:"reconcile"`
 	// Notify tells people of what waits for them.
 	Notify notify.Config `yaml:"notify"`
-	Log    LogConfig     `yaml:"log"`
+	// Business says which business objects are read and written.
+	Business []BusinessConfig `yaml:"business"`
+	Log      LogConfig        `yaml:"log"`
 
 	// ERPs are decoded by the connectors that their kinds name.
 	ERPs []ERPConfig `yaml:"-"`
@@ -217,6 +219,7 @@ func (c *Config) Check(kinds []ConnectorKind) []Fault {
 	faults = append(faults, c.checkPlants()...)
 	faults = append(faults, c.checkERPs(kinds)...)
 	faults = append(faults, c.checkBalances()...)
+	faults = append(faults, c.checkBusiness(kinds)...)
 	faults = append(faults, c.checkPolicies(kinds)...)
 	for _, f := range c.Notify.Check(c.plantNames()) {
 		faults = append(faults, Fault{Where: f.Where, Text: f.Text, Hint: f.Hint})

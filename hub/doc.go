@@ -8,6 +8,7 @@
 //	hub/ingest     takes what agents send, stores it once, acknowledges after the commit
 //	hub/posting    takes facts into the ERP, each once
 //	hub/dispatch   brings work orders from the ERP to the right plant
+//	hub/trading    reads and writes the ERP's business objects: purchases, sales, shipments, invoices, counts
 //	hub/tally      compares counted, stored, received and posted
 //	hub/inbox      what a person must see to, hub/notify tells of it
 //	hub/connector  the contract toward ERPs, and one folder for each

@@ -29,6 +29,7 @@ import (
 	"github.com/linekeeper/linekeeper/hub/posting"
 	"github.com/linekeeper/linekeeper/hub/reconcile"
 	"github.com/linekeeper/linekeeper/hub/store"
+	"github.com/linekeeper/linekeeper/hub/trading"
 	"github.com/linekeeper/linekeeper/hub/tunnel"
 	pb "github.com/linekeeper/linekeeper/proto/linekeeper/v1"
 )
@@ -62,6 +63,7 @@ type Hub struct {
 	check    *checking.Checker
 	desk     *desk.Desk
 	notify   *notify.Notifier
+	trading  *trading.Trader
 	grpc     *grpc.Server
 	http     *http.Server
 	grpcL    net.Listener
@@ -141,6 +143,9 @@ func (h *Hub) open(ctx context.Context, o Options) error {
 	if err != nil {
 		return err
 	}
+	business := h.tradingOptions(connectors)
+	business.Logger = o.Logger.With("part", "trading")
+	h.trading = trading.New(business)
 	h.desk = desk.New(desk.Options{Store: h.store, Books: h.posting, Now: h.now, Logger: o.Logger.With("part", "desk")})
 	h.check = checking.New(checking.Options{
 		Store: h.store, Connectors: connectors, Books: h.posting, Policy: compare, Every: h.cfg.Reconcile.Every,
@@ -163,7 +168,7 @@ func (h *Hub) open(ctx context.Context, o Options) error {
 		return fmt.Errorf("%w: api.wake_secrets: %w", ErrConfig, err)
 	}
 	handler := api.New(h.store, poster{h.posting}, api.Options{Version: o.Version, Tokens: h.cfg.API.Tokens, Now: h.now, Health: h.erpHealth, Reconciler: reconciler{h.check},
-		Policy: compare, Currency: h.cfg.Reconcile.Currency, Wake: h.dispatch.Wake, ERPs: h.cfg.erpNames(), WakeKeys: keys, Logger: o.Logger.With("part", "API")})
+		Trader: trader{h.trading}, Policy: compare, Currency: h.cfg.Reconcile.Currency, Wake: h.dispatch.Wake, ERPs: h.cfg.erpNames(), WakeKeys: keys, Logger: o.Logger.With("part", "API")})
 	h.http = &http.Server{
 		Handler: h.tunnel.Before(console.New(handler)), ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 30 * time.Second, IdleTimeout: 2 * time.Minute,
 		ErrorLog: slog.NewLogLogger(o.Logger.With("part", "API").Handler(), slog.LevelDebug),
@@ -303,6 +308,7 @@ func (h *Hub) Run(ctx context.Context) error {
 	part("desk", h.desk.Run)
 	part("messages", h.notify.Run)
 	part("answers of ERPs", (&answering{store: h.store, names: h.cfg.erpNames(), health: h.posting.Health, log: h.log}).run)
+	part("trading", h.trading.Run)
 	if h.cfg.Reconcile.Every > 0 {
 		part("reconciliation", h.check.Run)
 	}

@@ -86,6 +86,11 @@ type running struct {
 
 func run(t *testing.T, cfg Config) *running {
 	t.Helper()
+	return runKinds(t, cfg, kinds)
+}
+
+func runKinds(t *testing.T, cfg Config, kinds []ConnectorKind) *running {
+	t.Helper()
 	h, err := New(t.Context(), cfg, Options{Version: "test", Kinds: kinds})
 	if err != nil {
 		t.Fatal(err)

@@ -396,6 +396,11 @@ routes:
 #       collect: {every: 10m, quantity: "500", order_end: true}   # one document of several facts
 #     - {items: [OIL], backflush: mes}  # who posts the consumption: erp or mes; without it, the order's mark decides
 
+# Business objects (purchases, sales, shipments, invoices, counts, items, parties) of ERPs whose connector offers them. Without an
+# entry nothing is read or written.
+# business:
+#   - {erp: erp1, kinds: [all], every: 30s, write: true}   # or some of item, party, purchase_order, sales_order, shipment, invoice, cycle_count, inventory_movement
+
 # Compare with what the ERPs hold. Without "every" nothing is compared by itself.
 # reconcile:
 #   every: 30s              # orders whose postings have settled

@@ -112,7 +112,7 @@ func TestSampleIsValidOnceItsFilesExist(t *testing.T) {
 	if !found {
 		t.Fatal("the sample has no erps")
 	}
-	head = regexp.MustCompile(`(?m)^( *)# ( *)(- \{erp|posting:|  workers:|  quiet:|  close_after:|  policies:|    - erp: erp1|    - \{items|      (?:plant|late_facts|month_closes|doubtful_clock|over_delivery|tolerance_percent|closed_orders|order_end|collect):|data_dir:)`).ReplaceAllString(head, "$1$2$3")
+	head = regexp.MustCompile(`(?m)^( *)# ( *)(- \{erp|business:|posting:|  workers:|  quiet:|  close_after:|  policies:|    - erp: erp1|    - \{items|      (?:plant|late_facts|month_closes|doubtful_clock|over_delivery|tolerance_percent|closed_orders|order_end|collect):|data_dir:)`).ReplaceAllString(head, "$1$2$3")
 	erps = regexp.MustCompile(`(?m)^# (  .*)$`).ReplaceAllString(erps, "$1") // a connector's own comments stay
 	whole := head + "\nerps:\n" + erps
 	if !strings.Contains(whole, "\n      collect: {") {

@@ -71,6 +71,8 @@ type Options struct {
 	Health func() map[string]ERPHealth
 	// Reconciler compares with the outside systems. Nil: nothing does.
 	Reconciler Reconciler
+	// Trader writes business objects. Nil: nobody does.
+	Trader Trader
 	// Policy has prices and times for what a person must see to; Currency is that of the prices.
 	Policy   reconcile.Policy
 	Currency string
@@ -109,7 +111,7 @@ func New(s *store.Store, p Poster, o Options) http.Handler {
 	srv := &server{store: s, poster: p, o: o, inbox: inbox.Reader{Store: s, Policy: o.Policy, Now: o.Now}}
 	mux := http.NewServeMux()
 	cfg := huma.DefaultConfig("Linekeeper hub", "1.0.0")
-	cfg.Info.Description = "Work orders, facts, postings and the quantity ledger. Quantities are decimal text with UN/ECE Recommendation 20 units; times are RFC 3339."
+	cfg.Info.Description = "Work orders, facts, postings, the quantity ledger, and the business objects of outside systems. Quantities are decimal text with UN/ECE Recommendation 20 units; times are RFC 3339."
 	cfg.DocsPath = ""     // the documentation page would load scripts from elsewhere
 	cfg.CreateHooks = nil // no schema links inside of bodies
 	cfg.SchemasPath = ""  // one document holds all schemas

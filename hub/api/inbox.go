@@ -33,14 +33,16 @@ func (s *server) inboxRoutes(api huma.API) {
 // InboxEntry is something that a person must see to.
 type InboxEntry struct {
 	Ref     string    `json:"ref" doc:"Its name, such as posting:12"`
-	Kind    string    `json:"kind" enum:"posting,discrepancy,exception,conflict,unreadable,alarm"`
+	Kind    string    `json:"kind" enum:"posting,discrepancy,exception,conflict,unreadable,alarm,write"`
 	What    string    `json:"what" doc:"One line for a person"`
 	Since   time.Time `json:"since"`
 	Plant   string    `json:"plant,omitempty"`
 	ERP     string    `json:"erp,omitempty"`
 	OrderNo string    `json:"order_no,omitempty"`
 	// Fact is the key of the fact that it is about.
-	Fact     string `json:"fact,omitempty"`
+	Fact string `json:"fact,omitempty"`
+	// Write is the key of the write of a business object that it is about.
+	Write    string `json:"write,omitempty"`
 	State    string `json:"state,omitempty"`
 	Code     string `json:"code,omitempty"`
 	Severity string `json:"severity" enum:"low,medium,high"`
@@ -107,7 +109,7 @@ type CorrectionValues struct {
 }
 
 type inboxInput struct {
-	Kind    string `query:"kind" enum:"posting,discrepancy,exception,conflict,unreadable,alarm"`
+	Kind    string `query:"kind" enum:"posting,discrepancy,exception,conflict,unreadable,alarm,write"`
 	Plant   string `query:"plant"`
 	OrderNo string `query:"order_no"`
 	Code    string `query:"code"`
@@ -192,7 +194,7 @@ func parsePlace(text string) (p store.InboxPlace, err error) {
 // entry makes a row readable, as the API says it.
 func (s *server) entry(ctx context.Context, r store.InboxRow) (InboxEntry, bool, error) {
 	e, shown, err := s.inbox.Entry(ctx, r)
-	v := InboxEntry{Ref: e.Ref, Kind: e.Kind, What: e.What, Since: e.Since, Plant: e.Plant, ERP: e.ERP, OrderNo: e.OrderNo, Fact: e.Fact, State: e.State, Code: e.Code,
+	v := InboxEntry{Ref: e.Ref, Kind: e.Kind, What: e.What, Since: e.Since, Plant: e.Plant, ERP: e.ERP, OrderNo: e.OrderNo, Fact: e.Fact, Write: e.Write, State: e.State, Code: e.Code,
 		Severity: string(e.Severity), Owner: e.Owner, Person: e.Person, Due: e.Due, Tier: e.Tier, Stock: []InboxStock{}, Money: "unknown", Why: e.Why, Proposed: e.Proposed, Discrepancy: e.Discrepancy}
 	for _, x := range e.Stock {
 		v.Stock = append(v.Stock, InboxStock{x.Item, x.Kind, x.Quantity.String(), x.Unit})
@@ -265,6 +267,13 @@ func (s *server) evidence(ctx context.Context, r store.InboxRow, v *InboxEntryLi
 		}
 		v.Said, v.Corrections, err = s.said(ctx, r.ID)
 		return err
+	case store.InboxWrite:
+		w, err := s.getWrite(ctx, &WriteInput{Key: v.Write})
+		if err != nil {
+			return err
+		}
+		v.Said, v.Steps = w.Body.Said, append(v.Steps, w.Body.Life...)
+		return nil
 	case store.InboxDiscrepancy:
 		d, err := s.store.Discrepancy(ctx, r.ID)
 		for _, x := range d.Steps {

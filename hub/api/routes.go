@@ -74,6 +74,8 @@ func (s *server) routes(api huma.API) {
 	s.mappingRoutes(api)
 	s.wakeRoute(api)
 	s.messageRoutes(api)
+	s.objectRoutes(api)
+	s.writeRoutes(api)
 }
 
 func get[I, O any](api huma.API, id, path, summary string, h func(context.Context, *I) (*O, error)) {

@@ -28,6 +28,7 @@ type Entry struct {
 	Since time.Time
 	// Plant, ERP, OrderNo and Fact are what it is about, as far as that is known.
 	Plant, ERP, OrderNo, Fact string
+	Write                     string // the key of the write of a business object that it is about
 	State, Code               string
 	Severity                  reconcile.Severity
 	Owner                     string // the role that decides
@@ -76,8 +77,11 @@ func (rd *Reader) Judge(r store.InboxRow) (Judged, bool) {
 }
 
 func triage(r store.InboxRow) reconcile.Triage {
-	if r.Kind == store.InboxPosting {
+	switch r.Kind {
+	case store.InboxPosting:
 		return reconcile.TriagePosting(r.State, r.Class, r.Code)
+	case store.InboxWrite:
+		return triageWrite(r)
 	}
 	return reconcile.TriageOther(r.Kind)
 }
@@ -95,6 +99,8 @@ func (rd *Reader) Entry(ctx context.Context, r store.InboxRow) (e Entry, shown b
 	switch r.Kind {
 	case store.InboxPosting:
 		err = rd.postingEntry(ctx, r, &e, worth)
+	case store.InboxWrite:
+		err = rd.writeEntry(ctx, r, &e)
 	case store.InboxDiscrepancy:
 		t, shown, err = rd.discrepancyEntry(ctx, r, &e, worth)
 	default:

@@ -78,7 +78,7 @@ func (t *Trader) check(w store.Write) error {
 	if !ok {
 		names := slices.Sorted(maps.Keys(t.writers))
 		if len(names) == 0 {
-			return invalid("erp", "no configured system takes business objects")
+			return invalid("erp", "no system may be written to: allow one in hub.yaml (business: [{erp: ..., write: true}])")
 		}
 		return invalid("erp", "%q takes no business objects; name one of %s", w.ERP, strings.Join(names, ", "))
 	}

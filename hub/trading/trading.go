@@ -54,6 +54,8 @@ type Options struct {
 	// Posting is the engine with whose postings the systems are shared: calls here keep to its limits.
 	Posting *posting.Engine
 	Mirrors []Mirror
+	// Writes names the systems that may be written to.
+	Writes []string
 	// Workers is how many lanes of one system are worked on; 8. How many calls it is asked at a time is the posting engine's.
 	Workers int
 	// RetryFor is how long a retryable rejection is tried again before a person is asked, DoubtFor how long an effect that may
@@ -111,8 +113,8 @@ type Trader struct {
 func New(o Options) *Trader {
 	o.setDefaults()
 	t := &Trader{o: o, writers: map[string]guarded{}, wake: make(chan struct{}, 1), crash: posting.CrashPoint}
-	for name, c := range o.Connectors {
-		if w, ok := c.(connector.BusinessWriter); ok {
+	for _, name := range o.Writes {
+		if w, ok := o.Connectors[name].(connector.BusinessWriter); ok {
 			t.writers[name] = guarded{w, name, o.Logger}
 		}
 	}

@@ -61,7 +61,7 @@ func (w *world) open() {
 // build makes a trader that does nothing yet.
 func (w *world) build() {
 	connectors := map[string]connector.Connector{"erp": w.erp}
-	w.tr = New(Options{Store: w.s, Connectors: connectors, Posting: posting.New(posting.Options{Store: w.s, Connectors: connectors}), Mirrors: w.mirrors})
+	w.tr = New(Options{Store: w.s, Connectors: connectors, Posting: posting.New(posting.Options{Store: w.s, Connectors: connectors}), Mirrors: w.mirrors, Writes: []string{"erp"}})
 	w.tr.crash = w.crash
 }
 
