@@ -35,7 +35,7 @@ type console struct {
 func New(apiHandler http.Handler) http.Handler {
 	c := &console{api: apiHandler, pages: map[string]*template.Template{}}
 	base := template.Must(template.New("base.html").Funcs(funcs).ParseFS(pages, "pages/base.html", "pages/parts.html"))
-	for _, name := range []string{"overview", "orders", "order", "facts", "fact", "tally", "agents", "settle", "problem", "discrepancies", "discrepancy", "inbox", "entry", "evidence", "replays", "messages", "mappings", "mapping", "mappingversion"} {
+	for _, name := range []string{"overview", "orders", "order", "facts", "fact", "tally", "agents", "settle", "problem", "discrepancies", "discrepancy", "inbox", "entry", "evidence", "replays", "messages", "mappings", "mapping", "mappingversion", "objects", "object", "writes", "write"} {
 		c.pages[name] = template.Must(template.Must(base.Clone()).ParseFS(pages, "pages/"+name+".html"))
 	}
 	mux := http.NewServeMux()
@@ -54,6 +54,7 @@ func New(apiHandler http.Handler) http.Handler {
 	mux.Handle("GET /discrepancies/{id}", c.page("discrepancy", c.discrepancy))
 	mux.Handle("POST /discrepancies/{id}", secure(http.HandlerFunc(c.settleDiscrepancy)))
 	c.inboxRoutes(mux)
+	c.objectRoutes(mux)
 	mux.Handle("GET /mappings", c.page("mappings", c.mappings))
 	mux.Handle("POST /mappings", secure(http.HandlerFunc(c.addMapping)))
 	mux.Handle("GET /mappings/{name}", c.page("mapping", c.mappingSet))

@@ -212,7 +212,7 @@ func (w *world) page(path string, names ...string) string {
 	return rec.Body.String()
 }
 
-var every = []string{"/", "/orders", "/orders/WO%2F1", "/facts", "/facts?state=parked", "/facts?state=parked&code=no_stock&erp=erp", "/facts/" + steel.Key.String(), "/facts/" + lost.Key.UUID(), "/tally", "/agents", "/settle?kind=alarm&id=1", "/mappings"}
+var every = []string{"/", "/orders", "/orders/WO%2F1", "/facts", "/facts?state=parked", "/facts?state=parked&code=no_stock&erp=erp", "/facts/" + steel.Key.String(), "/facts/" + lost.Key.UUID(), "/tally", "/agents", "/settle?kind=alarm&id=1", "/mappings", "/objects", "/objects?kind=invoice", "/writes"}
 
 func TestEmptyHubSaysWhatComesNext(t *testing.T) {
 	w := newWorld(t)

@@ -65,6 +65,11 @@ func (c *console) entry(r *http.Request) (view, error) {
 		err = c.ask(r, http.MethodGet, "/v1/facts/"+url.PathEscape(e.Fact)+"/evidence", nil, &proof)
 		data["Proof"] = proof
 	}
+	if err == nil && e.Kind == "write" {
+		var w api.WriteLife
+		err = c.ask(r, http.MethodGet, "/v1/writes/"+url.PathEscape(e.Write), nil, &w)
+		data["Write"] = w
+	}
 	if _, id, ok := strings.Cut(e.Ref, ":"); ok && settleable[e.Kind] != "" {
 		data["Settle"] = "/settle?" + url.Values{"kind": {e.Kind}, "id": {id}}.Encode()
 	}

@@ -3,6 +3,7 @@ package console
 import (
 	"fmt"
 	"html/template"
+	"net/url"
 	"slices"
 	"strings"
 	"time"
@@ -21,7 +22,15 @@ var funcs = template.FuncMap{
 		}
 		return "never"
 	},
-	"tone": tone, "words": words, "what": what, "unit": unit, "orderstep": orderStep, "steptone": stepTone, "factstep": factStep, "value": value, "grouped": grouped,
+	"tone": tone, "words": words, "heading": heading, "what": what, "unit": unit, "orderstep": orderStep, "steptone": stepTone, "factstep": factStep, "value": value, "grouped": grouped,
+	"sheetof": sheetOf,
+	"objectpath": func(kind, erp, number string) string {
+		return "/objects/" + url.PathEscape(kind) + "/" + url.PathEscape(erp) + "/" + url.PathEscape(number)
+	},
+	"writestep": writeStep,
+	"writestates": func() []string {
+		return []string{"parked", "in_doubt", "due", "sending", "posted", "verified", "settled"}
+	},
 	"pair": func(a, b string) [2]string { return [2]string{a, b} },
 	"approvable": func(code string) bool {
 		return slices.Contains([]string{"late_fact", "doubtful_clock", "over_delivery", "period_closed", "M7/053"}, code)
@@ -98,6 +107,15 @@ func words(s string) string {
 		return s
 	}
 	return strings.ReplaceAll(strings.ToLower(s), "_", " ")
+}
+
+// heading is words for the beginning of a line.
+func heading(s string) string {
+	s = words(s)
+	if s == "" {
+		return s
+	}
+	return strings.ToUpper(s[:1]) + s[1:]
 }
 
 // unit writes the common units of UN/ECE Recommendation 20 as people do.
@@ -185,6 +203,17 @@ func factStep(step string) string {
 		return text
 	}
 	return words(step)
+}
+
+// writeStep says in plain words what happened to a write of a business object.
+func writeStep(step string) string {
+	if text, ok := map[string]string{
+		"due": "Wanted", "posted": "Taken by the ERP", "found": "Looked up: the ERP has it", "not found yet": "Looked up: not seen yet", "cannot tell": "The ERP cannot tell: a person decides",
+		"differs": "The ERP's object says something else",
+	}[step]; ok {
+		return text
+	}
+	return factStep(step)
 }
 
 // value writes one field of a fact's content.
