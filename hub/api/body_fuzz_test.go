@@ -13,14 +13,17 @@ import (
 
 	"github.com/linekeeper/linekeeper/hub/api"
 	"github.com/linekeeper/linekeeper/hub/connector"
+	"github.com/linekeeper/linekeeper/hub/connector/connectortest"
 	"github.com/linekeeper/linekeeper/hub/posting"
 	"github.com/linekeeper/linekeeper/hub/store"
+	"github.com/linekeeper/linekeeper/hub/trading"
 )
 
 // writes are the requests that carry a body.
 var writes = []string{
 	"/v1/postings/replay", "/v1/facts/U7DOIRTV5EXVVADG/accept", "/v1/facts/U7DOIRTV5EXVVADG/post-again", "/v1/asides/conflict/1/close",
 	"/v1/exceptions/1/close", "/v1/alarms/1/close", "/v1/mappings", "/v1/mappings/check", "/v1/mappings/units/return", "/v1/mappings/units/versions/1/approve",
+	"/v1/writes", "/v1/writes/U7DOIRTV5EXVVADG/replay", "/v1/writes/U7DOIRTV5EXVVADG/settle", "/v1/writes/U7DOIRTV5EXVVADG/write-again",
 }
 
 // FuzzBody sends anything as the body of each request that changes something: the answer is a refusal in words or a result,
@@ -33,6 +36,12 @@ func FuzzBody(f *testing.F) {
 	} {
 		f.Add(uint8(i), []byte(s), "application/json")
 	}
+	for _, s := range []string{
+		strings.Replace(purchaseBody, `{"object"`, `{"key":"fuzz/1/purchase","object"`, 1), `{"key":"fuzz/2/twice","object":{"kind":"cycle_count","kind":"shipment","cycle_count":{}}}`,
+		`{"key":"fuzz/3/both","object":{"kind":"shipment","shipment":{},"invoice":{}}}`, `{"key":"fuzz/4/null","object":{"kind":"shipment","shipment":{"lines":[null],"proof":{"at":"x"}}}}`,
+	} {
+		f.Add(uint8(len(writes)-4), []byte(s), "application/json")
+	}
 	f.Add(uint8(0), []byte("a=b"), "application/x-www-form-urlencoded")
 	s, err := store.Open(f.Context(), filepath.Join(f.TempDir(), "hub.db"), store.Options{})
 	if err != nil {
@@ -40,7 +49,9 @@ func FuzzBody(f *testing.F) {
 	}
 	f.Cleanup(func() { s.Close() })
 	engine := posting.New(posting.Options{Store: s, Connectors: map[string]connector.Connector{}})
-	handler := api.New(s, poster{engine}, api.Options{Version: "test", Tokens: []api.Token{token("w", writer, true)}, Now: time.Now})
+	ledger := map[string]connector.Connector{"ledger": connectortest.NewLedger()}
+	tr := trading.New(trading.Options{Store: s, Connectors: ledger, Posting: engine, Writes: []string{"ledger"}})
+	handler := api.New(s, poster{engine}, api.Options{Version: "test", Tokens: []api.Token{token("w", writer, true)}, Now: time.Now, Trader: trader{tr}})
 	f.Fuzz(func(t *testing.T, which uint8, body []byte, kind string) {
 		path := writes[int(which)%len(writes)]
 		req := httptest.NewRequest(http.MethodPost, path, bytes.NewReader(body))

@@ -24,6 +24,8 @@ var (
 	agentAge      = desc("linekeeper_agent_status_age_seconds", "seconds since the agent said how it is", "plant", "agent")
 	postings      = desc("linekeeper_postings", "postings by state", "erp", "state", "code")
 	postingOldest = desc("linekeeper_posting_oldest_seconds", "age of the oldest posting in a state", "erp", "state", "code")
+	writes        = desc("linekeeper_writes", "writes of business objects that are not settled, by state", "erp", "state", "code")
+	writeOldest   = desc("linekeeper_write_oldest_seconds", "age of the oldest write in a state", "erp", "state", "code")
 	erpUp         = desc("linekeeper_erp_up", "1 while the ERP answers", "erp")
 	erpPosting    = desc("linekeeper_erp_posting_up", "1 while the last call about a posting was answered", "erp")
 	hubInfo       = desc("linekeeper_hub_info", "always 1; names the hub's version", "version")
@@ -41,7 +43,7 @@ func desc(name, help string, labels ...string) *prometheus.Desc {
 
 // Describe implements prometheus.Collector.
 func (c *collector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{agentUp, agentPending, agentAge, postings, postingOldest, erpUp, erpPosting, hubInfo, openAlarms, discrepancies, healsMade, healsWrong, messages, messageOldest} {
+	for _, d := range []*prometheus.Desc{agentUp, agentPending, agentAge, postings, postingOldest, writes, writeOldest, erpUp, erpPosting, hubInfo, openAlarms, discrepancies, healsMade, healsWrong, messages, messageOldest} {
 		ch <- d
 	}
 }
@@ -75,6 +77,13 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 		if !n.State.Settled() {
 			gauge(postingOldest, c.now().Sub(n.Oldest).Seconds(), n.ERP, string(n.State), n.Code)
 		}
+	}
+	if counts, err = c.store.WriteCounts(ctx); err != nil {
+		report(writes, err)
+	}
+	for _, n := range counts {
+		gauge(writes, float64(n.Count), n.ERP, string(n.State), n.Code)
+		gauge(writeOldest, c.now().Sub(n.Oldest).Seconds(), n.ERP, string(n.State), n.Code)
 	}
 	cursors, err := c.store.Cursors(ctx)
 	if err != nil {

@@ -132,6 +132,11 @@ func (d *Desk) trim(ctx context.Context) {
 		return
 	}
 	n, err := d.o.Store.TrimExchanges(ctx, now.Add(-d.o.Keep), trimAtOnce)
+	if err == nil {
+		var writes int64
+		writes, err = d.o.Store.TrimWriteExchanges(ctx, now.Add(-d.o.Keep), trimAtOnce)
+		n = max(n, writes)
+	}
 	if err != nil && ctx.Err() == nil {
 		d.o.Logger.Warn("old exchanges could not be let go; they are later", "error", err)
 	}

@@ -206,11 +206,25 @@ func TestOnlyOldEvidenceOfWhatIsSettledIsLetGo(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
+		write := store.Write{Key: factkey.Random(), ERP: "erp", Lane: "l", Hash: []byte{1}, Want: object.Business{Kind: object.BusinessCount, Count: &object.CycleCount{Location: "STO"}}}
+		if err := s.Update(ctx, func(tx *store.Tx) error {
+			if err := tx.AddWrite(&write); err != nil {
+				return err
+			}
+			write.State = store.PostingVerified
+			return errors.Join(tx.PutWrite(write, "verified", ""), tx.PutWriteExchanges(write.ID, "post", []store.Exchange{{Method: "POST"}}))
+		}); err != nil {
+			t.Fatal(err)
+		}
 		time.Sleep(15 * 24 * time.Hour)
 		if err := s.Update(ctx, func(tx *store.Tx) error { return tx.PutExchanges(ids[2], "post", []store.Exchange{{Method: "POST"}}) }); err != nil {
 			t.Fatal(err)
 		}
 		work(t, New(Options{Store: s, Books: b}), time.Second)
+		w, _, said, err := s.WriteLife(ctx, write.Key)
+		if err != nil || len(said) != 0 || w.State != store.PostingVerified {
+			t.Errorf("a write that is settled has %d exchanges, %v", len(said), err)
+		}
 		for i, want := range []int{0, 1, 1} {
 			if said, err := s.Exchanges(ctx, ids[i]); err != nil || len(said) != want {
 				t.Errorf("fact %d: %d exchanges, want %d (%v)", i, len(said), want, err)

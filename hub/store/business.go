@@ -168,7 +168,7 @@ type BusinessFilter struct {
 	Gone bool
 	// After lists what was revised after that Seq, the oldest first, instead of the newest.
 	After int64
-	// LinkedTo chooses those that name this object.
+	// LinkedTo chooses those that name this object of the ERP.
 	LinkedTo object.Link
 }
 
@@ -189,7 +189,7 @@ func (s *Store) Business(ctx context.Context, f BusinessFilter, page Page) ([]Bu
 		w.and("o.gone_at = 0")
 	}
 	if f.LinkedTo.Number != "" {
-		w.and("o.id IN (SELECT l.object_id FROM business_links l WHERE l.erp = o.erp AND l.kind = ? AND l.number = ?)", string(f.LinkedTo.Kind), f.LinkedTo.Number)
+		w.and("o.id IN (SELECT l.object_id FROM business_links l WHERE l.erp = ? AND l.kind = ? AND l.number = ?)", f.ERP, string(f.LinkedTo.Kind), f.LinkedTo.Number)
 	}
 	order := " ORDER BY o.seq DESC LIMIT "
 	if f.After > 0 {

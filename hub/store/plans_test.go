@@ -17,12 +17,14 @@ import (
 )
 
 // large are the tables that grow with the facts: a query that runs while the hub works must find their rows by an index.
-var large = regexp.MustCompile(`^(SCAN|SEARCH) (f|x|p|o|facts|fact_index|postings|posting_steps|deliveries|order_steps|order_revisions|marks|exceptions|e|conflicts|unreadable)\b(.*)`)
+var large = regexp.MustCompile(`^(SCAN|SEARCH) (f|x|p|o|facts|fact_index|postings|posting_steps|deliveries|order_steps|order_revisions|marks|exceptions|e|conflicts|unreadable|w|l|business_objects|business_writes|business_links|business_revisions|business_exchanges|business_write_steps)\b(.*)`)
 
 // mayScan are queries that a person asks for, or that a hub asks when it starts, and what they read.
 var mayScan = []struct{ part, why string }{
 	{"UNION SELECT erp, order_no FROM postings WHERE state = 'posted'", "at start: the indexes of what is open"},
 	{" ORDER BY x.fact_id", "once for a database without sums"},
+	{"FROM business_writes w WHERE w.state NOT IN ('verified', 'settled') AND w.state <> 'parked'", "the index of what is open"},
+	{"FROM business_writes w WHERE w.state NOT IN ('verified', 'settled') GROUP BY", "the index of what is open"},
 	{"FROM conflicts c JOIN", "conflicts are few"},
 	{"FROM unreadable u JOIN", "unreadable records are few"},
 }
@@ -166,6 +168,21 @@ func useEverything(t *testing.T, b *books) {
 	must(s.Orders(ctx, OrderFilter{Unroutable: true}, Page{}))
 	_, _, _, err = s.OrderTimeline(ctx, "", "WO-1")
 	must(nil, err)
+	for _, f := range []BusinessFilter{{Kind: "invoice"}, {Kind: "invoice", Number: "1"}, {Kind: "invoice", Reference: "1"}, {Kind: "invoice", Partner: "1", State: "X", Since: time.Unix(1, 0)},
+		{Kind: "invoice", After: 1, ERP: "erp"}, {ERP: "erp", LinkedTo: object.Link{Kind: "invoice", Number: "1"}}} {
+		must(s.Business(ctx, f, Page{}))
+	}
+	must(s.FindBusiness(ctx, "erp", "invoice", "1"))
+	must(s.BusinessRevisions(ctx, 1))
+	must(s.BusinessCursors(ctx))
+	must(s.LaneWrites(ctx, WriteLane{"erp", "l"}))
+	must(s.ActiveWriteLanes(ctx))
+	must(s.WriteCounts(ctx))
+	must(s.WriteByID(ctx, 1))
+	must(s.Writes(ctx, WriteFilter{State: PostingParked}, Page{}))
+	_, _, _, err = s.WriteLife(ctx, [16]byte{})
+	must(nil, err)
+	must(s.TrimWriteExchanges(ctx, time.Now(), 10))
 	must(s.Exceptions(ctx, ExceptionFilter{}, Page{}))
 	must(s.StepsBack(ctx, 10))
 	must(s.Gaps(ctx))
@@ -191,6 +208,12 @@ func useEverything(t *testing.T, b *books) {
 		must(tx.OrderSteps("WO-1"))
 		must(tx.Finished("WO-1"))
 		must(nil, tx.MoveOrderSteps(1, "WO-1", "WO-2"))
+		must(tx.PutBusiness("erp", object.Business{Kind: object.BusinessCount, Count: &object.CycleCount{Number: "1"}}))
+		must(nil, tx.BeginSweep("erp", object.BusinessCount))
+		must(tx.EndSweep("erp", object.BusinessCount))
+		must(tx.BusinessKey("erp", object.BusinessCount, "1"))
+		must(tx.LaneOf("erp", object.BusinessCount, "1"))
+		must(tx.SendingWrites())
 		must(tx.OpenAggregatesOf("WO-1"))
 		must(tx.Residues("erp", "WO-1"))
 		return err
