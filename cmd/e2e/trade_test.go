@@ -12,7 +12,6 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -100,8 +99,7 @@ type tradeRun struct {
 	front *front
 	deals []*deal
 
-	mu     sync.Mutex
-	parked []string
+	parked map[string]string // lives of the writes that wait for a person
 	asked  int
 }
 
@@ -126,12 +124,26 @@ func (r *tradeRun) advance(d *deal) (done bool, err error) {
 		}
 		d.documents, d.writes = append(d.documents, document), append(d.writes, w.Key)
 	case "parked":
-		r.mu.Lock()
-		r.parked = append(r.parked, fmt.Sprintf("%s %s: %s", key, w.Code, w.Reason))
-		r.mu.Unlock()
+		r.note(w)
 		return false, fmt.Errorf("%s is parked: %s", key, w.Reason)
 	}
 	return false, nil
+}
+
+// note keeps the life of a write that is parked, for the report.
+func (r *tradeRun) note(w api.Write) {
+	var life api.WriteLife
+	if err := r.call("GET", "/v1/writes/"+w.Key, nil, &life); err != nil {
+		return // it is asked for again
+	}
+	text := fmt.Sprintf("%s of %s, %s: %s", w.Key, w.Kind, w.Code, w.Reason)
+	for _, x := range life.Life {
+		text += fmt.Sprintf("\n  %s %s %s %s", x.At.Format(time.TimeOnly), x.Step, x.Code, x.Reason)
+	}
+	for _, x := range life.Said {
+		text += fmt.Sprintf("\n  %s: %.300s -> %s %.300s", x.Purpose, x.Request, x.Status, x.Answer)
+	}
+	r.parked[w.Key] = text
 }
 
 // drive goes round until all deals are done, or stop.
@@ -171,7 +183,7 @@ func TestTradeThroughARealERPThatLosesRepliesAndAHubThatIsKilled(t *testing.T) {
 	books := tradeBooks{newTrytonBooks(t)}
 	buildCrashHub(t)
 	usually := share{lost: 0.10, late: 0.05, asked: 0.01}
-	r := &tradeRun{front: &front{books: books, share: usually, random: rand.New(rand.NewPCG(seed, 3))}}
+	r := &tradeRun{parked: map[string]string{}, front: &front{books: books, share: usually, random: rand.New(rand.NewPCG(seed, 3))}}
 	server := httptest.NewServer(r.front)
 	t.Cleanup(server.Close)
 	t.Cleanup(r.front.calm)
@@ -191,7 +203,10 @@ log: {level: error}
 	stop := make(chan struct{})
 	time.AfterFunc(6*time.Minute, func() { close(stop) })
 	if !r.drive(stop) {
-		t.Fatalf("not all is done: parked %q", r.parked)
+		for _, life := range r.parked {
+			t.Errorf("parked: %s", life)
+		}
+		t.Fatal("not all is done")
 	}
 	r.front.calm()
 	lost, doubled := r.check(books)

@@ -264,6 +264,7 @@ func TestTrytonBusiness(t *testing.T) {
 		{"InvoiceThatDiffersIsNotTaken", invoiceDiffers},
 		{"NotEnoughStockReservesNothing", notEnough},
 		{"TwoDeliveriesOfOneOrderSideBySide", twoDeliveries},
+		{"OpenedForChangesAndTheReplyLost", openedAndLost},
 		{"ExpiredSessionPostsAllTheSame", expiredSession},
 		{"MasterDataAndMovementsAreRead", masterRead},
 		{"WritesThatCannotBe", impossibleWrites},
@@ -546,6 +547,28 @@ func twoDeliveries(t *testing.T, pl *plant) {
 	settleWrite(t, c, second)
 	if o := get(t, c, object.BusinessSale, order, saleField); o.State != object.SalesShipped || !o.Lines[0].Shipped.Equal(num("20")) {
 		t.Errorf("the order is %s with %s shipped, want all 20", o.State, o.Lines[0].Shipped)
+	}
+}
+
+// openedAndLost is a delivery that an earlier attempt of the same write has claimed and a planner has reserved since, whole: it is to
+// be opened and changed, and Tryton's answer to the opening is lost. What was asked for is shipped, not what stood there.
+func openedAndLost(t *testing.T, pl *plant) {
+	c, order := pl.connect(t), pl.sale(t)
+	w := deliveryOf(order, "RM-SCREW", "12", "C62")
+	var sales []struct{ Shipments []int }
+	if err := json.Unmarshal(pl.erp.Call(t, "sale.sale", "search_read", []any{[]any{"number", "=", order}}, 0, 1, nil, []string{"shipments"}), &sales); err != nil || len(sales) != 1 {
+		t.Fatalf("shipments of sale %s: %v, %v", order, sales, err)
+	}
+	pl.erp.Call(t, "stock.shipment.out", "write", sales[0].Shipments, map[string]any{"reference": w.Key.String()})
+	pl.erp.Call(t, "stock.shipment.out", "assign_try", sales[0].Shipments)
+	lost := false
+	pl.once(t, "stock.shipment.out.wait", func() { lost = true; pl.proxy.Arm(connectortest.LoseReply, 1) })
+	settleWrite(t, c, w)
+	if !lost {
+		t.Fatal("it was not opened: nothing was tried")
+	}
+	if o := get(t, c, object.BusinessSale, order, saleField); !o.Lines[0].Shipped.Equal(num("12")) {
+		t.Errorf("%s are shipped, want 12", o.Lines[0].Shipped)
 	}
 }
 

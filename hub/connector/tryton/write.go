@@ -458,7 +458,8 @@ func (c *Connector) LookupBusiness(ctx context.Context, w connector.Write, inten
 	if err != nil {
 		return connector.Finding{}, err
 	}
-	if again := in.Model == shipmentOut && in.Edit != nil; len(found) > 0 && !again { // what was edited is to be seen first
+	// What was edited, or was to be opened for that, is to be seen first: going on would ship what stands there.
+	if again := in.Model == shipmentOut && (in.Edit != nil || in.Before != ""); len(found) > 0 && !again {
 		return c.goOn(ctx, w, d, found[0])
 	}
 	closed := false
