@@ -54,7 +54,7 @@ type Token struct {
 	Name string `yaml:"name"`
 	// SHA256 of the secret, in hex. The secret itself is shown once, by `synchub token`.
 	SHA256 string `yaml:"sha256"`
-	// Write allows replaying and settling; without it the token reads.
+	// Write allows replaying and settling, and writing business objects where that is configured; without it the token reads.
 	Write bool `yaml:"write"`
 	// Wake names the outside systems that the token may wake. Such a token may do nothing else.
 	Wake []string `yaml:"wake"`

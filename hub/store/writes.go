@@ -138,9 +138,17 @@ func (tx *Tx) LaneOf(erp string, kind object.BusinessKind, number string) (strin
 	return lane, err
 }
 
+// laneWrites is the query of LaneWrites.
+const laneWrites = writeColumns + " WHERE w.erp = $1 AND w.lane = $2 AND w.state NOT IN ('verified', 'settled') ORDER BY w.id"
+
+// LaneWrites is LaneWrites of the store, in a transaction.
+func (tx *Tx) LaneWrites(l WriteLane) ([]Write, error) {
+	return collect(tx.ctx, tx, scanWrite, laneWrites, l.ERP, l.Lane)
+}
+
 // LaneWrites returns the writes of a lane that are not settled, oldest first: nothing of a lane is done before what is first.
 func (s *Store) LaneWrites(ctx context.Context, l WriteLane) ([]Write, error) {
-	all, err := collect(ctx, s, scanWrite, writeColumns+" WHERE w.erp = $1 AND w.lane = $2 AND w.state NOT IN ('verified', 'settled') ORDER BY w.id", l.ERP, l.Lane)
+	all, err := collect(ctx, s, scanWrite, laneWrites, l.ERP, l.Lane)
 	if err != nil {
 		return nil, fmt.Errorf("read the writes of lane %q of %q: %w", l.Lane, l.ERP, err)
 	}
@@ -164,8 +172,8 @@ func (tx *Tx) SendingWrites() ([]Write, error) {
 
 // WriteFilter chooses writes; empty fields choose all.
 type WriteFilter struct {
-	ERP, Kind, By string
-	State         PostingState
+	ERP, Kind, By, Code string
+	State               PostingState
 }
 
 // Writes lists writes, newest first. Page.Before is a Write.ID.
@@ -175,6 +183,7 @@ func (s *Store) Writes(ctx context.Context, f WriteFilter, page Page) ([]Write, 
 	w.andText("w.erp = ?", f.ERP)
 	w.andText("w.kind = ?", f.Kind)
 	w.andText("w.by_whom = ?", f.By)
+	w.andText("w.code = ?", f.Code)
 	w.andText("w.state = ?", string(f.State))
 	all, err := collect(ctx, s, scanWrite, writeColumns+w.String()+" ORDER BY w.id DESC LIMIT "+fmt.Sprint(page.limit()), w.args...)
 	if err != nil {

@@ -31,6 +31,7 @@ type world struct {
 	mirrors []Mirror
 	crash   func(string) error
 	tr      *Trader
+	barred  bool // the system may not be written to
 	cancel  context.CancelFunc
 	ended   chan error
 }
@@ -61,7 +62,7 @@ func (w *world) open() {
 // build makes a trader that does nothing yet.
 func (w *world) build() {
 	connectors := map[string]connector.Connector{"erp": w.erp}
-	w.tr = New(Options{Store: w.s, Connectors: connectors, Posting: posting.New(posting.Options{Store: w.s, Connectors: connectors}), Mirrors: w.mirrors, Writes: []string{"erp"}})
+	w.tr = New(Options{Store: w.s, Connectors: connectors, Posting: posting.New(posting.Options{Store: w.s, Connectors: connectors}), Mirrors: w.mirrors, Writes: map[bool][]string{false: {"erp"}}[w.barred]})
 	w.tr.crash = w.crash
 }
 

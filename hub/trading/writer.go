@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
+	"github.com/linekeeper/linekeeper/hub/posting"
 	"github.com/linekeeper/linekeeper/hub/store"
 )
 
@@ -77,6 +79,9 @@ func (t *Trader) recover(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("recover writes: %w", err)
 	}
+	if err := t.adopt(ctx); err != nil {
+		return ended(ctx, fmt.Errorf("take up writes again: %w", err))
+	}
 	return t.crash("write: recovered")
 }
 
@@ -122,12 +127,54 @@ func (r *runner) load(ctx context.Context) error {
 		return err
 	}
 	for _, l := range lanes {
-		if r.lanes[l] == nil { // the times of the others are known
+		if _, ok := r.t.writers[l.ERP]; !ok {
+			if err := r.t.orphan(ctx, l); err != nil {
+				return err
+			}
+		} else if r.lanes[l] == nil { // the times of the others are known
 			r.poke([]store.WriteLane{l})
 		}
 	}
 	return nil
 }
+
+// orphan parks the writes of a lane whose system may not be written to any more: a person must know of them.
+func (t *Trader) orphan(ctx context.Context, l store.WriteLane) error {
+	return t.o.Store.Update(context.WithoutCancel(ctx), func(tx *store.Tx) error {
+		all, err := tx.LaneWrites(l)
+		for _, w := range all {
+			class := map[store.PostingState]string{store.PostingDue: posting.ClassWaiting, store.PostingInDoubt: posting.ClassCannotTell, store.PostingPosted: posting.ClassMismatch}[w.State]
+			if err != nil || class == "" {
+				continue
+			}
+			park(&w, tx.Now(), class, posting.CodeNoConnector, fmt.Sprintf("it was %s when %q could not be written to any more", strings.ReplaceAll(string(w.State), "_", " "), w.ERP),
+				"allow it again in hub.yaml (business, write: true): then it goes on when the hub starts; or settle it")
+			err = tx.PutWrite(w, "parked", "")
+		}
+		return err
+	})
+}
+
+// adopt takes up again what was parked because its system could not be written to.
+func (t *Trader) adopt(ctx context.Context) error {
+	for erp := range t.writers {
+		for n := adoptAtOnce; n == adoptAtOnce; {
+			all, err := t.o.Store.Writes(ctx, store.WriteFilter{ERP: erp, State: store.PostingParked, Code: posting.CodeNoConnector}, store.Page{Limit: adoptAtOnce})
+			if err != nil {
+				return err
+			}
+			n = len(all)
+			for _, w := range all {
+				if err := t.Replay(ctx, w.Key, nil, ""); err != nil && !errors.Is(err, ErrNotParked) {
+					return err
+				}
+			}
+		}
+	}
+	return nil
+}
+
+const adoptAtOnce = 100
 
 func (r *runner) poke(lanes []store.WriteLane) {
 	for _, l := range lanes {

@@ -361,6 +361,45 @@ func TestObjectThatDiffersIsParkedAndComparedAgain(t *testing.T) {
 	})
 }
 
+func TestWritesOfASystemThatMayNotBeWrittenToAnyMoreAreShownAndGoOnLater(t *testing.T) {
+	simulate(t, func(t *testing.T, w *world) {
+		w.erp.Forgetful = true
+		w.erp.Mishaps(func(call string, x connector.Write) connectortest.Mishap {
+			switch {
+			case x.Key == key("doubt") && call == "write" && w.erp.Calls("write") <= 3:
+				return connectortest.Loses
+			case x.Key == key("doubt") && call == "lookup", x.Key == key("posted") && call == "verify":
+				return connectortest.NotYet
+			case x.Key == key("due"):
+				return connectortest.Busy
+			}
+			return connectortest.NoMishap
+		})
+		w.start()
+		for _, name := range []string{"doubt", "posted", "due"} {
+			w.submit(name, count("5"))
+		}
+		w.pass(time.Minute)
+		w.stop()
+		w.barred = true
+		w.start()
+		w.pass(time.Minute)
+		for name, effects := range map[string]int{"doubt": 1, "posted": 1, "due": 0} {
+			if x := w.want(name, store.PostingParked, "no_connector", effects); !strings.Contains(x.NextStep, "hub.yaml") {
+				t.Errorf("the next step is %q", x.NextStep)
+			}
+		}
+		w.stop()
+		w.barred = false
+		w.erp.Mishaps(nil)
+		w.start()
+		w.pass(10 * time.Minute)
+		for _, name := range []string{"doubt", "posted", "due"} {
+			w.want(name, store.PostingVerified, "", 1)
+		}
+	})
+}
+
 func TestConnectorThatBreaksDownOnAWriteStopsNoNeighbour(t *testing.T) {
 	simulate(t, func(t *testing.T, w *world) {
 		w.erp.Mishaps(func(call string, x connector.Write) connectortest.Mishap {
