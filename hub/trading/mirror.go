@@ -29,6 +29,8 @@ type reading struct {
 	kind object.BusinessKind
 	from connector.BusinessReader
 	wake chan struct{}
+	// alone holds one token for all kinds of a system: one is read at a time, so that postings have the other calls.
+	alone chan struct{}
 
 	// sweeping: the kind is read from its beginning, and is at this place. A hub that starts again begins again.
 	sweeping bool
@@ -111,6 +113,12 @@ func (r *reading) list(ctx context.Context, cursor string) (page connector.Busin
 
 // ask makes one call that only reads.
 func (r *reading) ask(ctx context.Context, call func(context.Context) error) (err error) {
+	select {
+	case <-r.alone:
+		defer func() { r.alone <- struct{}{} }()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 	v, err := r.t.visit(ctx, r.m.ERP)
 	if err != nil {
 		return err

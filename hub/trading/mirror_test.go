@@ -168,6 +168,27 @@ func TestKindThatCannotBeReadStopsNoOtherAndSaysSo(t *testing.T) {
 	})
 }
 
+func TestReadingLeavesTheOtherCallsToPostings(t *testing.T) {
+	simulate(t, func(t *testing.T, w *world) {
+		w.mirrored()
+		now, most := 0, 0
+		w.erp.Mishaps(func(call string, _ connector.Write) connectortest.Mishap {
+			if call == "list" {
+				now++
+				most = max(most, now)
+				time.Sleep(time.Second)
+				now--
+			}
+			return connectortest.NoMishap
+		})
+		w.start()
+		w.pass(time.Minute)
+		if most != 1 {
+			t.Errorf("%d kinds of one system were read at a time", most)
+		}
+	})
+}
+
 func TestHubThatDiesWhileItReadsReadsOn(t *testing.T) {
 	simulate(t, func(t *testing.T, w *world) {
 		w.mirrored()

@@ -123,8 +123,10 @@ func New(o Options) *Trader {
 		if !ok {
 			continue
 		}
+		alone := make(chan struct{}, 1)
+		alone <- struct{}{}
 		for _, kind := range m.Kinds {
-			t.kinds = append(t.kinds, &reading{t: t, m: m, kind: kind, from: r, wake: make(chan struct{}, 1)})
+			t.kinds = append(t.kinds, &reading{t: t, m: m, kind: kind, from: r, wake: make(chan struct{}, 1), alone: alone})
 		}
 	}
 	return t
