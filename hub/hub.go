@@ -168,7 +168,7 @@ func (h *Hub) open(ctx context.Context, o Options) error {
 		return fmt.Errorf("%w: api.wake_secrets: %w", ErrConfig, err)
 	}
 	handler := api.New(h.store, poster{h.posting}, api.Options{Version: o.Version, Tokens: h.cfg.API.Tokens, Now: h.now, Health: h.erpHealth, Reconciler: reconciler{h.check},
-		Trader: trader{h.trading}, Policy: compare, Currency: h.cfg.Reconcile.Currency, Wake: h.dispatch.Wake, ERPs: h.cfg.erpNames(), WakeKeys: keys, Logger: o.Logger.With("part", "API")})
+		Trader: trader{h.trading}, Policy: compare, Currency: h.cfg.Reconcile.Currency, Wake: h.wake, ERPs: h.cfg.erpNames(), WakeKeys: keys, Logger: o.Logger.With("part", "API")})
 	h.http = &http.Server{
 		Handler: h.tunnel.Before(console.New(handler)), ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 30 * time.Second, IdleTimeout: 2 * time.Minute,
 		ErrorLog: slog.NewLogLogger(o.Logger.With("part", "API").Handler(), slog.LevelDebug),
@@ -183,6 +183,12 @@ func (h *Hub) open(ctx context.Context, o Options) error {
 		h.httpL = tls.NewListener(h.httpL, &tls.Config{Certificates: tlsConfig.Certificates, MinVersion: tls.VersionTLS12})
 	}
 	return nil
+}
+
+// wake lets an ERP be asked at once for what changed.
+func (h *Hub) wake(erp string) {
+	h.dispatch.Wake(erp)
+	h.trading.Wake(erp)
 }
 
 // load reads the hub's certificate and demands one of the agents' authority from everybody.

@@ -98,6 +98,30 @@ func TestObjectsAreShownWithMoneyQuantitiesRevisionsAndWhatBelongsToThem(t *test
 	}
 }
 
+func TestAKindThatCannotBeReadIsShown(t *testing.T) {
+	w, erp, _ := newTrade(t)
+	erp.Mishaps(func(call string, _ connector.Write) connectortest.Mishap {
+		if call == "list" {
+			return connectortest.Down
+		}
+		return connectortest.NoMishap
+	})
+	realparts.Eventually(t, 20*time.Second, "a kind to fail", func() error {
+		all, err := w.s.BusinessCursors(t.Context())
+		for _, c := range all {
+			if c.FailedAt.IsZero() {
+				return fmt.Errorf("%s does not", c.Kind)
+			}
+		}
+		if err == nil && len(all) < 5 {
+			err = fmt.Errorf("%d kinds were tried", len(all))
+		}
+		return err
+	})
+	w.page("/", "Of ERP ledger no cycle count can be read", "the ledger is down")
+	w.page("/objects", "the ledger is down")
+}
+
 func TestAParkedWriteIsDecidedFromAPage(t *testing.T) {
 	w, erp, tr := newTrade(t)
 	w.page("/writes", "Nobody has wanted to write")
@@ -126,6 +150,7 @@ func TestAParkedWriteIsDecidedFromAPage(t *testing.T) {
 	for _, k := range keys {
 		becomes(k, store.PostingParked)
 	}
+	w.page("/", "Purchase order to ledger waits for a person: stopped", "Mend it and replay the write.")
 	path := "/writes/" + keys[0].String()
 	w.page(path, "parked", "stopped", "100.5 kg", "Refused by the ERP", "Accept and replay", "Settle", "wanted by mes")
 	x, _, _, err := w.s.WriteLife(t.Context(), keys[0])

@@ -50,6 +50,8 @@ func (c *console) overview(r *http.Request) (view, error) {
 	var exceptions list[api.Exception]
 	var conflicts, unreadable list[api.Aside]
 	var alarms list[api.Alarm]
+	var kinds list[api.ObjectKind]
+	var writes list[api.Write]
 	for _, q := range []struct {
 		path string
 		into any
@@ -57,7 +59,7 @@ func (c *console) overview(r *http.Request) (view, error) {
 		{"/v1/agents", &agents}, {"/v1/erps", &erps}, {"/v1/work-orders?limit=10", &orders}, {"/v1/work-orders?limit=20&unroutable=true", &unroutable},
 		{"/v1/postings/counts", &counts}, {"/v1/postings?state=in_doubt&limit=20", &doubt}, {"/v1/postings?state=due&limit=100", &due},
 		{"/v1/exceptions?limit=20", &exceptions}, {"/v1/asides?kind=conflict&limit=20", &conflicts}, {"/v1/asides?kind=unreadable&limit=20", &unreadable},
-		{"/v1/alarms?limit=50", &alarms}, {"/v1/tally", &o.Tally},
+		{"/v1/alarms?limit=50", &alarms}, {"/v1/tally", &o.Tally}, {"/v1/objects", &kinds}, {"/v1/writes?state=parked&limit=20", &writes},
 	} {
 		if err := c.ask(r, http.MethodGet, q.path, nil, q.into); err != nil {
 			return view{}, err
@@ -89,6 +91,7 @@ func (c *console) overview(r *http.Request) (view, error) {
 		}
 	}
 	o.Tasks = append(o.Tasks, erpTasks(erps.Items)...)
+	o.Tasks = append(o.Tasks, tradeTasks(kinds.Items, writes.Items)...)
 	o.Tasks = append(o.Tasks, agentTasks(agents.Items)...)
 	o.Tasks = append(o.Tasks, asideTasks(conflicts.Items, unreadable.Items)...)
 	o.Tasks = append(o.Tasks, exceptionTasks(exceptions.Items)...)
@@ -170,6 +173,25 @@ func erpTasks(all []api.ERP) (out []task) {
 			What: "ERP " + e.Name + " cannot be read", Since: since, Why: e.Error, Tone: "warn",
 			Next: "see to it that the ERP answers; orders and postings then go on by themselves",
 		})
+	}
+	return out
+}
+
+// tradeTasks are business objects that cannot be read, and writes that wait for a person.
+func tradeTasks(kinds []api.ObjectKind, writes []api.Write) (out []task) {
+	for _, w := range writes {
+		out = append(out, task{What: heading(w.Kind) + " to " + w.ERP + " waits for a person: " + words(w.Code), Since: w.Since, Why: w.Reason, Next: w.NextStep, Tone: "bad", Link: "/writes/" + w.Key})
+	}
+	for _, k := range kinds {
+		if k.FailedAt == nil {
+			continue
+		}
+		t := task{What: "Of ERP " + k.ERP + " no " + words(k.Kind) + " can be read", Since: *k.FailedAt, Why: k.Error, Tone: "warn",
+			Next: "see to it that the ERP answers and the account may read them; what changed meanwhile then comes by itself", Link: "/objects"}
+		if k.OKAt != nil {
+			t.Since = *k.OKAt
+		}
+		out = append(out, t)
 	}
 	return out
 }

@@ -255,7 +255,7 @@ func (t *Trader) verify(ctx context.Context, c *call) (failure string, err error
 		c.w.State, c.w.Class, c.w.Code, c.w.Reason, c.w.NextStep = store.PostingVerified, "", "", "", ""
 		c.w.Intent, c.w.Since, c.w.Tries, c.w.NextAt = nil, now, 0, time.Time{}
 		err := t.save(ctx, c, "verified")
-		t.changed(c.w.ERP)
+		t.Wake(c.w.ERP)
 		return "", err
 	case v.NotYet && (now.Sub(c.w.Since) < t.o.DoubtFor || c.w.Tries < leastTries):
 		c.w.Tries++

@@ -38,7 +38,16 @@ type reading struct {
 
 	unreadable map[string]string // reasons by name; nil before the first look
 	again      time.Time
+
+	failing time.Time // since when the kind cannot be read, zero while it can
+	well    bool      // there is no alarm about that
 }
+
+// CodeNotRead is the alarm of a kind that cannot be read though its system answers otherwise.
+const CodeNotRead = "objects_not_read"
+
+// failsFor is how long a kind must have failed before there is an alarm: a person hears of it within a minute.
+const failsFor = 20 * time.Second
 
 func (r *reading) run(ctx context.Context) {
 	failures := 0
@@ -75,6 +84,23 @@ func (r *reading) failed(ctx context.Context, err error) {
 	r.t.o.Logger.Warn("cannot read changed business objects", "erp", r.m.ERP, "kind", r.kind, "error", err)
 	if err := r.t.o.Store.SetBusinessCursorError(ctx, r.m.ERP, r.kind, err.Error()); err != nil && ctx.Err() == nil {
 		r.t.o.Logger.Error("cannot record that business objects could not be read", "erp", r.m.ERP, "kind", r.kind, "error", err)
+	}
+	if r.failing.IsZero() {
+		r.failing = time.Now()
+	}
+	if time.Since(r.failing) < failsFor {
+		return
+	}
+	if c, err := r.t.o.Store.Cursor(ctx, r.m.ERP); err != nil || !c.FailedAt.IsZero() { // of a system that does not answer at all there is one alarm
+		return
+	}
+	r.well = false
+	told := r.t.o.Store.Update(ctx, func(tx *store.Tx) error {
+		return tx.RaiseAlarm(r.m.ERP+"/"+string(r.kind), CodeNotRead, fmt.Sprintf("%s of %q cannot be read: %v", words(r.kind), r.m.ERP, err),
+			"look whether the hub's account may read them; what changed meanwhile comes by itself then")
+	})
+	if told != nil && ctx.Err() == nil {
+		r.t.o.Logger.Error("cannot record that business objects could not be read", "erp", r.m.ERP, "kind", r.kind, "error", told)
 	}
 }
 
@@ -154,6 +180,11 @@ func (r *reading) take(ctx context.Context, page connector.BusinessChanges) erro
 				return err
 			}
 		}
+		if !r.well {
+			if err := tx.SettleAlarm(r.m.ERP+"/"+string(r.kind), CodeNotRead, "it can be read again"); err != nil {
+				return err
+			}
+		}
 		if r.sweeping && page.More {
 			return nil
 		}
@@ -170,6 +201,7 @@ func (r *reading) take(ctx context.Context, page connector.BusinessChanges) erro
 	if gone > 0 {
 		r.t.o.Logger.Info("business objects are gone from their system", "erp", r.m.ERP, "kind", r.kind, "count", gone)
 	}
+	r.failing, r.well = time.Time{}, true
 	r.at, r.sweeping = page.Cursor, r.sweeping && page.More
 	for _, b := range page.Objects {
 		delete(r.unreadable, nameOf(b.Names().Number, b.Names().ERPKey))

@@ -157,11 +157,18 @@ func TestKindThatCannotBeReadStopsNoOtherAndSaysSo(t *testing.T) {
 		if err != nil || c.FailedAt.IsZero() || !strings.Contains(c.Error, "the ledger is down") {
 			t.Errorf("the cursor says %+v, %v", c, err)
 		}
+		told, err := w.s.OpenAlarms(context.Background(), CodeNotRead, "")
+		if err != nil || len(told) != 5 || !strings.Contains(told["erp/purchase_order"], "the ledger is down") {
+			t.Errorf("the alarms are %v, %v", told, err)
+		}
 		w.submit("cc", count("5")) // a listing that fails keeps nobody from writing
 		w.pass(time.Minute)
 		w.want("cc", store.PostingVerified, "", 1)
 		down = false
 		w.pass(10 * time.Minute)
+		if told, err := w.s.OpenAlarms(context.Background(), CodeNotRead, ""); err != nil || len(told) != 0 {
+			t.Errorf("after it came back there are the alarms %v, %v", told, err)
+		}
 		if c, _ := w.s.BusinessCursor(context.Background(), "erp", object.BusinessPurchase); !c.FailedAt.IsZero() || c.Objects != 1 {
 			t.Errorf("after it came back the cursor says %+v", c)
 		}

@@ -176,8 +176,8 @@ func kick(c chan struct{}) {
 	}
 }
 
-// changed lets a kind of a system, and what a change of it changes, be read soon.
-func (t *Trader) changed(erp string) {
+// Wake lets all kinds of a system be read soon: something has changed there. An unknown name is ignored.
+func (t *Trader) Wake(erp string) {
 	for _, r := range t.kinds {
 		if r.m.ERP == erp {
 			kick(r.wake)
