@@ -93,7 +93,7 @@ func TestOnlyWhatWasSyncedIsSureToSurvive(t *testing.T) {
 	}
 	must(t, write(t, d, path, fresh, false))
 	found := images(t, d, rng, "a")
-	if found[string(old)] == 0 || found[string(fresh)] == 0 || len(found) < 10 {
+	if found[string(old)] == 0 || found[string(fresh)] == 0 || len(found) < 5 { // some seven of ten looks show one of these two
 		t.Errorf("an unsynced write was missing %d times, whole %d times, and left %d different contents", found[string(old)],
 			found[string(fresh)], len(found))
 	}
