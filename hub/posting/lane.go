@@ -402,7 +402,7 @@ func (e *Engine) save(ctx context.Context, c *call, step string, outcome pb.Rece
 func (e *Engine) unreachable(ctx context.Context, c *call, err error) error {
 	now := e.o.Now()
 	c.p.Tries++
-	pause := retryAfter(c.p.Tries)
+	pause := RetryAfter(c.p.Tries)
 	if c.p.State == store.PostingInDoubt {
 		// The question was lost, not answered: what is in doubt holds its order up, and the gate keeps a system that fails
 		// from being asked too often.
@@ -470,7 +470,7 @@ func (e *Engine) retry(ctx context.Context, c *call, out connector.Outcome) erro
 	}
 	c.p.State, c.p.Class, c.p.Code, c.p.Reason, c.p.NextStep = store.PostingDue, string(out.Class), out.Code, out.Reason, out.NextStep
 	c.p.Intent = nil
-	c.p.NextAt = now.Add(min(max(out.RetryAfter, retryAfter(c.p.Tries)), longestPause))
+	c.p.NextAt = now.Add(min(max(out.RetryAfter, RetryAfter(c.p.Tries)), longestPause))
 	return e.save(ctx, c, "retry", pb.Receipt_OUTCOME_UNSPECIFIED)
 }
 
@@ -505,7 +505,7 @@ func (e *Engine) lookUp(ctx context.Context, c *call) (failure string, err error
 	case connector.NotFoundYet:
 		if now.Sub(c.p.Since) < e.o.DoubtFor || c.p.Tries < leastTries {
 			c.p.Tries++
-			c.p.NextAt = now.Add(lookupAfter(c.p.Tries))
+			c.p.NextAt = now.Add(LookupAfter(c.p.Tries))
 			c.p.Code = ""
 			return "", e.save(ctx, c, "not found yet", pb.Receipt_OUTCOME_UNSPECIFIED)
 		}
@@ -538,7 +538,7 @@ func (e *Engine) verify(ctx context.Context, c *call) (failure string, err error
 		return "", e.save(ctx, c, "verified", pb.Receipt_OUTCOME_VERIFIED)
 	case v.NotYet && (now.Sub(c.p.Since) < e.o.DoubtFor || c.p.Tries < leastTries):
 		c.p.Tries++
-		c.p.NextAt = now.Add(lookupAfter(c.p.Tries - 1))
+		c.p.NextAt = now.Add(LookupAfter(c.p.Tries - 1))
 		return "", e.put(ctx, c)
 	case v.NotYet:
 		v.Difference = fmt.Sprintf("the effect of document %q has not appeared since %s", c.p.Document, c.p.Since.Format(time.RFC3339))

@@ -322,11 +322,11 @@ func doubt(p *store.Posting, now time.Time, reason string) {
 	p.State, p.Class, p.Code, p.Reason = store.PostingInDoubt, "", "", reason
 	p.NextStep = "nothing to do: the outside system is asked until it is known"
 	p.Since, p.Tries = now, 0
-	p.NextAt = now.Add(lookupAfter(0))
+	p.NextAt = now.Add(LookupAfter(0))
 }
 
-// lookupAfter is the pause before look-up n: 2, 10, 60 seconds, then doubling up to 10 minutes.
-func lookupAfter(n int) time.Duration {
+// LookupAfter is the pause before look-up n: 2, 10, 60 seconds, then doubling up to 10 minutes.
+func LookupAfter(n int) time.Duration {
 	first := []time.Duration{2 * time.Second, 10 * time.Second, time.Minute}
 	if n < len(first) {
 		return first[n]
@@ -334,8 +334,8 @@ func lookupAfter(n int) time.Duration {
 	return min(time.Minute<<min(n-2, 4), 10*time.Minute)
 }
 
-// retryAfter is the pause after failure n of an attempt: full jitter up to a limit that doubles from 4 seconds to 5 minutes.
-func retryAfter(n int) time.Duration {
+// RetryAfter is the pause after failure n of an attempt: full jitter up to a limit that doubles from 4 seconds to 5 minutes.
+func RetryAfter(n int) time.Duration {
 	limit := min(2*time.Second<<min(n, 10), 5*time.Minute)
 	return 100*time.Millisecond + rand.N(limit)
 }

@@ -377,20 +377,26 @@ func (s *Store) merge(ctx context.Context, plant, erp, orderNo string, found []r
 				return d.State.Live() && d.Type.ByDocuments() && !again
 			})
 		}
-		used, err := tx.healed(orderNo)
-		if err != nil {
-			return err
-		}
-		changes = reconcile.Merge(tx.now, known, found, used, p)
-		for i := range changes {
-			if err := tx.putChange(&changes[i]); err != nil {
-				return err
-			}
-		}
-		return nil
+		changes, err = tx.merge(orderNo, known, found, p)
+		return err
 	})
 	if err != nil {
 		return nil, fmt.Errorf("store discrepancies of order %q: %w", orderNo, err)
+	}
+	return changes, nil
+}
+
+// merge stores what is found now beside what was known, and what of it may be healed.
+func (tx *Tx) merge(orderNo string, known []reconcile.Discrepancy, found []reconcile.Finding, p reconcile.Policy) ([]reconcile.Change, error) {
+	used, err := tx.healed(orderNo)
+	if err != nil {
+		return nil, err
+	}
+	changes := reconcile.Merge(tx.now, known, found, used, p)
+	for i := range changes {
+		if err := tx.putChange(&changes[i]); err != nil {
+			return nil, err
+		}
 	}
 	return changes, nil
 }

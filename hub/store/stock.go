@@ -210,17 +210,8 @@ func (s *Store) MergeStock(ctx context.Context, subject string, found []reconcil
 		if err != nil {
 			return err
 		}
-		used, err := tx.healed("")
-		if err != nil {
-			return err
-		}
-		changes = reconcile.Merge(tx.now, known, found, used, p)
-		for i := range changes {
-			if err := tx.putChange(&changes[i]); err != nil {
-				return err
-			}
-		}
-		return nil
+		changes, err = tx.merge("", known, found, p)
+		return err
 	})
 	if err != nil {
 		return nil, fmt.Errorf("store discrepancies of %s: %w", subject, err)

@@ -3,7 +3,6 @@ package trading
 import (
 	"context"
 	"fmt"
-	"math/rand/v2"
 	"time"
 
 	"github.com/linekeeper/linekeeper/hub/connector"
@@ -135,7 +134,7 @@ const doubtUnheard = 15 * time.Second
 // unreachable leaves a write where it is; the call comes again, for ever.
 func (t *Trader) unreachable(ctx context.Context, c *call, err error) error {
 	c.w.Tries++
-	pause := retryAfter(c.w.Tries)
+	pause := posting.RetryAfter(c.w.Tries)
 	if c.w.State == store.PostingInDoubt { // the question was lost, not answered
 		pause = min(pause, doubtUnheard)
 	}
@@ -195,7 +194,7 @@ func (t *Trader) retry(ctx context.Context, c *call, out connector.Outcome) erro
 		return t.save(ctx, c, "rejected")
 	}
 	c.w.State, c.w.Class, c.w.Code, c.w.Reason, c.w.NextStep = store.PostingDue, string(out.Class), out.Code, out.Reason, out.NextStep
-	c.w.NextAt = now.Add(min(max(out.RetryAfter, retryAfter(c.w.Tries)), longestPause))
+	c.w.NextAt = now.Add(min(max(out.RetryAfter, posting.RetryAfter(c.w.Tries)), longestPause))
 	return t.save(ctx, c, "retry")
 }
 
@@ -225,7 +224,7 @@ func (t *Trader) lookUp(ctx context.Context, c *call) (failure string, err error
 	case connector.NotFoundYet:
 		if now.Sub(c.w.Since) < t.o.DoubtFor || c.w.Tries < leastTries {
 			c.w.Tries++
-			c.w.NextAt = now.Add(lookupAfter(c.w.Tries))
+			c.w.NextAt = now.Add(posting.LookupAfter(c.w.Tries))
 			c.w.Code = ""
 			return "", t.save(ctx, c, "not found yet")
 		}
@@ -259,7 +258,7 @@ func (t *Trader) verify(ctx context.Context, c *call) (failure string, err error
 		return "", err
 	case v.NotYet && (now.Sub(c.w.Since) < t.o.DoubtFor || c.w.Tries < leastTries):
 		c.w.Tries++
-		c.w.NextAt = now.Add(lookupAfter(c.w.Tries - 1))
+		c.w.NextAt = now.Add(posting.LookupAfter(c.w.Tries - 1))
 		return "", t.put(ctx, c)
 	case v.NotYet:
 		v.Difference = fmt.Sprintf("document %q has not appeared since %s", c.w.Document, c.w.Since.Format(time.RFC3339))
@@ -282,20 +281,5 @@ func doubt(w *store.Write, now time.Time, reason string) {
 	w.State, w.Class, w.Code, w.Reason = store.PostingInDoubt, "", "", reason
 	w.NextStep = "nothing to do: the outside system is asked until it is known"
 	w.Since, w.Tries = now, 0
-	w.NextAt = now.Add(lookupAfter(0))
-}
-
-// lookupAfter is the pause before look-up n: 2, 10, 60 seconds, then doubling up to 10 minutes.
-func lookupAfter(n int) time.Duration {
-	first := []time.Duration{2 * time.Second, 10 * time.Second, time.Minute}
-	if n < len(first) {
-		return first[n]
-	}
-	return min(time.Minute<<min(n-2, 4), 10*time.Minute)
-}
-
-// retryAfter is the pause after failure n of an attempt: full jitter up to a limit that doubles from 4 seconds to 5 minutes.
-func retryAfter(n int) time.Duration {
-	limit := min(2*time.Second<<min(n, 10), 5*time.Minute)
-	return 100*time.Millisecond + rand.N(limit)
+	w.NextAt = now.Add(posting.LookupAfter(0))
 }
