@@ -164,6 +164,7 @@ func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 				f.mu.Unlock()
 			}
 		})
+		x.after() // the hub dies at a request that comes late, too
 		panic(http.ErrAbortHandler)
 	}
 	answer := f.serve(forward)

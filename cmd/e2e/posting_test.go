@@ -148,6 +148,7 @@ func (h *ledgerHub) feed(order string) {
 
 type postingRow struct {
 	Key     string `json:"key"`
+	OrderNo string `json:"order_no"`
 	Posting struct {
 		State  string `json:"state"`
 		Code   string `json:"code"`
@@ -315,6 +316,11 @@ func TestHubKilledAtEveryStepOfAPostingLosesAndDoublesNothing(t *testing.T) {
 		}
 		h.feed(order)
 		h.trouble(c.faults, false, nil, nil)
+		if c.late { // what waits for orders that came meanwhile must not be admitted before this one
+			p := h.start()
+			h.waiting(order)
+			p.kill()
+		}
 		if c.first != "" {
 			p := h.start("LINEKEEPER_CRASH_AT="+c.first, "LINEKEEPER_CRASH_LOG="+log)
 			if s := p.waitEnd(t, c.first); s.Signal() != syscall.SIGKILL {
@@ -370,13 +376,18 @@ func (h *ledgerHub) known(order string) {
 	realparts.Eventually(h.t, time.Minute, "the hub knows order "+order, func() error { return h.call("GET", "/v1/work-orders/"+order, nil, nil) })
 }
 
-// waiting waits until a fact of an order is parked, because the order is not known.
+// waiting waits until facts of an order, and of no other, are parked, because the order is not known.
 func (h *ledgerHub) waiting(order string) {
 	h.t.Helper()
-	realparts.Eventually(h.t, time.Minute, "facts wait for order "+order, func() error {
+	realparts.Eventually(h.t, time.Minute, "facts wait for order "+order+" alone", func() error {
 		rows, err := h.parked("unknown_order")
 		if err == nil && len(rows) == 0 {
 			err = errors.New("none is parked")
+		}
+		for _, r := range rows {
+			if r.OrderNo != order {
+				err = fmt.Errorf("order %s is waited for, too", r.OrderNo)
+			}
 		}
 		return err
 	})
