@@ -134,7 +134,7 @@ func (c *Config) Check(plants []string) []Fault {
 	}
 	_, wrong := c.ways()
 	for _, f := range wrong {
-		add(f.where, f.hint, "%s", f.text)
+		add(f.Where, f.Hint, "%s", f.Text)
 	}
 	return faults
 }
@@ -245,6 +245,3 @@ func (r RuleConfig) fits(plant, owner string, severity reconcile.Severity, tier 
 	in := func(list []string, v string) bool { return len(list) == 0 || slices.Contains(list, v) }
 	return in(r.Owner, owner) && in(r.Plant, plant) && tier >= r.Tier && slices.Index(severities, string(severity)) >= slices.Index(severities, r.Severity)
 }
-
-// fault is one of a way.
-type fault struct{ where, text, hint string }

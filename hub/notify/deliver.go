@@ -109,7 +109,7 @@ type Said struct {
 func Test(ctx context.Context, c Config, name string, now time.Time) ([]Said, error) {
 	ways, faults := c.ways()
 	for _, f := range faults {
-		return nil, errors.New("notify." + f.where + ": " + f.text)
+		return nil, errors.New("notify." + f.Where + ": " + f.Text)
 	}
 	var all []Said
 	for _, w := range ways {

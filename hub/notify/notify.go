@@ -96,7 +96,7 @@ func New(o Options) (*Notifier, error) {
 	}
 	ways, faults := o.Config.ways()
 	for _, f := range faults {
-		return nil, fmt.Errorf("notify.%s: %s (%s)", f.where, f.text, f.hint)
+		return nil, fmt.Errorf("notify.%s: %s (%s)", f.Where, f.Text, f.Hint)
 	}
 	n := &Notifier{o: o, words: writer{o.Config.Console, o.Currency, o.Zones}, gathered: map[heap]gathering{}, facts: map[string]string{}}
 	for _, w := range ways {

@@ -691,3 +691,13 @@ func TestAMessageIsGivenUpAfterAWeekAndSaysSo(t *testing.T) {
 		}
 	})
 }
+
+func TestEverySortOfEntryHasAName(t *testing.T) {
+	for _, kind := range []string{store.InboxPosting, store.InboxDiscrepancy, store.InboxException, store.InboxConflict, store.InboxUnreadable, store.InboxAlarm, store.InboxWrite} {
+		for n, want := range map[int]string{1: "1 ", 3: "3 "} {
+			if got := sort(group{Kind: kind, Count: n}); !strings.HasPrefix(got, want) || len(got) < 6 {
+				t.Errorf("%d of kind %q are called %q", n, kind, got)
+			}
+		}
+	}
+}

@@ -51,7 +51,7 @@ func refuse(lasting bool, next, format string, args ...any) error {
 }
 
 // ways makes them as configured. They are of use only when there are no faults. It reads secrets and certificates and touches no network.
-func (c *Config) ways() (all []way, faults []fault) {
+func (c *Config) ways() (all []way, faults []Fault) {
 	var post *postOffice
 	for i, r := range c.Receivers {
 		where := fmt.Sprintf("receivers[%d]", i+1)
@@ -64,7 +64,7 @@ func (c *Config) ways() (all []way, faults []fault) {
 			continue
 		}
 		if post == nil {
-			var f *fault
+			var f *Fault
 			if post, f = c.SMTP.open(); f != nil {
 				faults = append(faults, *f)
 			}
@@ -80,18 +80,18 @@ func (c *Config) ways() (all []way, faults []fault) {
 	return all, faults
 }
 
-func (w *WebhookConfig) open(where string) (sender, *fault) {
+func (w *WebhookConfig) open(where string) (sender, *Fault) {
 	text, err := w.Secret.Read()
 	if err != nil {
-		return nil, &fault{where + ".secret", "it " + err.Error(), "make one with `openssl rand -base64 32`; the receiver needs the same"}
+		return nil, &Fault{where + ".secret", "it " + err.Error(), "make one with `openssl rand -base64 32`; the receiver needs the same"}
 	}
 	key, err := webhook.Key(text)
 	if err != nil {
-		return nil, &fault{where + ".secret", err.Error(), "write whsec_ and base64, or any text"}
+		return nil, &Fault{where + ".secret", err.Error(), "write whsec_ and base64, or any text"}
 	}
 	secure, err := tlsConfig(w.CAFile)
 	if err != nil {
-		return nil, &fault{where + ".ca_file", err.Error(), ""}
+		return nil, &Fault{where + ".ca_file", err.Error(), ""}
 	}
 	t := http.DefaultTransport.(*http.Transport).Clone()
 	t.TLSClientConfig = secure
@@ -100,15 +100,15 @@ func (w *WebhookConfig) open(where string) (sender, *fault) {
 	}}, nil
 }
 
-func (s *SMTPConfig) open() (*postOffice, *fault) {
+func (s *SMTPConfig) open() (*postOffice, *Fault) {
 	p := &postOffice{SMTPConfig: *s}
 	var err error
 	if p.secure, err = tlsConfig(s.CAFile); err != nil {
-		return p, &fault{"smtp.ca_file", err.Error(), ""}
+		return p, &Fault{"smtp.ca_file", err.Error(), ""}
 	}
 	if s.User != "" {
 		if p.password, err = s.Password.Read(); err != nil {
-			return p, &fault{"smtp.password", "it " + err.Error(), "write {file: FILE} or {env: VARIABLE}"}
+			return p, &Fault{"smtp.password", "it " + err.Error(), "write {file: FILE} or {env: VARIABLE}"}
 		}
 	}
 	return p, nil

@@ -194,7 +194,7 @@ func (w writer) title(c content, now time.Time) string {
 // sort says how many of a sort there are: "10,000 postings wait (period_closed, ERP s4)".
 func sort(g group) string {
 	name := map[string]string{store.InboxPosting: "posting", store.InboxDiscrepancy: "discrepancy", store.InboxException: "input without a fact", store.InboxConflict: "conflict of keys",
-		store.InboxUnreadable: "unreadable record", store.InboxAlarm: "alarm"}[g.Kind]
+		store.InboxUnreadable: "unreadable record", store.InboxAlarm: "alarm", store.InboxWrite: "write"}[g.Kind]
 	if many := map[string]string{store.InboxDiscrepancy: "discrepancies", store.InboxException: "inputs without a fact", store.InboxConflict: "conflicts of keys"}[g.Kind]; g.Count > 1 {
 		name = cmp.Or(many, name+"s")
 	}

@@ -1,6 +1,7 @@
 package posting
 
 import (
+	"github.com/linekeeper/linekeeper/hub/connector/exchange"
 	"github.com/linekeeper/linekeeper/hub/store"
 )
 
@@ -19,8 +20,13 @@ func (c *call) saidAt(step string) (purpose string, all []store.Exchange) {
 	if c.looksUp && purpose == "post" {
 		purpose = "look up"
 	}
-	for _, r := range c.said.Records() {
+	return purpose, Exchanges(c.said)
+}
+
+// Exchanges are what was recorded, as it is stored, without secrets.
+func Exchanges(said *exchange.Recorder) (all []store.Exchange) {
+	for _, r := range said.Records() {
 		all = append(all, store.Exchange{At: r.At, Method: r.Method, Address: r.Address, Request: r.Request, Status: r.Status, Answer: r.Answer, Cut: r.Cut})
 	}
-	return purpose, all
+	return all
 }

@@ -18,6 +18,8 @@ type call struct {
 	want  connector.Write
 	visit *posting.Visit
 	said  *exchange.Recorder
+	// looksUp says that what is said is the question for a write, not the write.
+	looksUp bool
 }
 
 // action makes one call of the outside system and stores what came of it. failure is a reason to believe that the system itself is
@@ -101,14 +103,16 @@ var purposes = map[string]string{"posted": "post", "rejected": "post", "in_doubt
 // save stores a write after a call; it is not cut short by the hub's end.
 func (t *Trader) save(ctx context.Context, c *call, step string) error {
 	var said []store.Exchange
-	if purposes[step] != "" {
-		for _, r := range c.said.Records() {
-			said = append(said, store.Exchange{At: r.At, Method: r.Method, Address: r.Address, Request: r.Request, Status: r.Status, Answer: r.Answer, Cut: r.Cut})
-		}
+	purpose := purposes[step]
+	if purpose != "" {
+		said = posting.Exchanges(c.said)
+	}
+	if c.looksUp && purpose == "post" { // what was said when it was written stays beside it
+		purpose = "look up"
 	}
 	err := t.o.Store.Update(context.WithoutCancel(ctx), func(tx *store.Tx) error {
 		if len(said) > 0 {
-			if err := tx.PutWriteExchanges(c.w.ID, purposes[step], said); err != nil {
+			if err := tx.PutWriteExchanges(c.w.ID, purpose, said); err != nil {
 				return err
 			}
 		}
@@ -171,10 +175,7 @@ func (t *Trader) posted(ctx context.Context, c *call, doc connector.Document, st
 	now := t.o.Now()
 	c.w.State, c.w.Class, c.w.Code, c.w.Reason, c.w.NextStep = store.PostingPosted, "", "", "", ""
 	c.w.Document, c.w.DocumentID, c.w.Since, c.w.Tries = doc.Number, doc.ID, now, 0
-	c.w.NextAt = now
-	if erp, ok := t.o.Connectors[c.w.ERP]; ok {
-		c.w.NextAt = now.Add(erp.Capabilities().Settle)
-	}
+	c.w.NextAt = now.Add(t.o.Connectors[c.w.ERP].Capabilities().Settle)
 	return t.save(ctx, c, step)
 }
 
@@ -203,6 +204,7 @@ func (t *Trader) lookUp(ctx context.Context, c *call) (failure string, err error
 	if err := t.crash("write: looking up"); err != nil {
 		return "", err
 	}
+	c.looksUp = true
 	found, err := c.erp.LookupBusiness(ctx, c.want, c.w.Intent)
 	c.visit.Pause()
 	if err != nil {

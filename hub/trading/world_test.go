@@ -28,6 +28,7 @@ type world struct {
 	path    string
 	s       *store.Store
 	erp     *connectortest.Ledger
+	other   connector.Connector // is written to in place of erp, where it is set
 	mirrors []Mirror
 	crash   func(string) error
 	tr      *Trader
@@ -62,6 +63,9 @@ func (w *world) open() {
 // build makes a trader that does nothing yet.
 func (w *world) build() {
 	connectors := map[string]connector.Connector{"erp": w.erp}
+	if w.other != nil {
+		connectors["erp"] = w.other
+	}
 	w.tr = New(Options{Store: w.s, Connectors: connectors, Posting: posting.New(posting.Options{Store: w.s, Connectors: connectors}), Mirrors: w.mirrors, Writes: map[bool][]string{false: {"erp"}}[w.barred]})
 	w.tr.crash = w.crash
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/linekeeper/linekeeper/hub/connector"
 	"github.com/linekeeper/linekeeper/hub/connector/connectortest"
+	"github.com/linekeeper/linekeeper/hub/connector/exchange"
 	"github.com/linekeeper/linekeeper/hub/object"
 	"github.com/linekeeper/linekeeper/hub/store"
 )
@@ -477,4 +478,35 @@ func TestNothingIsLostOrDoubledWhateverHappensToWrites(t *testing.T) {
 			t.Logf("%d deaths, %d writes sent, %d look-ups", deaths, w.erp.Calls("write"), w.erp.Calls("lookup"))
 		})
 	}
+}
+
+// talking notes what is said with it: it loses its answer to a write, and says later that it has refused it.
+type talking struct{ *connectortest.Ledger }
+
+func (talking) WriteBusiness(ctx context.Context, _ connector.Write, _ []byte) connector.Outcome {
+	exchange.Note(ctx, "POST", "/orders", []byte("the write"), "", []byte("no answer"))
+	return connector.Outcome{Result: connector.InDoubt, Reason: "no answer"}
+}
+
+func (talking) LookupBusiness(ctx context.Context, _ connector.Write, _ []byte) (connector.Finding, error) {
+	exchange.Note(ctx, "GET", "/orders", []byte("the question"), "200 OK", []byte("refused"))
+	return connector.Finding{Presence: connector.Absent, Rejection: &connector.Outcome{Result: connector.Rejected, Class: connector.Correctable, Code: "REFUSED", Reason: "refused"}}, nil
+}
+
+func TestWhatWasWrittenStaysBesideTheQuestionForIt(t *testing.T) {
+	simulate(t, func(t *testing.T, w *world) {
+		w.other = talking{w.erp}
+		w.start()
+		w.submit("po", purchase(object.PurchaseSent))
+		w.pass(time.Minute)
+		w.want("po", store.PostingParked, "REFUSED", 0)
+		_, _, said, err := w.s.WriteLife(context.Background(), key("po"))
+		var got []string
+		for _, x := range said {
+			got = append(got, x.Purpose+": "+x.Request)
+		}
+		if want := []string{"post: the write", "look up: the question"}; err != nil || !slices.Equal(got, want) {
+			t.Errorf("what was said is %q %v, want %q", got, err, want)
+		}
+	})
 }
