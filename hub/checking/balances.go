@@ -339,7 +339,7 @@ func (c *Checker) takeFacts(ctx context.Context, r *stockRound, o *reconcile.Ord
 			listed := slices.ContainsFunc(o.Effects, func(e object.Effect) bool { return e.Key == f.Key.String() || e.Number == f.Document })
 			r.busy = r.busy || !listed && (o.Work == nil || r.concerns(*o.Work)) // it may be in one of the two lists already
 		case store.PostingDue, store.PostingParked:
-			if x := r.stockFact(o, f); slices.ContainsFunc(x.moves, func(m store.StockMove) bool { return m.Moved.IsPositive() }) {
+			if x := movesOfFact(o, f); slices.ContainsFunc(x.moves, func(m store.StockMove) bool { return m.Moved.IsPositive() }) {
 				r.receipts = append(r.receipts, x)
 			}
 		}
@@ -362,7 +362,7 @@ func (c *Checker) takeFacts(ctx context.Context, r *stockRound, o *reconcile.Ord
 		}
 		for i := range o.Facts {
 			if o.Facts[i].Key.String() == found.Proposed.Fact {
-				r.gone = append(r.gone, r.stockFact(o, &o.Facts[i]))
+				r.gone = append(r.gone, movesOfFact(o, &o.Facts[i]))
 			}
 		}
 	}
@@ -430,42 +430,26 @@ func movedBefore(all []object.Effect, site string, p store.StockPlace, t time.Ti
 	return sum, true
 }
 
-// stockFact is what a fact moves, in the outside system's words. What a system takes by itself for it is not known.
-func (r *stockRound) stockFact(o *reconcile.Order, f *reconcile.Fact) stockFact {
+// movesOfFact is what a fact moves, in the outside system's words. What a system takes by itself for it is not known.
+func movesOfFact(o *reconcile.Order, f *reconcile.Fact) stockFact {
 	out := stockFact{key: f.Key.String(), orderNo: o.OrderNo}
 	site := ""
 	if o.Work != nil {
 		site = o.Work.Site
 	}
-	for _, l := range f.FactQuantities() {
-		item, unit, q := l.Item, l.Unit, l.Received
-		if v, ok := f.Amounts[l.Kind]; ok {
-			q = v
-		}
-		if b := f.Books; b != nil {
-			item, unit = cmp.Or(b.Item, item), cmp.Or(b.Unit, unit)
-			if v, ok := b.Amounts[l.Kind]; ok {
-				q = v
-			}
-		}
-		q, moves := signed(l.Kind, q)
+	for _, l := range f.Lines() {
+		q, moves := signed(l.Kind, l.Received)
 		if !moves || l.Kind == object.Yield && before(o.Work, l.Operation) {
 			continue
 		}
-		lot := ""
-		if f.Consumption != nil {
-			lot = f.Consumption.Lot
-		} else if f.Confirmation != nil {
-			lot = f.Confirmation.Lot
-		}
-		out.moves = append(out.moves, store.StockMove{Item: item, Lot: lot, Unit: unit, Site: site, Moved: q})
+		out.moves = append(out.moves, store.StockMove{Item: l.Item, Lot: store.ValuesOf(f.Fact).Lot, Unit: l.Unit, Site: site, Moved: q})
 	}
 	return out
 }
 
 // before reports that an operation is not the order's last: what it yields comes into no stock.
 func before(o *object.WorkOrder, operation string) bool {
-	return o != nil && len(o.Operations) > 1 && o.Operations[len(o.Operations)-1].Operation != operation
+	return o != nil && len(o.Operations) > 1 && !object.SameOperation(o.Last(), operation)
 }
 
 // balance puts both sides of the i-th stock together; false when nothing can be said of it yet.

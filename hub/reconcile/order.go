@@ -206,7 +206,7 @@ func (c *orderCheck) absent(f *Fact) {
 	x := Finding{Type: Missing, Subject: "fact " + f.Key.String(), Facts: f.about(), Severity: High, Owner: Production,
 		Left: Side{"fact, posting " + f.State, cmp.Or(f.Document, "sent")}, Right: Side{c.o.ERP, "no document"}, Evidence: []Evidence{factEvidence(f)}, Since: f.Since,
 		Proposed: Action{Kind: LookUpAndSend, Fact: f.Key.String(), Document: f.Document, Text: "look for the fact's key once more, and post it when it is certainly not there"}}
-	if q := f.lines(); len(q) > 0 {
+	if q := f.Lines(); len(q) > 0 {
 		x.Delta, x.Unit, x.Item = q[0].Received, q[0].Unit, q[0].Item
 		x.Proposed.Item, x.Proposed.Quantity, x.Proposed.Unit = q[0].Item, q[0].Received, q[0].Unit
 	}
@@ -233,11 +233,11 @@ func (c *orderCheck) takenBack(f *Fact) bool {
 }
 
 func zero(f *Fact) bool {
-	return !slices.ContainsFunc(f.lines(), func(l object.FactLine) bool { return !l.Received.IsZero() })
+	return !slices.ContainsFunc(f.Lines(), func(l object.FactLine) bool { return !l.Received.IsZero() })
 }
 
-// lines are the quantities that were to be posted, in the words of the books.
-func (f *Fact) lines() []object.FactLine {
+// Lines are the quantities that were to be posted, in the words of the books.
+func (f *Fact) Lines() []object.FactLine {
 	all := f.ownLines()
 	if f.Books == nil {
 		return all

@@ -47,7 +47,7 @@ func (c *orderCheck) refused(f *Fact) {
 	}
 	x := Finding{Type: t, Subject: "fact " + f.Key.String(), Facts: []string{f.Key.String()}, Severity: Medium, Since: f.Since,
 		Left: Side{"fact", "to be posted"}, Right: Side{c.o.ERP, f.Code + " " + f.Reason}, Evidence: []Evidence{factEvidence(f)}}
-	if q := f.lines(); len(q) > 0 {
+	if q := f.Lines(); len(q) > 0 {
 		x.Delta, x.Unit, x.Item = q[0].Received, q[0].Unit, q[0].Item
 	}
 	act := func(kind ActionKind, owner Owner, format string, args ...any) {

@@ -139,7 +139,7 @@ func (s *statement) add(k object.LedgerKey, x Line) {
 // fact adds a fact as it is posted. What was corrected stands with the quantities that came where they were counted, and without
 // them where they are posted, so that both sums are right.
 func (s *statement) fact(f *Fact, received bool) {
-	intended := f.lines()
+	intended := f.Lines()
 	docs := s.documents(f)
 	for i, l := range f.FactQuantities() {
 		x := s.of(f, l)

@@ -27,7 +27,7 @@ func keyText(k object.LedgerKey) string {
 
 // unit compares the quantities of a fact with those of its document. A ratio near a known factor is a wrong unit.
 func (c *orderCheck) unit(f *Fact, e object.Effect) {
-	for _, l := range f.lines() {
+	for _, l := range f.Lines() {
 		i := slices.IndexFunc(e.Quantities, func(q object.EffectQuantity) bool {
 			return q.Kind == l.Kind && (q.Item == l.Item || l.Item == "" || q.Item == "")
 		})
