@@ -268,12 +268,13 @@ func (s *server) evidence(ctx context.Context, r store.InboxRow, v *InboxEntryLi
 		v.Said, v.Corrections, err = s.said(ctx, r.ID)
 		return err
 	case store.InboxWrite:
-		w, err := s.getWrite(ctx, &WriteInput{Key: v.Write})
+		key, err := writeKey(v.Write)
 		if err != nil {
 			return err
 		}
-		v.Said, v.Steps = w.Body.Said, append(v.Steps, w.Body.Life...)
-		return nil
+		w, err := s.writeLife(ctx, key)
+		v.Said, v.Steps = w.Said, append(v.Steps, w.Life...)
+		return err
 	case store.InboxDiscrepancy:
 		d, err := s.store.Discrepancy(ctx, r.ID)
 		for _, x := range d.Steps {

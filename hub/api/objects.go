@@ -247,8 +247,11 @@ func (s *server) neighbours(ctx context.Context, o store.BusinessObject, v *Obje
 		}
 		v.Names = append(v.Names, link)
 	}
+	if v.Number == "" { // nobody can name it
+		return nil
+	}
 	by, err := s.store.Business(ctx, store.BusinessFilter{ERP: v.ERP, LinkedTo: object.Link{Kind: o.Object.Kind, Number: v.Number}}, store.Page{Limit: 100})
-	if err != nil || v.Number == "" {
+	if err != nil {
 		return err
 	}
 	for _, x := range by {

@@ -170,9 +170,17 @@ func (s *server) getWrite(ctx context.Context, in *WriteInput) (*struct{ Body Wr
 	if err != nil {
 		return nil, err
 	}
-	w, steps, said, err := s.store.WriteLife(ctx, key)
+	v, err := s.writeLife(ctx, key)
 	if err != nil {
 		return nil, fail(err, fmt.Sprintf("write %q", in.Key))
+	}
+	return one(v), nil
+}
+
+func (s *server) writeLife(ctx context.Context, key factkey.Key) (WriteLife, error) {
+	w, steps, said, err := s.store.WriteLife(ctx, key)
+	if err != nil {
+		return WriteLife{}, err
 	}
 	v := WriteLife{Write: writeView(w), Life: []LifeStep{}, Said: []Exchange{}}
 	for _, x := range steps {
@@ -181,7 +189,7 @@ func (s *server) getWrite(ctx context.Context, in *WriteInput) (*struct{ Body Wr
 	for _, x := range said {
 		v.Said = append(v.Said, Exchange(x))
 	}
-	return one(v), nil
+	return v, nil
 }
 
 // decideWrite does what a person decided about a write.
