@@ -87,14 +87,15 @@ func (e *Engine) step(ctx context.Context, l store.Lane, w store.LaneWork) (time
 
 // closeOrder posts what finishes an order, once nothing else of it is open, here or at the plant.
 func (e *Engine) closeOrder(ctx context.Context, l store.Lane, w store.Waiting, wait time.Time) (time.Time, error) {
-	p, err := e.o.Store.Posting(ctx, w.FactID)
+	task, err := e.o.Store.Task(ctx, w.FactID)
 	if err != nil {
 		return time.Time{}, ended(ctx, err)
 	}
+	p := task.Posting
 	if stale(l, w, p) {
 		return time.Time{}, nil
 	}
-	reason, stay, err := e.operationsOpen(ctx, p)
+	reason, stay, err := e.operationsOpen(ctx, p, task.Fact)
 	switch {
 	case err != nil:
 		return time.Time{}, ended(ctx, err)
@@ -108,7 +109,7 @@ func (e *Engine) closeOrder(ctx context.Context, l store.Lane, w store.Waiting, 
 		return time.Time{}, ended(ctx, err)
 	}
 	if n == 0 {
-		reason, err := e.mayClose(ctx, p)
+		reason, err := e.mayClose(ctx, task.Fact)
 		if err != nil {
 			return time.Time{}, ended(ctx, err)
 		}
@@ -152,13 +153,9 @@ func (e *Engine) holdClosing(ctx context.Context, p store.Posting, wait time.Tim
 }
 
 // mayClose returns why the plant may still hold something of the order, empty when it does not or was waited for long enough.
-func (e *Engine) mayClose(ctx context.Context, p store.Posting) (reason string, err error) {
-	if e.o.MayClose == nil || e.asking(p.FactID) >= e.o.CloseAfter {
+func (e *Engine) mayClose(ctx context.Context, f store.Fact) (reason string, err error) {
+	if e.o.MayClose == nil || e.asking(f.ID) >= e.o.CloseAfter {
 		return "", nil
-	}
-	f, err := e.o.Store.FactByID(ctx, p.FactID)
-	if err != nil {
-		return "", err
 	}
 	return e.o.MayClose(ctx, f)
 }

@@ -123,11 +123,7 @@ const lookAgain = 10 // times Options.Poll
 
 // operationsOpen says which operations the closing of an order by its last operation waits for; empty for none. stay is false
 // when the fact does not close the order any more.
-func (e *Engine) operationsOpen(ctx context.Context, p store.Posting) (reason string, stay bool, err error) {
-	f, err := e.o.Store.FactByID(ctx, p.FactID)
-	if err != nil {
-		return "", true, err
-	}
+func (e *Engine) operationsOpen(ctx context.Context, p store.Posting, f store.Fact) (reason string, stay bool, err error) {
 	s := ofOperation(f.Fact)
 	if s == nil {
 		return "", true, nil

@@ -180,8 +180,8 @@ func (e *Engine) except(tx *store.Tx, f store.Fact) error {
 	if err := tx.AddException(f); err != nil || step == nil || e.o.Judge == nil {
 		return err
 	}
-	x := store.StepBack{Plant: f.Fact.Plant, Agent: strings.TrimPrefix(f.Agent, f.Fact.Plant+"/"), Source: f.Fact.Source, Fact: f.Fact.Key.String(), Step: *step}
-	return tx.RaiseStep(f.ID, x, *e.o.Judge)
+	x := store.StepBack{FactID: f.ID, Plant: f.Fact.Plant, Agent: strings.TrimPrefix(f.Agent, f.Fact.Plant+"/"), Source: f.Fact.Source, Fact: f.Fact.Key.String(), Step: *step}
+	return tx.RaiseStep(x, *e.o.Judge)
 }
 
 // marks are the counters that the facts of one transaction name: each is read once, and written once at the end.
@@ -377,15 +377,18 @@ func (e *Engine) round(tx *store.Tx, p *store.Posting, f store.Fact, scale int32
 		any = any || !v.IsZero()
 	}
 	if !any {
-		belowScale(p)
+		belowScale(p, carriedOn)
 	}
 	return nil
 }
 
+// carriedOn is why a posting of which rounding left nothing is not posted.
+const carriedOn = "less than the outside system can keep: it goes to the next posting of the same thing"
+
 // belowScale settles a posting of which rounding left nothing. Its amounts stay: the tally counts them.
-func belowScale(p *store.Posting) {
+func belowScale(p *store.Posting, reason string) {
 	amounts := p.Amounts
-	notPosted(p, CodeBelowScale, "less than the outside system can keep: it goes to the next posting of the same thing")
+	notPosted(p, CodeBelowScale, reason)
 	p.Amounts = amounts
 }
 

@@ -273,9 +273,7 @@ func (e *Engine) takeAmounts(tx *store.Tx, p *store.Posting, f store.Fact, poste
 		}
 	}
 	if !any && posted.IsZero() {
-		a := p.Amounts
-		notPosted(p, CodeBelowScale, "less than the outside system can keep: it is taken off what goes to the next posting of the same thing")
-		p.Amounts = a
+		belowScale(p, "less than the outside system can keep: it is taken off what goes to the next posting of the same thing")
 	}
 	return nil
 }

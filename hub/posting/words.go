@@ -107,7 +107,7 @@ func (e *Engine) convert(tx *store.Tx, p *store.Posting, f store.Fact, a *mappin
 		any = any || !posted.IsZero()
 	}
 	if !any {
-		belowScale(p)
+		belowScale(p, carriedOn)
 	}
 	return nil
 }

@@ -247,12 +247,15 @@ type BusinessCursor struct {
 	// last read from its beginning to its end; zero when that never was.
 	ChangedAt, OKAt, FailedAt, WholeAt time.Time
 	Error                              string
-	// Objects is how many there are, those that are gone not among them.
+	// Objects is how many there are, those that are gone not among them; only BusinessCursors counts them.
 	Objects int64
 }
 
-const businessCursorColumns = `SELECT c.erp, c.kind, c.cursor, c.changed_at, c.ok_at, c.failed_at, c.whole_at, c.error,
-	(SELECT COUNT(*) FROM business_objects o WHERE o.erp = c.erp AND o.kind = c.kind AND o.gone_at = 0) FROM business_cursors c`
+const (
+	businessCursorColumns = "SELECT c.erp, c.kind, c.cursor, c.changed_at, c.ok_at, c.failed_at, c.whole_at, c.error, "
+	businessObjectsOfIt   = "(SELECT COUNT(*) FROM business_objects o WHERE o.erp = c.erp AND o.kind = c.kind AND o.gone_at = 0)"
+	businessCursors       = " FROM business_cursors c"
+)
 
 func scanBusinessCursor(r *sql.Rows) (c BusinessCursor, err error) {
 	var changed, ok, failed, whole int64
@@ -263,16 +266,17 @@ func scanBusinessCursor(r *sql.Rows) (c BusinessCursor, err error) {
 
 // BusinessCursors lists all kinds that were ever read.
 func (s *Store) BusinessCursors(ctx context.Context) ([]BusinessCursor, error) {
-	all, err := collect(ctx, s, scanBusinessCursor, businessCursorColumns+" ORDER BY c.erp, c.kind")
+	all, err := collect(ctx, s, scanBusinessCursor, businessCursorColumns+businessObjectsOfIt+businessCursors+" ORDER BY c.erp, c.kind")
 	if err != nil {
 		return nil, fmt.Errorf("list what is read of business objects: %w", err)
 	}
 	return all, nil
 }
 
-// BusinessCursor returns the cursor of a kind; it is empty before the first answer.
+// BusinessCursor returns the cursor of a kind; it is empty before the first answer. It is asked for before each page, and so does not
+// count the objects.
 func (s *Store) BusinessCursor(ctx context.Context, erp string, kind object.BusinessKind) (BusinessCursor, error) {
-	c, err := first(ctx, s, scanBusinessCursor, businessCursorColumns+" WHERE c.erp = $1 AND c.kind = $2", erp, string(kind))
+	c, err := first(ctx, s, scanBusinessCursor, businessCursorColumns+"0"+businessCursors+" WHERE c.erp = $1 AND c.kind = $2", erp, string(kind))
 	if errors.Is(err, ErrNotFound) {
 		return BusinessCursor{ERP: erp, Kind: kind}, nil
 	}

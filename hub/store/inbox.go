@@ -69,7 +69,7 @@ const inboxRows = `SELECT i.kind, i.id, i.since, i.plant, i.erp, i.order_no, i.c
 	UNION ALL SELECT 'alarm', m.id, m.first_at, COALESCE((SELECT a.plant FROM agents a WHERE a.plant || '/' || a.agent = m.subject LIMIT 1), ''), '', '', m.code, '', '', m.subject
 		FROM alarms m WHERE m.closed_at = 0
 	UNION ALL SELECT 'write', w.id, w.since, '', w.erp, '', w.code, w.class, w.state, '' FROM business_writes w
-		WHERE w.state NOT IN ('verified', 'settled') AND w.state || '' IN ('parked', 'in_doubt')
+		WHERE ` + openWrites + ` AND w.state || '' IN ('parked', 'in_doubt')
 	) i LEFT JOIN inbox_owners o ON o.ref = i.kind || ':' || i.id`
 
 // Inbox lists what a person must see to, oldest first, at most limit rows after a place.

@@ -129,8 +129,8 @@ func (s *Store) GapFilled(ctx context.Context, g Gap) (bool, error) {
 }
 
 // RaiseStep makes an exception about a counter that went back what is found of it, and closes the exception: from then on the
-// discrepancy stands for it. factID is that of the exception's record.
-func (tx *Tx) RaiseStep(factID int64, x StepBack, p reconcile.Policy) error {
+// discrepancy stands for it.
+func (tx *Tx) RaiseStep(x StepBack, p reconcile.Policy) error {
 	tx.touch(TopicFacts)
 	note := "the counter only went up"
 	if found := reconcile.CheckStep(reconcile.StepOf(x.Plant, x.Agent, x.Source, x.Fact, x.Step)); found != nil {
@@ -140,14 +140,14 @@ func (tx *Tx) RaiseStep(factID int64, x StepBack, p reconcile.Policy) error {
 		}
 		note = fmt.Sprintf("it is discrepancy %d", c.ID)
 	}
-	_, err := tx.exec("UPDATE exceptions SET closed_at = $1, note = $2 WHERE fact_id = $3 AND closed_at = 0", us(tx.now), note, factID)
+	_, err := tx.exec("UPDATE exceptions SET closed_at = $1, note = $2 WHERE fact_id = $3 AND closed_at = 0", us(tx.now), note, x.FactID)
 	return err
 }
 
 // RaiseSteps does that for exceptions that were stored before. Each is a transaction of its own.
 func (s *Store) RaiseSteps(ctx context.Context, all []StepBack, p reconcile.Policy) error {
 	for _, x := range all {
-		if err := s.Update(ctx, func(tx *Tx) error { return tx.RaiseStep(x.FactID, x, p) }); err != nil {
+		if err := s.Update(ctx, func(tx *Tx) error { return tx.RaiseStep(x, p) }); err != nil {
 			return fmt.Errorf("raise what exception %d tells: %w", x.ID, err)
 		}
 	}
@@ -196,12 +196,12 @@ func (s *Store) CloseGap(ctx context.Context, g Gap, note string) error {
 		if _, err := tx.exec("UPDATE gaps SET closed_at = $1 WHERE id = $2", us(tx.now), g.ID); err != nil {
 			return err
 		}
-		d, err := first(tx.ctx, tx, scanDiscrepancy, "SELECT id, body FROM discrepancies WHERE id = $1", g.Discrepancy)
-		if err != nil || !d.State.Live() {
-			return ignoreNotFound(err)
+		d, err := optionalRow(first(tx.ctx, tx, scanDiscrepancy, "SELECT id, body FROM discrepancies WHERE id = $1", g.Discrepancy))
+		if err != nil || d == nil || !d.State.Live() {
+			return err
 		}
 		d.State, d.Note = reconcile.Healed, note
-		return errors.Join(tx.putDiscrepancy(&d), tx.AddDiscrepancyStep(d.ID, "healed", "", note))
+		return errors.Join(tx.putDiscrepancy(d), tx.AddDiscrepancyStep(d.ID, "healed", "", note))
 	})
 	if err != nil {
 		return fmt.Errorf("close gap %d: %w", g.ID, err)
@@ -209,21 +209,10 @@ func (s *Store) CloseGap(ctx context.Context, g Gap, note string) error {
 	return nil
 }
 
-func ignoreNotFound(err error) error {
-	if errors.Is(err, ErrNotFound) {
-		return nil
-	}
-	return err
-}
-
 // happened stores an event as a discrepancy: the live one of its type and subject takes it in.
 func (tx *Tx) happened(f reconcile.Finding, p reconcile.Policy) (reconcile.Change, error) {
-	var open *reconcile.Discrepancy
-	d, err := first(tx.ctx, tx, scanDiscrepancy, "SELECT id, body FROM discrepancies WHERE type = $1 AND subject = $2 AND closed_at = 0", string(f.Type), f.Subject)
-	switch {
-	case err == nil:
-		open = &d
-	case !errors.Is(err, ErrNotFound):
+	open, err := optionalRow(first(tx.ctx, tx, scanDiscrepancy, "SELECT id, body FROM discrepancies WHERE type = $1 AND subject = $2 AND closed_at = 0", string(f.Type), f.Subject))
+	if err != nil {
 		return reconcile.Change{}, err
 	}
 	c := reconcile.Happened(tx.now, open, f, p)
@@ -238,14 +227,14 @@ func (s *Store) AgeDiscrepancies(ctx context.Context, p reconcile.Policy) error 
 	}
 	return s.Update(ctx, func(tx *Tx) error {
 		for _, d := range late {
-			d, err := first(tx.ctx, tx, scanDiscrepancy, "SELECT id, body FROM discrepancies WHERE id = $1 AND closed_at = 0", d.ID)
-			if errors.Is(err, ErrNotFound) {
-				continue
-			}
+			d, err := optionalRow(first(tx.ctx, tx, scanDiscrepancy, "SELECT id, body FROM discrepancies WHERE id = $1 AND closed_at = 0", d.ID))
 			if err != nil {
 				return err
 			}
-			if c, ok := reconcile.Aged(tx.now, d, p); ok {
+			if d == nil {
+				continue
+			}
+			if c, ok := reconcile.Aged(tx.now, *d, p); ok {
 				if err := tx.putChange(&c); err != nil {
 					return err
 				}

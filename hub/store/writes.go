@@ -139,7 +139,10 @@ func (tx *Tx) LaneOf(erp string, kind object.BusinessKind, number string) (strin
 }
 
 // laneWrites is the query of LaneWrites.
-const laneWrites = writeColumns + " WHERE w.erp = $1 AND w.lane = $2 AND w.state NOT IN ('verified', 'settled') ORDER BY w.id"
+// openWrites is the condition of the partial indexes, word for word.
+const openWrites = "w.state NOT IN ('verified', 'settled')"
+
+const laneWrites = writeColumns + " WHERE w.erp = $1 AND w.lane = $2 AND " + openWrites + " ORDER BY w.id"
 
 // LaneWrites is LaneWrites of the store, in a transaction.
 func (tx *Tx) LaneWrites(l WriteLane) ([]Write, error) {
@@ -158,7 +161,7 @@ func (s *Store) LaneWrites(ctx context.Context, l WriteLane) ([]Write, error) {
 // ActiveWriteLanes lists the lanes in which something is to be done.
 func (s *Store) ActiveWriteLanes(ctx context.Context) ([]WriteLane, error) {
 	all, err := collect(ctx, s, func(r *sql.Rows) (l WriteLane, err error) { return l, r.Scan(&l.ERP, &l.Lane) },
-		"SELECT DISTINCT w.erp, w.lane FROM business_writes w WHERE w.state NOT IN ('verified', 'settled') AND w.state <> 'parked'")
+		"SELECT DISTINCT w.erp, w.lane FROM business_writes w WHERE "+openWrites+" AND w.state <> 'parked'")
 	if err != nil {
 		return nil, fmt.Errorf("list lanes of writes: %w", err)
 	}
@@ -167,7 +170,7 @@ func (s *Store) ActiveWriteLanes(ctx context.Context) ([]WriteLane, error) {
 
 // SendingWrites lists writes that a hub which died may have been sending.
 func (tx *Tx) SendingWrites() ([]Write, error) {
-	return collect(tx.ctx, tx, scanWrite, writeColumns+" WHERE w.state = 'sending' AND w.state NOT IN ('verified', 'settled') ORDER BY w.id")
+	return collect(tx.ctx, tx, scanWrite, writeColumns+" WHERE w.state = 'sending' AND "+openWrites+" ORDER BY w.id")
 }
 
 // WriteFilter chooses writes; empty fields choose all.
@@ -261,7 +264,7 @@ func (s *Store) WriteCounts(ctx context.Context) ([]PostingCount, error) {
 		err = r.Scan(&c.ERP, &c.State, &c.Code, &c.Count, &oldest)
 		c.Oldest = at(oldest)
 		return c, err
-	}, "SELECT erp, state, code, COUNT(*), MIN(since) FROM business_writes w WHERE w.state NOT IN ('verified', 'settled') GROUP BY erp, state, code ORDER BY erp, state, code")
+	}, "SELECT erp, state, code, COUNT(*), MIN(since) FROM business_writes w WHERE "+openWrites+" GROUP BY erp, state, code ORDER BY erp, state, code")
 	if err != nil {
 		return nil, fmt.Errorf("count writes: %w", err)
 	}
