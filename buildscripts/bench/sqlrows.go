@@ -24,7 +24,7 @@ const (
 )
 
 // sqlRows compares the rows that the agent reads from a PostgreSQL table, until they are durable facts, with a program that
-// reads the same rows by the same library in the same portions and only counts them.
+// reads the same rows by the same library, as database/sql hands them over, in the same portions and only counts them.
 func sqlRows(ctx context.Context, dir, binaries string) (err error) {
 	parts := &partsTB{dir: dir}
 	defer parts.close()

@@ -24,8 +24,8 @@ type poller struct {
 	ahead       *portion   // what was found while the last portion was made durable
 	triggersDue time.Time  // when to look whether the table is still watched, by the agent's clock: this is about load only
 	answers     *Answers   // the rows are answers to work orders; nil for others
-	spare       []row
-	text        []byte // positions of a portion's rows, one after the other, and where each ends
+	spare       []row      // for the rows of the next statement
+	text        []byte     // positions of a portion's rows, one after the other, and where each ends
 	ends        []int
 	ready       bool // the table was looked at and the stored state read
 	columns     []column

@@ -250,11 +250,14 @@ const (
 	saidTrial   = 1024 // values after which a column in which less than half was known is left alone
 )
 
+// various reports that the column mostly says something new.
+func (s *said) various() bool { return s.asked > saidTrial && s.found < s.asked/2 }
+
 func (s *said) find(text []byte) (v any, ok bool) {
 	if s.value != nil && string(text) == s.last {
 		return s.value, true
 	}
-	if s.asked > saidTrial && s.found < s.asked/2 {
+	if s.various() {
 		s.known = nil
 		return nil, false
 	}
@@ -281,7 +284,7 @@ func (s *said) keep(text []byte, v any) {
 		return
 	}
 	s.value = v
-	if s.asked > saidTrial && s.found < s.asked/2 {
+	if s.various() {
 		return
 	}
 	if s.known == nil || len(s.known) >= saidMost {

@@ -105,20 +105,8 @@ func (c *console) correctOrReverse(w http.ResponseWriter, r *http.Request) {
 
 // messages shows what receivers were told, and what did not arrive.
 func (c *console) messages(r *http.Request) (view, error) {
-	q := url.Values{"limit": {"100"}}
-	for _, k := range []string{"state", "receiver", "before"} {
-		if v := r.URL.Query().Get(k); v != "" {
-			q.Set(k, v)
-		}
-	}
-	var l list[api.Message]
-	err := c.ask(r, http.MethodGet, "/v1/messages?"+q.Encode(), nil, &l)
-	more := ""
-	if l.Next != 0 {
-		q.Set("before", strconv.FormatInt(l.Next, 10))
-		more = "/messages?" + q.Encode()
-	}
-	return view{Title: "Messages", Refresh: 10, Data: map[string]any{"List": l.Items, "State": q.Get("state"), "More": more}}, err
+	l, older, err := listed[api.Message](c, r, "/v1/messages", "state", "receiver")
+	return view{Title: "Messages", Refresh: 10, Data: map[string]any{"List": l.Items, "State": r.URL.Query().Get("state"), "More": older}}, err
 }
 
 func (c *console) replays(r *http.Request) (view, error) {

@@ -145,7 +145,7 @@ func (rd *Reader) postingEntry(ctx context.Context, r store.InboxRow, e *Entry, 
 	if o := x.OrderState; o != nil {
 		parts = append(parts, "order "+strings.ToLower(string(o.State)))
 	}
-	e.What = cmp.Or(strings.Join(parts, ", "), string(x.Kind)) + map[string]string{"parked": ": waits for a person", "in_doubt": ": the outside system did not answer"}[r.State]
+	e.What = cmp.Or(strings.Join(parts, ", "), string(x.Kind)) + waits[r.State]
 	if p.Class == "waiting" {
 		e.What = strings.Replace(e.What, "waits for a person", "waits", 1)
 	}

@@ -19,6 +19,9 @@ func triageWrite(r store.InboxRow) reconcile.Triage {
 	return t
 }
 
+// waits is what is said behind a posting or a write, by its state.
+var waits = map[string]string{"parked": ": waits for a person", "in_doubt": ": the outside system did not answer"}
+
 // writeEntry makes a write of the inbox readable.
 func (rd *Reader) writeEntry(ctx context.Context, r store.InboxRow, e *Entry) error {
 	w, err := rd.Store.WriteByID(ctx, r.ID)
@@ -26,7 +29,7 @@ func (rd *Reader) writeEntry(ctx context.Context, r store.InboxRow, e *Entry) er
 		return err
 	}
 	e.Write, e.Why, e.Proposed = w.Key.String(), w.Reason, ""
-	e.What = wished(w.Want) + map[string]string{"parked": ": waits for a person", "in_doubt": ": the outside system did not answer"}[r.State]
+	e.What = wished(w.Want) + waits[r.State]
 	if r.State == "parked" {
 		e.Proposed = w.NextStep
 	}

@@ -36,12 +36,9 @@ var kindNames = map[string]object.BusinessKind{
 
 // BusinessField is a field of a business object as JSON has it.
 type BusinessField struct {
-	Name string
-	// Type is what it holds: of a decimal, text.
-	Type    reflect.Type
-	Decimal bool
-	Time    bool
-	index   []int
+	Name  string
+	Type  reflect.Type
+	index []int
 }
 
 // BusinessFields lists the fields of a struct of the vocabulary in their order.
@@ -50,10 +47,7 @@ func BusinessFields(t reflect.Type) (all []BusinessField) {
 		if f.Anonymous || !f.IsExported() {
 			continue
 		}
-		x := BusinessField{Name: businessName(t, f), Type: f.Type, index: f.Index}
-		x.Decimal = f.Type == decimalType || f.Type == nullDecimalType
-		x.Time = f.Type == timeType
-		all = append(all, x)
+		all = append(all, BusinessField{Name: businessName(t, f), Type: f.Type, index: f.Index})
 	}
 	return all
 }
