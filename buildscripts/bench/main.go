@@ -24,6 +24,7 @@ import (
 
 func main() {
 	ingestbench.HubProcess()
+	erpProcess()
 	only := flag.String("only", "", "parts to measure, separated by commas: "+strings.Join(partNames(), ", ")+"; all when empty")
 	binaries := flag.String("binaries", "", "folder with plantagent and synchub to measure; built from this tree when empty")
 	flag.IntVar(&stored, "stored", stored, "facts that the hub's store holds before the part ingest; 10 million take 3 GB and some minutes, a negative number means none")
@@ -81,7 +82,7 @@ var parts = []part{
 	{"million", "Backlog of a million messages over MQTT: the agent's memory while it fills and drains", million},
 	{"sql", "MES rows from PostgreSQL until durable, against the same library that only counts", sqlRows},
 	{"opcua", "OPC UA values until durable, against the same library that only counts; 10,000 tags at 1/s", opcuaValues},
-	{"posting", "Posting: facts verified in an ERP that takes 1, 50 and 500 ms for each call, against what that time allows", postings},
+	{"posting", "Posting: facts verified in an ERP that takes 1, 50 and 500 ms for each call, against the same connector that keeps nothing", postings},
 	{"reconcile", "Reconciliation: the facts of the hub against as many documents of an ERP that answers at once", reconciling},
 	{"latency", "Idle line: single facts, from the commit at the agent to the hub's acknowledgement", latency},
 }
