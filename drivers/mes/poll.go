@@ -4,10 +4,12 @@ import (
 	"cmp"
 	"context"
 	"database/sql"
+	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/linekeeper/linekeeper/agent/signal"
@@ -22,6 +24,7 @@ type poller struct {
 
 	used        []*portion // whose room can be used again
 	ahead       *portion   // what was found while the last portion was made durable
+	read        int        // bytes that were read of the columns
 	triggersDue time.Time  // when to look whether the table is still watched, by the agent's clock: this is about load only
 	answers     *Answers   // the rows are answers to work orders; nil for others
 	spare       []row      // for the rows of the next statement
@@ -73,28 +76,56 @@ func (r *row) value(column string) (v any, ok bool) {
 	return v, ok
 }
 
-// portion is what one poll has found.
+// portion is what is made durable at once: what one poll has found, or several while the portion before was made durable.
 type portion struct {
-	rows    []row
 	signals []signal.Signal
+	state   json.RawMessage // with these signals durable
 	more    bool
-	err     error
+	err     error // of the last poll; what those before have found is good
 }
 
-// look finds the next portion.
-func (p *poller) look(ctx context.Context) *portion {
+// What is read ahead of a portion that becomes durable slowly is no more than this, and one poll above.
+const (
+	aheadRows  = 8000
+	aheadBytes = 8 << 20
+)
+
+// look adds what the next poll finds.
+func (p *poller) look(ctx context.Context, f *portion) {
+	var rows []row
+	if rows, f.more, f.err = p.finder.find(ctx, p); f.err != nil || len(rows) == 0 {
+		return
+	}
+	if p.query.Mark != nil {
+		for _, r := range rows {
+			p.state.Unmarked = append(p.state.Unmarked, r.key)
+		}
+	}
+	f.signals, f.state = p.signals(rows, f.signals), polling.Encode(p.state)
+	p.spare = rows[:0]
+}
+
+// lookAhead polls until the portion before is durable, at least once.
+func (p *poller) lookAhead(ctx context.Context, f *portion, durable *atomic.Bool) {
+	from := p.read
+	for {
+		p.look(ctx, f)
+		if durable.Load() || !f.more || f.err != nil || len(f.signals) >= aheadRows || p.read-from >= aheadBytes {
+			return
+		}
+	}
+}
+
+// portion returns an empty one, in the room of one that is durable.
+func (p *poller) portion() *portion {
 	f := &portion{}
 	if n := len(p.used); n > 0 {
-		f, p.used = p.used[n-1], p.used[:n-1]
-	}
-	p.spare = f.rows[:0]
-	if f.rows, f.more, f.err = p.finder.find(ctx, p); f.err == nil {
-		f.signals = p.signals(f.rows, f.signals[:0])
+		f.signals, p.used = p.used[n-1].signals[:0], p.used[:n-1]
 	}
 	return f
 }
 
-// room is where the rows of a statement go: that of a portion that is durable, for the first statement of a look.
+// room is where the rows of a statement go: that of the last poll, whose rows are signals by now.
 func (p *poller) room() []row {
 	out := p.spare
 	p.spare = nil
@@ -122,32 +153,34 @@ func (p *poller) step(ctx context.Context) (more bool, err error) {
 	if err := p.settle(ctx); err != nil {
 		return false, err
 	}
-	return p.store(ctx, p.look(ctx))
+	f := p.portion()
+	p.look(ctx, f)
+	return p.store(ctx, f)
 }
 
 // store makes a portion durable. Where nothing has to be told to the database afterwards, the next portion is looked for
-// meanwhile; should it fail, or this one, what was found ahead is forgotten.
+// meanwhile; should that fail, or this one, what was found ahead of the failure is forgotten.
 func (p *poller) store(ctx context.Context, f *portion) (more bool, err error) {
-	if f.err != nil || len(f.rows) == 0 {
+	if len(f.signals) == 0 {
 		return f.more, f.err
 	}
-	if p.query.Mark != nil {
-		for _, r := range f.rows {
-			p.state.Unmarked = append(p.state.Unmarked, r.key)
-		}
-	}
-	state := polling.Encode(p.state)
 	var looking sync.WaitGroup
-	if f.more && p.query.Mark == nil && p.query.Change != "outbox" && p.query.Change != "call" {
-		looking.Go(func() { p.ahead = p.look(ctx) })
+	var durable atomic.Bool
+	if f.more && f.err == nil && p.query.Mark == nil && p.query.Change != "outbox" && p.query.Change != "call" {
+		p.ahead = p.portion()
+		looking.Go(func() { p.lookAhead(ctx, p.ahead, &durable) })
 	}
-	err = p.book.CommitEncoded(ctx, p.query.Tag, state, f.signals)
+	err = p.book.CommitEncoded(ctx, p.query.Tag, f.state, f.signals)
+	durable.Store(true)
 	looking.Wait()
+	if err == nil {
+		err = f.err
+	}
 	if err != nil {
 		return false, err
 	}
 	if p.used = append(p.used, f); !f.more {
-		p.used = nil // at rest nothing is held
+		p.used, p.spare = nil, nil // at rest nothing is held
 	}
 	return f.more, p.settle(ctx)
 }

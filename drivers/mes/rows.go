@@ -176,6 +176,7 @@ func (x *scanner) scan(rows *sql.Rows, extra int) func() (row, error) {
 			r.extra = append(r.extra, t.String)
 		}
 		for i, c := range x.kinds {
+			x.read += size(raw[i])
 			var err error
 			if values[i], err = c.value(raw[i], x.zone); err != nil {
 				return row{}, err
@@ -183,6 +184,17 @@ func (x *scanner) scan(rows *sql.Rows, extra int) func() (row, error) {
 		}
 		return x.withKey(r, values), nil
 	}
+}
+
+// size is about how many bytes a value takes.
+func size(raw any) int {
+	switch v := raw.(type) {
+	case string:
+		return len(v)
+	case []byte:
+		return len(v)
+	}
+	return 8
 }
 
 // take reads a row of PostgreSQL as it came over the line.
@@ -198,6 +210,7 @@ func (x *scanner) take(raw [][]byte, types []pgconn.FieldDescription, extra int)
 		if b == nil {
 			continue
 		}
+		x.read += len(b)
 		v, ok := x.said[i].find(b)
 		if !ok {
 			var err error
