@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -55,9 +56,13 @@ func (p *poller) fetch(ctx context.Context, s *statement, extra int) ([]row, err
 	return out, rows.Err()
 }
 
-// binaryFormats are the types whose text may lose something; all others come as the text that the server writes, so that also
-// an infinite time passes, which else would stop the whole table.
-var binaryFormats = pgx.QueryResultFormatsByOID{pgtype.Float4OID: pgx.BinaryFormatCode, pgtype.Float8OID: pgx.BinaryFormatCode, pgtype.ByteaOID: pgx.BinaryFormatCode}
+// binaryFormats are the types whose text may lose something, and those that cost the server more to write than all else of a row;
+// all others come as the text that the server writes.
+var binaryFormats = pgx.QueryResultFormatsByOID{
+	pgtype.Float4OID: pgx.BinaryFormatCode, pgtype.Float8OID: pgx.BinaryFormatCode, pgtype.ByteaOID: pgx.BinaryFormatCode,
+	pgtype.Int2OID: pgx.BinaryFormatCode, pgtype.Int4OID: pgx.BinaryFormatCode, pgtype.Int8OID: pgx.BinaryFormatCode,
+	pgtype.TimestampOID: pgx.BinaryFormatCode, pgtype.TimestamptzOID: pgx.BinaryFormatCode,
+}
 
 // fetchPostgres is fetch below database/sql, whose values for each cell cost more than all that is done with them.
 func (p *poller) fetchPostgres(ctx context.Context, s *statement, extra int) (out []row, err error) {
@@ -229,8 +234,24 @@ func (c column) postgres(b []byte, oid uint32, zone *time.Location) (any, error)
 	switch oid {
 	case pgtype.BoolOID:
 		return string(b) == "t", nil
-	case pgtype.Int2OID, pgtype.Int4OID, pgtype.Int8OID, pgtype.OIDOID, pgtype.XIDOID, pgtype.CIDOID:
+	case pgtype.OIDOID, pgtype.XIDOID, pgtype.CIDOID:
 		return signal.Number(b), nil
+	case pgtype.Int2OID:
+		if len(b) == 2 {
+			return signal.Number(strconv.Itoa(int(int16(binary.BigEndian.Uint16(b))))), nil
+		}
+	case pgtype.Int4OID:
+		if len(b) == 4 {
+			return signal.Number(strconv.Itoa(int(int32(binary.BigEndian.Uint32(b))))), nil
+		}
+	case pgtype.Int8OID:
+		if len(b) == 8 {
+			return signal.Number(strconv.FormatInt(int64(binary.BigEndian.Uint64(b)), 10)), nil
+		}
+	case pgtype.TimestampOID, pgtype.TimestamptzOID:
+		if len(b) == 8 {
+			return c.microseconds(int64(binary.BigEndian.Uint64(b)), zone), nil
+		}
 	case pgtype.Float4OID:
 		if len(b) == 4 {
 			return float(float64(math.Float32frombits(binary.BigEndian.Uint32(b))), 32), nil
@@ -244,7 +265,46 @@ func (c column) postgres(b []byte, oid uint32, zone *time.Location) (any, error)
 	default:
 		return c.text(string(b), zone)
 	}
-	return nil, fmt.Errorf("column %q has a number of %d bytes", c.name, len(b))
+	return nil, fmt.Errorf("column %q has a number or a time of %d bytes", c.name, len(b))
+}
+
+// PostgreSQL counts the microseconds since then, and has two values for what lies beyond all times.
+const (
+	postgresEpoch  = 946_684_800_000_000 // 2000-01-01, in microseconds since 1970
+	infiniteFuture = math.MaxInt64
+	infinitePast   = math.MinInt64
+)
+
+// microseconds makes a time of PostgreSQL's. One that this agent has no time for becomes the text that the server writes for it: an
+// infinite one must not stop the whole table.
+func (c column) microseconds(n int64, zone *time.Location) any {
+	switch n {
+	case infiniteFuture:
+		return "infinity"
+	case infinitePast:
+		return "-infinity"
+	}
+	t := time.UnixMicro(n).Add(postgresEpoch * time.Microsecond).UTC()
+	if t.Year() < 1 || t.Year() > 9999 {
+		return postgresText(t, c.kind == kindTime)
+	}
+	if c.kind == kindLocal {
+		return c.time(t, zone)
+	}
+	return t
+}
+
+// postgresText is a time as PostgreSQL writes it in UTC.
+func postgresText(t time.Time, zoned bool) string {
+	year, era := t.Year(), ""
+	if year < 1 {
+		year, era = 1-year, " BC"
+	}
+	text := fmt.Sprintf("%04d-%s", year, t.Format("01-02 15:04:05.999999"))
+	if zoned {
+		text += "+00"
+	}
+	return text + era
 }
 
 // said remembers what the texts of a column were read as: the rows of a table say the same things again and again, and then
@@ -292,9 +352,11 @@ func (s *said) keep(text []byte, v any) {
 	case signal.Number:
 		s.last = string(v)
 	case time.Time, bool:
-		s.last = string(text)
 	default:
 		return
+	}
+	if s.last != string(text) { // the value is no copy of it
+		s.last = string(text)
 	}
 	s.value = v
 	if s.various() {
