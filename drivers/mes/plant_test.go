@@ -177,6 +177,7 @@ func TestOnRealDatabases(t *testing.T) {
 		{"RolledBackNumbersDoNotBlock", testRolledBackNumbers},
 		{"UpdatesAreNewVersions", testUpdates},
 		{"DecimalsAndTimesStayExact", testExactValues},
+		{"TimesAreWhatTheServerWrites", testServersTimes},
 		{"BrokenTableLeavesTheOthersAlone", testBrokenTable},
 		{"WrongPasswordIsAClearProblemWithoutThePassword", testWrongPassword},
 		{"InterfaceTableIsMarked", testMark},

@@ -352,6 +352,54 @@ func testExactValues(t *testing.T, l *lab) {
 	}
 }
 
+// What PostgreSQL sends in binary is what its own text says, at the edges and beyond what this program has times and numbers for.
+func testServersTimes(t *testing.T, l *lab) {
+	if l.driver != "postgres" {
+		t.SkipNow() // the others send text, or the library reads the time
+	}
+	l.exec(t, `CREATE TABLE moment (id bigserial PRIMARY KEY, big int8, middle int4, small int2, zoned timestamptz, local timestamp, big_text text, middle_text text, small_text text, zoned_text text, local_text text)`)
+	moments := []string{"infinity", "-infinity", "4713-01-01 00:00:00+00 BC", "0044-03-15 12:34:56.789+00 BC", "0001-12-31 23:59:59.999999+00 BC",
+		"0001-01-01 00:00:00+00", "1969-12-31 23:59:59.999999+00", "1970-01-01 00:00:00+00", "1999-12-31 23:59:59.5+00", "2000-01-01 00:00:00+00", "2000-01-01 00:00:00.000001+00",
+		"2026-03-29 02:30:00.12+00", "9999-12-31 23:59:59.999999+00", "10000-01-01 00:00:00+00", "294276-12-31 23:59:59.999999+00"}
+	numbers := [][3]string{{"-9223372036854775808", "-2147483648", "-32768"}, {"9223372036854775807", "2147483647", "32767"}, {"0", "0", "0"}, {"-1", "-1", "-1"},
+		{"3544952156018063160", "875770417", "12594"}} // these are bytes that look like digits
+	for i, m := range moments {
+		n := numbers[i%len(numbers)]
+		l.exec(t, fmt.Sprintf(`INSERT INTO moment (big, middle, small, big_text, middle_text, small_text, zoned, local, zoned_text, local_text) SELECT %[1]s, %[2]s, %[3]s, '%[1]s', '%[2]s', '%[3]s', zoned, local,
+			CASE WHEN isfinite(zoned) THEN replace(local::text, ' BC', '') || '+00' || CASE WHEN local::text LIKE '%%BC' THEN ' BC' ELSE '' END ELSE zoned::text END, local::text
+			FROM (SELECT '%[4]s'::timestamptz AS zoned, '%[4]s'::timestamptz AT TIME ZONE 'UTC' AS local) AS m`, n[0], n[1], n[2], m))
+	}
+	p := newPlant(t)
+	p.start(l.section("zone: Asia/Tokyo\nqueries:\n" + l.query("moment", "id", "")))
+	p.awaitCount(len(moments))
+	zone, err := time.LoadLocation("Asia/Tokyo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range p.all() {
+		row := signal.Whole(s.Value).(map[string]any)
+		for name, kind := range map[string]kind{"zoned": kindTime, "local": kindLocal} {
+			text := row[name+"_text"].(string)
+			want, err := column{kind: kind}.text(text, zone)
+			if err != nil {
+				t.Fatal(err)
+			}
+			at, isTime := want.(time.Time)
+			if got, ok := row[name].(time.Time); isTime && ok && got.Equal(at) && got.Format(time.RFC3339Nano) == at.Format(time.RFC3339Nano) {
+				continue
+			}
+			if isTime || row[name] != want {
+				t.Errorf("%s %q was read as %#v, want %#v", name, text, row[name], want)
+			}
+		}
+		for _, name := range []string{"big", "middle", "small"} {
+			if text := row[name+"_text"].(string); row[name] != signal.Number(text) {
+				t.Errorf("%s %s was read as %#v", name, text, row[name])
+			}
+		}
+	}
+}
+
 func testBrokenTable(t *testing.T, l *lab) {
 	l.booking(t, "good")
 	p := newPlant(t)
