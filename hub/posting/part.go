@@ -53,19 +53,19 @@ func (e *Engine) partOf(tx *store.Tx, p *store.Posting, f store.Fact, original s
 		return nil, "", err
 	}
 	shared := g != nil && f.Fact.Confirmation != nil
-	if len(parts) == 0 && !shared && !lessThan(f.Fact, original.Fact) {
+	counted, takes := *amounts(original.Fact, original.Fact.FactQuantities()), *negated(amounts(f.Fact, f.Fact.FactQuantities()))
+	if len(parts) == 0 && !shared && same(takes, counted) {
 		return nil, "", nil
 	}
-	left, leftCounted := *op.Amounts, *amounts(original.Fact, original.Fact.FactQuantities())
+	left, leftCounted := *op.Amounts, counted
 	for _, old := range parts {
 		left, leftCounted = minus(left, old.Taken), minus(leftCounted, old.Counted)
 	}
-	x = &cut{part: store.Part{FactID: p.FactID, OriginalID: op.FactID, Counted: *negated(amounts(f.Fact, f.Fact.FactQuantities()))}}
-	if below(object.Fact{}, ptrTo(minus(leftCounted, x.part.Counted))) {
-		return nil, fmt.Sprintf("of its %s only %s are left, other facts took back the rest", inWords(*amounts(original.Fact, original.Fact.FactQuantities())), inWords(leftCounted)), nil
+	if rest := minus(leftCounted, takes); below(object.Fact{}, &rest) {
+		return nil, fmt.Sprintf("of its %s only %s are left, other facts took back the rest", inWords(counted), inWords(leftCounted)), nil
 	}
-	x.part.Taken = e.rounded(x.part.Counted, left, c.QuantityScale)
-	if same(x.part.Counted, leftCounted) {
+	x = &cut{part: store.Part{FactID: p.FactID, OriginalID: op.FactID, Counted: takes, Taken: rounded(takes, left, c.QuantityScale)}}
+	if same(takes, leftCounted) {
 		x.part.Taken = left
 	}
 	whole := *op.Amounts
@@ -87,12 +87,12 @@ func (e *Engine) partOf(tx *store.Tx, p *store.Posting, f store.Fact, original s
 		x.part.Own = f.Fact.Consumption != nil || slices.Contains(c.ReversesPart, f.Fact.Kind)
 		return x, "", nil
 	}
-	why, err = e.cuttable(tx, x, f.Fact, original.Fact, op, c)
+	why, err = e.cuttable(tx, x, f.Fact, original.Fact, op, g, c)
 	return x, why, err
 }
 
-// cuttable says how a part is taken back, and why it cannot be.
-func (e *Engine) cuttable(tx *store.Tx, x *cut, f, original object.Fact, op store.Posting, c connector.Capabilities) (why string, err error) {
+// cuttable says how a part is taken back, and why it cannot be; g is the aggregate that the original was posted in, nil for none.
+func (e *Engine) cuttable(tx *store.Tx, x *cut, f, original object.Fact, op store.Posting, g *store.Aggregate, c connector.Capabilities) (why string, err error) {
 	said, err := tx.Applied(op.FactID)
 	if err != nil {
 		return "", err
@@ -104,8 +104,8 @@ func (e *Engine) cuttable(tx *store.Tx, x *cut, f, original object.Fact, op stor
 		return "", nil
 	}
 	if _, ok := e.o.Connectors[op.ERP].(connector.DocumentReverser); !ok {
-		if g, err := e.sealed(tx, op.FactID); err != nil || g != nil {
-			return fmt.Sprintf("it was posted as one document with %d others, %s under key %s, and system %q takes back no part of one, nor one by its number", g.Members-1, op.Document, g.Key, op.ERP), err
+		if g != nil {
+			return fmt.Sprintf("it was posted as one document with %d others, %s under key %s, and system %q takes back no part of one, nor one by its number", g.Members-1, op.Document, g.Key, op.ERP), nil
 		}
 		return fmt.Sprintf("%s, and system %q takes back no part of a document, nor one by its number", beside(original.FactQuantities()[0], f.FactQuantities()[0]), op.ERP), nil
 	}
@@ -116,7 +116,7 @@ func (e *Engine) cuttable(tx *store.Tx, x *cut, f, original object.Fact, op stor
 }
 
 // rounded is what the system can keep of some amounts, no more than is left.
-func (e *Engine) rounded(a, left store.Amounts, scale int32) store.Amounts {
+func rounded(a, left store.Amounts, scale int32) store.Amounts {
 	each(&a, left, func(v, most decimal.Decimal) decimal.Decimal {
 		if scale >= 0 {
 			v = v.RoundBank(scale)
@@ -138,8 +138,6 @@ func minus(a, b store.Amounts) store.Amounts {
 
 func same(a, b store.Amounts) bool { d := minus(a, b); return d.IsZero() }
 
-func ptrTo(a store.Amounts) *store.Amounts { return &a }
-
 func inWords(a store.Amounts) string {
 	var parts []string
 	for _, x := range []struct {
@@ -154,11 +152,6 @@ func inWords(a store.Amounts) string {
 		return "0"
 	}
 	return strings.Join(parts, ", ")
-}
-
-// lessThan reports that a reversal takes back less than its original says.
-func lessThan(f, original object.Fact) bool {
-	return !same(*negated(amounts(f, f.FactQuantities())), *amounts(original, original.FactQuantities()))
 }
 
 // takePart makes the taking back of a part due. What rounding leaves of it goes to the next posting.
@@ -257,8 +250,9 @@ func (e *Engine) remain(ctx context.Context, c *call, part store.Part, by string
 		if err != nil {
 			return err
 		}
+		sum := sumOf(members)
 		g := store.Aggregate{ERP: c.p.ERP, OrderNo: c.p.OrderNo, Line: line, Key: factkey.Of(factkey.Position("what is left", c.p.ERP, part.Document, c.f.Fact.Key.String())),
-			OpenedAt: tx.Now(), SealAt: tx.Now(), Members: len(members), Quantity: ptrTo(sumOf(members)).Sum()}
+			OpenedAt: tx.Now(), SealAt: tx.Now(), Members: len(members), Quantity: sum.Sum()}
 		if err := tx.PutAggregate(&g); err != nil {
 			return err
 		}
