@@ -10,9 +10,6 @@ import (
 	"github.com/linekeeper/linekeeper/hub/store"
 )
 
-// alarmSilent is the code of the alarm about an ERP that does not answer.
-const alarmSilent = "erp_does_not_answer"
-
 const (
 	answeringEvery = 5 * time.Second
 	silentFor      = 20 * time.Second // before there is an alarm: a person hears of it within a minute
@@ -72,10 +69,10 @@ func (a *answering) look(ctx context.Context, now time.Time) error {
 		switch {
 		case trouble != "" && !a.open[name] && now.Sub(a.silent[name]) >= silentFor:
 			err = a.set(ctx, name, true, func(tx *store.Tx) error {
-				return tx.RaiseAlarm(name, alarmSilent, trouble, "look whether the ERP runs and can be reached from the hub, and whether the hub's account is still good; what waits goes on by itself")
+				return tx.RaiseAlarm(name, store.AlarmERPSilent, trouble, "look whether the ERP runs and can be reached from the hub, and whether the hub's account is still good; what waits goes on by itself")
 			})
 		case trouble == "" && a.open[name] && now.Sub(a.well[name]) >= answersFor:
-			err = a.settle(ctx, name, "it answers again")
+			err = a.settle(ctx, name, store.EndedAnswers)
 		}
 		if err != nil {
 			return err
@@ -89,7 +86,7 @@ func (a *answering) begin(ctx context.Context) error {
 	if a.open != nil {
 		return nil
 	}
-	open, err := a.store.OpenAlarms(ctx, alarmSilent, "")
+	open, err := a.store.OpenAlarms(ctx, store.AlarmERPSilent, "")
 	if err != nil {
 		return err
 	}
@@ -99,7 +96,7 @@ func (a *answering) begin(ctx context.Context) error {
 	}
 	for name := range open {
 		if _, ok := known[name]; !ok {
-			if err := a.settle(ctx, name, "the ERP is not configured any more"); err != nil {
+			if err := a.settle(ctx, name, store.EndedUnknown); err != nil {
 				return err
 			}
 		}
@@ -129,7 +126,7 @@ func (a *answering) troubles(ctx context.Context) (map[string]string, error) {
 }
 
 func (a *answering) settle(ctx context.Context, name, note string) error {
-	return a.set(ctx, name, false, func(tx *store.Tx) error { return tx.SettleAlarm(name, alarmSilent, note) })
+	return a.set(ctx, name, false, func(tx *store.Tx) error { return tx.SettleAlarm(name, store.AlarmERPSilent, note) })
 }
 
 func (a *answering) set(ctx context.Context, name string, open bool, change func(tx *store.Tx) error) error {

@@ -31,7 +31,7 @@ func TestAnERPThatDoesNotAnswerStandsInTheInboxUntilItDoes(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		open, err := s.OpenAlarms(t.Context(), alarmSilent, "")
+		open, err := s.OpenAlarms(t.Context(), store.AlarmERPSilent, "")
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -18,6 +18,7 @@ import (
 	"github.com/linekeeper/linekeeper/hub/api"
 	"github.com/linekeeper/linekeeper/hub/connector"
 	"github.com/linekeeper/linekeeper/hub/connector/secret"
+	"github.com/linekeeper/linekeeper/hub/lookout"
 	"github.com/linekeeper/linekeeper/hub/notify"
 	"github.com/linekeeper/linekeeper/hub/webhook"
 )
@@ -35,6 +36,8 @@ type Config struct {
 	Posting  PostingConfig  `yaml:"posting"`
 	// Reconcile compares with what the ERPs hold.
 	Reconcile ReconcileConfig `yaml:"reconcile"`
+	// Alarms say when what is silent is an alarm.
+	Alarms AlarmsConfig `yaml:"alarms"`
 	// Notify tells people of what waits for them.
 	Notify notify.Config `yaml:"notify"`
 	// Business says which business objects are read and written.
@@ -145,6 +148,28 @@ type BalanceConfig struct {
 	Lot     string `yaml:"lot"`
 	// Plant is whose discrepancies they are; it may be empty.
 	Plant string `yaml:"plant"`
+}
+
+// AlarmsConfig says how long something must last before it is an alarm; 0 means never.
+type AlarmsConfig struct {
+	// AgentAway is for an agent that was not heard of. It is counted while the hub runs. Default 10m, at least 1m.
+	AgentAway *time.Duration `yaml:"agent_away"`
+	// AgentUnwell is for what an agent says of itself: a source that it does not reach, a clock that differs from the hub's, facts that
+	// do not get through (twice as long); new data at risk after a minute at the latest. Default 5m.
+	AgentUnwell *time.Duration `yaml:"agent_unwell"`
+	// OrderWaits is for a released work order that no route leads to an agent or that cannot be said in its words, and for facts whose
+	// order does not come. Default 15m.
+	OrderWaits *time.Duration `yaml:"order_waits"`
+}
+
+func (a AlarmsConfig) limits() lookout.Limits {
+	or := func(d *time.Duration, usual time.Duration) time.Duration {
+		if d == nil {
+			return usual
+		}
+		return *d
+	}
+	return lookout.Limits{AgentAway: or(a.AgentAway, 10*time.Minute), AgentUnwell: or(a.AgentUnwell, 5*time.Minute), OrderWaits: or(a.OrderWaits, 15*time.Minute)}
 }
 
 // LogConfig sets what is logged, to standard error.
@@ -341,10 +366,14 @@ func (c *Config) checkTuning() []Fault {
 		faults = append(faults, Fault{Where: where, Text: fmt.Sprintf(format, args...), Hint: hint})
 	}
 	for where, d := range map[string]time.Duration{"dispatch.every": c.Dispatch.Every, "posting.quiet": c.Posting.Quiet, "posting.close_after": c.Posting.CloseAfter,
+		"alarms.agent_away": c.Alarms.limits().AgentAway, "alarms.agent_unwell": c.Alarms.limits().AgentUnwell, "alarms.order_waits": c.Alarms.limits().OrderWaits,
 		"reconcile.every": c.Reconcile.Every, "reconcile.balances_every": c.Reconcile.BalancesEvery, "reconcile.settle": c.Reconcile.Settle, "reconcile.nightly": c.Reconcile.Nightly} {
 		if d < 0 {
 			add(where, "write a duration such as 10s", "%s is negative", d)
 		}
+	}
+	if d := c.Alarms.limits().AgentAway; d > 0 && d < time.Minute {
+		add("alarms.agent_away", "use 1m or more, or 0 for never", "%s is too short: an agent may say nothing for half a minute, and a dead line is found after three quarters of one", d)
 	}
 	if c.Posting.Workers < 0 || c.Posting.Workers > 100 {
 		add("posting.workers", "use 1 to 100", "%d is out of range", c.Posting.Workers)

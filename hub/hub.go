@@ -25,6 +25,7 @@ import (
 	"github.com/linekeeper/linekeeper/hub/dispatch"
 	"github.com/linekeeper/linekeeper/hub/inbox"
 	"github.com/linekeeper/linekeeper/hub/ingest"
+	"github.com/linekeeper/linekeeper/hub/lookout"
 	"github.com/linekeeper/linekeeper/hub/notify"
 	"github.com/linekeeper/linekeeper/hub/posting"
 	"github.com/linekeeper/linekeeper/hub/reconcile"
@@ -63,6 +64,7 @@ type Hub struct {
 	check    *checking.Checker
 	desk     *desk.Desk
 	notify   *notify.Notifier
+	lookout  *lookout.Lookout
 	trading  *trading.Trader
 	grpc     *grpc.Server
 	http     *http.Server
@@ -159,6 +161,7 @@ func (h *Hub) open(ctx context.Context, o Options) error {
 		return fmt.Errorf("%w: %w", ErrConfig, err)
 	}
 	h.ingest = ingest.New(ingest.Options{Store: h.store, Directory: &h.cfg, Version: o.Version, Judge: judge, Now: h.now, Logger: o.Logger.With("part", "ingest")})
+	h.lookout = lookout.New(lookout.Options{Store: h.store, Known: h.cfg.Known, Heard: h.ingest.Heard, Limits: h.cfg.Alarms.limits(), Zones: h.cfg.zones(), Now: h.now, Logger: o.Logger.With("part", "alarms")})
 	h.tunnel = tunnel.New(tunnel.Options{Logger: o.Logger.With("part", "tunnel")})
 	h.grpc = grpc.NewServer(append(ingest.ServerOptions(), grpc.Creds(h.tunnel.Credentials(tlsConfig)))...)
 	pb.RegisterUplinkServer(h.grpc, h.ingest)
@@ -314,6 +317,7 @@ func (h *Hub) Run(ctx context.Context) error {
 	part("desk", h.desk.Run)
 	part("messages", h.notify.Run)
 	part("answers of ERPs", (&answering{store: h.store, names: h.cfg.erpNames(), health: h.posting.Health, log: h.log}).run)
+	part("alarms", h.lookout.Run)
 	part("trading", h.trading.Run)
 	if h.cfg.Reconcile.Every > 0 {
 		part("reconciliation", h.check.Run)

@@ -92,6 +92,7 @@ var table = []place{
 	{"hub/desk", hubs, 4, "works off what people asked for; sees the store and one door of the posting engine"},
 	{"hub/fleet", hubs, 4, ""},
 	{"hub/inbox", hubs, 4, "what a person must see to, readable; sees the store"},
+	{"hub/lookout", hubs, 5, "raises alarms about what is silent; sees the store and the posting engine's codes"},
 	{"hub/api", hubs, 5, ""},
 	{"hub/notify/notifytest", hubs, 1, "a mail server for tests, not a part of the hub"},
 	{"hub/notify", hubs, 5, "tells people; sees the store and the inbox"},

@@ -413,6 +413,12 @@ routes:
 #   prices: {STEEL-S235: "1.35"}   # per unit of an item: the inbox says what an exception is worth, and no heal without a person moves more than 10000
 #   currency: EUR
 
+# When something silent is an alarm in the inbox; 0 means never.
+# alarms:
+#   agent_away: 10m         # an agent that was not heard of, counted while the hub runs
+#   agent_unwell: 5m        # a source that an agent does not reach, a clock that differs from the hub's, facts that do not get through
+#   order_waits: 15m        # a released work order that no route leads to an agent, facts whose order does not come
+
 # Tell people of what waits for them in the inbox. Try it with: synchub notify test -c FILE
 # notify:
 #   console: https://hub.example.com:8443   # where messages lead

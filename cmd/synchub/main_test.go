@@ -112,11 +112,14 @@ func TestSampleIsValidOnceItsFilesExist(t *testing.T) {
 	if !found {
 		t.Fatal("the sample has no erps")
 	}
-	head = regexp.MustCompile(`(?m)^( *)# ( *)(- \{erp|business:|posting:|  workers:|  quiet:|  close_after:|  policies:|    - erp: erp1|    - \{items|      (?:plant|late_facts|month_closes|doubtful_clock|over_delivery|tolerance_percent|closed_orders|order_end|collect):|data_dir:)`).ReplaceAllString(head, "$1$2$3")
+	head = regexp.MustCompile(`(?m)^( *)# ( *)(- \{erp|business:|posting:|  workers:|  quiet:|  close_after:|  policies:|    - erp: erp1|    - \{items|      (?:plant|late_facts|month_closes|doubtful_clock|over_delivery|tolerance_percent|closed_orders|order_end|collect):|alarms:|  agent_away:|  agent_unwell:|  order_waits:|data_dir:)`).ReplaceAllString(head, "$1$2$3")
 	erps = regexp.MustCompile(`(?m)^# (  .*)$`).ReplaceAllString(erps, "$1") // a connector's own comments stay
 	whole := head + "\nerps:\n" + erps
 	if !strings.Contains(whole, "\n      collect: {") {
 		t.Fatal("the policies are still commented out")
+	}
+	if !strings.Contains(whole, "\n  order_waits: ") {
+		t.Fatal("the alarms are still commented out")
 	}
 	if strings.Count(whole, "#") >= strings.Count(sample, "#") {
 		t.Fatal("nothing was taken out of its comment")

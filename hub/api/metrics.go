@@ -21,6 +21,7 @@ type collector struct {
 var (
 	agentUp       = desc("linekeeper_agent_connected", "1 while the agent has a stream open", "plant", "agent")
 	agentPending  = desc("linekeeper_agent_pending_facts", "facts that the agent had not handed over when it last said so", "plant", "agent")
+	agentSeen     = desc("linekeeper_agent_seen_age_seconds", "seconds since the agent came, went, or said how it is", "plant", "agent")
 	agentAge      = desc("linekeeper_agent_status_age_seconds", "seconds since the agent said how it is", "plant", "agent")
 	postings      = desc("linekeeper_postings", "postings by state", "erp", "state", "code")
 	postingOldest = desc("linekeeper_posting_oldest_seconds", "age of the oldest posting in a state", "erp", "state", "code")
@@ -30,6 +31,8 @@ var (
 	erpPosting    = desc("linekeeper_erp_posting_up", "1 while the last call about a posting was answered", "erp")
 	hubInfo       = desc("linekeeper_hub_info", "always 1; names the hub's version", "version")
 	openAlarms    = desc("linekeeper_open_alarms", "alarms that wait for a person")
+	alarmsOf      = desc("linekeeper_alarms", "alarms that wait for a person, by what they are about; those of agents, orders and ERPs that are silent are always there", "code")
+	ordersNobody  = desc("linekeeper_orders_unrouted", "released work orders that reach no plant", "erp")
 	discrepancies = desc("linekeeper_discrepancies", "discrepancies that are not settled", "type")
 	healsMade     = desc("linekeeper_heals_total", "actions that were carried out about discrepancies")
 	messages      = desc("linekeeper_messages", "messages about exceptions, by receiver and whether they arrived (due, delivered, dropped)", "receiver", "state")
@@ -43,7 +46,7 @@ func desc(name, help string, labels ...string) *prometheus.Desc {
 
 // Describe implements prometheus.Collector.
 func (c *collector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{agentUp, agentPending, agentAge, postings, postingOldest, writes, writeOldest, erpUp, erpPosting, hubInfo, openAlarms, discrepancies, healsMade, healsWrong, messages, messageOldest} {
+	for _, d := range []*prometheus.Desc{agentUp, agentPending, agentSeen, agentAge, postings, postingOldest, writes, writeOldest, erpUp, erpPosting, hubInfo, openAlarms, alarmsOf, ordersNobody, discrepancies, healsMade, healsWrong, messages, messageOldest} {
 		ch <- d
 	}
 }
@@ -64,6 +67,9 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	for _, a := range agents {
 		gauge(agentUp, yes(a.Connected()), a.Plant, a.Agent)
 		gauge(agentPending, float64(a.Status.GetBusinessPending()), a.Plant, a.Agent)
+		if !a.SeenAt.IsZero() {
+			gauge(agentSeen, c.now().Sub(a.SeenAt).Seconds(), a.Plant, a.Agent)
+		}
 		if !a.StatusAt.IsZero() {
 			gauge(agentAge, c.now().Sub(a.StatusAt).Seconds(), a.Plant, a.Agent)
 		}
@@ -101,8 +107,38 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 		return
 	}
 	gauge(openAlarms, float64(len(alarms)))
+	c.silent(ctx, ch, cursors)
 	c.heals(ctx, ch)
 	c.told(ctx, ch)
+}
+
+func (c *collector) silent(ctx context.Context, ch chan<- prometheus.Metric, erps []store.Cursor) {
+	open, err := c.store.AlarmCounts(ctx)
+	if err != nil {
+		ch <- prometheus.NewInvalidMetric(alarmsOf, err)
+		return
+	}
+	for _, code := range append(append(store.AgentAlarms(), store.OrderAlarms()...), store.AlarmERPSilent) {
+		open[code] += 0
+	}
+	for code, n := range open {
+		ch <- prometheus.MustNewConstMetric(alarmsOf, prometheus.GaugeValue, float64(n), code)
+	}
+	unrouted, err := c.store.Unrouted(ctx)
+	if err != nil {
+		ch <- prometheus.NewInvalidMetric(ordersNobody, err)
+		return
+	}
+	byERP := map[string]int64{}
+	for _, e := range erps {
+		byERP[e.ERP] = 0
+	}
+	for _, u := range unrouted {
+		byERP[u.ERP] += u.Count
+	}
+	for erp, n := range byERP {
+		ch <- prometheus.MustNewConstMetric(ordersNobody, prometheus.GaugeValue, float64(n), erp)
+	}
 }
 
 func (c *collector) told(ctx context.Context, ch chan<- prometheus.Metric) {

@@ -58,7 +58,7 @@ func TestThePageOfMessagesShowsWhatDidNotArriveAndWhy(t *testing.T) {
 	w := newWorld(t)
 	w.page("/messages", "No message of that kind")
 	m := store.Message{MessageID: "msg_1", Receiver: "ops", Topic: "ulm tier 0", Subject: "[ulm] 10,000 postings", Entries: 10_000, Body: "{}"}
-	if err := w.s.AddMessage(t.Context(), &m, []store.Notice{{Ref: "posting:1"}}, nil); err != nil {
+	if err := w.s.AddMessage(t.Context(), &m, []store.Notice{{Ref: "posting:1"}}, nil, nil); err != nil {
 		t.Fatal(err)
 	}
 	m.Tries, m.Reason, m.NextAt = 3, "connection refused", time.Now().Add(time.Minute)

@@ -2,7 +2,6 @@ package dispatch
 
 import (
 	"context"
-	"fmt"
 	"time"
 
 	"github.com/linekeeper/linekeeper/hub/mapping"
@@ -54,7 +53,7 @@ func (w words) fingerprint(next *store.Order, old store.Order, known bool) {
 		next.Content = old.Content
 	}
 	if c := class(next.Order.State); c != "done" && c != "cancelled" {
-		next.Unroutable = fmt.Sprintf("mapping_missing: %s; %s", missing.Reason(), missing.NextStep())
+		next.Unroutable = store.MappingMissing + missing.Reason() + "; " + missing.NextStep()
 	}
 }
 

@@ -82,6 +82,8 @@ func triage(r store.InboxRow) reconcile.Triage {
 		return reconcile.TriagePosting(r.State, r.Class, r.Code)
 	case store.InboxWrite:
 		return triageWrite(r)
+	case store.InboxAlarm:
+		return reconcile.TriageAlarm(r.Code)
 	}
 	return reconcile.TriageOther(r.Kind)
 }

@@ -164,6 +164,17 @@ func (s *Server) Counts() Counts {
 	return Counts{c.accepted.Load(), c.duplicates.Load(), c.conflicts.Load(), c.unreadable.Load(), c.commits.Load(), streams}
 }
 
+// Heard says when each agent that is connected sent something last, by "plant/agent".
+func (s *Server) Heard() map[string]time.Time {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	out := make(map[string]time.Time, len(s.live))
+	for name, ss := range s.live {
+		out[name] = ss.heard()
+	}
+	return out
+}
+
 // Connect serves one stream until it ends.
 func (s *Server) Connect(stream grpc.BidiStreamingServer[pb.Up, pb.Down]) error {
 	if !s.enter() {

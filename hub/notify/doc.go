@@ -8,7 +8,9 @@
 //   - A message is delivered at least once, with the same id and the same words each time, so that a receiver can drop what comes again.
 //   - What comes together is told together. While a message of a topic (plant, escalation, urgency) is not delivered yet, none is made
 //     beside it; after a large one, or after several, the next is a digest of ten minutes.
-//   - An exception is told once, and once more for each time that it has outlasted.
+//   - An exception is told once, and once more for each time that it has outlasted. That an alarm has ended by itself is told to everybody
+//     who was told of it, after what told of its beginning has arrived.
+//   - Alarms about agents are gathered over all plants: a cut line is one message, however many it takes.
 //   - A receiver that cannot be reached holds up no other, and is an exception itself: with the reason and the next step.
 //   - No password leaves over a connection that is not encrypted, and no message holds a person's name or what was received.
 //

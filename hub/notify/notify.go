@@ -1,10 +1,12 @@
 package notify
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"math"
 	"slices"
 	"sync"
@@ -35,7 +37,8 @@ type Notifier struct {
 	// What follows belongs to the goroutine that looks.
 	told     map[subject]mark
 	gathered map[heap]gathering
-	facts    map[string]string // refs of postings by the keys of facts that discrepancies are about
+	ended    map[string]store.Alarm // alarms that were told, ended by themselves, and are not told to be over yet; by ref
+	facts    map[string]string      // refs of postings by the keys of facts that discrepancies are about
 }
 
 type words = writer
@@ -59,9 +62,24 @@ type topic struct {
 	plant  string
 	tier   int
 	urgent bool
+	// agents are those of all plants: a cut line takes many at once. over is of what has ended, of all plants as well.
+	agents, over bool
+}
+
+func topicOf(x noted) topic {
+	if x.row.Kind == store.InboxAlarm && slices.Contains(store.AgentAlarms(), x.row.Code) {
+		return topic{tier: x.Tier, urgent: x.Severity == reconcile.High, agents: true}
+	}
+	return topic{plant: x.row.Plant, tier: x.Tier, urgent: x.Severity == reconcile.High}
 }
 
 func (t topic) String() string {
+	if t.over {
+		return "over"
+	}
+	if t.agents {
+		t.plant = "agents"
+	}
 	text := fmt.Sprintf("%s tier %d", t.plant, t.tier)
 	if t.urgent {
 		text += " urgent"
@@ -76,8 +94,8 @@ type heap struct {
 }
 
 type gathering struct {
-	since time.Time
-	count int
+	since, grew time.Time
+	count       int
 }
 
 // noted is an exception that is open.
@@ -98,7 +116,7 @@ func New(o Options) (*Notifier, error) {
 	for _, f := range faults {
 		return nil, fmt.Errorf("notify.%s: %s (%s)", f.Where, f.Text, f.Hint)
 	}
-	n := &Notifier{o: o, words: writer{o.Config.Console, o.Currency, o.Zones}, gathered: map[heap]gathering{}, facts: map[string]string{}}
+	n := &Notifier{o: o, words: writer{o.Config.Console, o.Currency, o.Zones}, gathered: map[heap]gathering{}, ended: map[string]store.Alarm{}, facts: map[string]string{}}
 	for _, w := range ways {
 		n.ways = append(n.ways, &post{w, make(chan struct{}, 1)})
 	}
@@ -198,18 +216,27 @@ func (n *Notifier) look(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	over := n.over()
 	for h := range n.gathered {
-		if len(news[h]) == 0 {
+		if len(news[h])+len(over[h]) == 0 {
 			delete(n.gathered, h)
 		}
 	}
-	var errs []error
 	for h, all := range news {
 		if n.ripe(h, len(all), paced) {
-			errs = append(errs, n.tell(ctx, h, all))
+			if err := n.tell(ctx, h, all); err != nil {
+				return err
+			}
 		}
 	}
-	return errors.Join(errs...)
+	for h, all := range over {
+		if n.calm(h, len(all), paced) {
+			if err := n.tellOver(ctx, h, all, open); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // remember reads once what was told before.
@@ -316,13 +343,13 @@ func (n *Notifier) forget(ctx context.Context, open []noted) error {
 			gone[s.ref] = true
 		}
 	}
+	if err := n.end(ctx, gone); err != nil {
+		return err
+	}
 	if len(gone) == 0 {
 		return nil
 	}
-	list := make([]string, 0, len(gone))
-	for ref := range gone {
-		list = append(list, ref)
-	}
+	list := slices.Collect(maps.Keys(gone))
 	if err := n.o.Store.ForgetNotices(ctx, list); err != nil {
 		n.told = nil // read again: some may be gone
 		return err
@@ -334,6 +361,48 @@ func (n *Notifier) forget(ctx context.Context, open []noted) error {
 	}
 	clear(n.facts)
 	return nil
+}
+
+// end takes out of gone the alarms that have ended by themselves: their notices stay until it is told that they are over.
+func (n *Notifier) end(ctx context.Context, gone map[string]bool) error {
+	maps.DeleteFunc(n.ended, func(ref string, _ store.Alarm) bool { return !gone[ref] })
+	var ids []int64
+	for ref := range gone {
+		if _, known := n.ended[ref]; known {
+			continue
+		}
+		if kind, id, err := store.ParseRef(ref); err == nil && kind == store.InboxAlarm {
+			ids = append(ids, id)
+		}
+	}
+	if len(ids) > 0 {
+		all, err := n.o.Store.AlarmsByID(ctx, ids)
+		if err != nil {
+			return err
+		}
+		for _, a := range all {
+			if a.EndedItself() {
+				n.ended[store.InboxRow{Kind: store.InboxAlarm, ID: a.ID}.Ref()] = a
+			}
+		}
+	}
+	maps.DeleteFunc(gone, func(ref string, _ bool) bool { _, ended := n.ended[ref]; return ended })
+	return nil
+}
+
+// over are the alarms that each receiver was told of and that have ended by themselves, in the order of their ends.
+func (n *Notifier) over() map[heap][]store.Alarm {
+	out := map[heap][]store.Alarm{}
+	for s := range n.told {
+		if a, ok := n.ended[s.ref]; ok {
+			h := heap{s.receiver, topic{over: true}}
+			out[h] = append(out[h], a)
+		}
+	}
+	for _, all := range out {
+		slices.SortFunc(all, func(a, b store.Alarm) int { return cmp.Or(a.ClosedAt.Compare(b.ClosedAt), cmp.Compare(a.ID, b.ID)) })
+	}
+	return out
 }
 
 // news are what each receiver was not told yet, oldest first.
@@ -348,7 +417,7 @@ func (n *Notifier) news(open []noted) map[heap][]noted {
 			if known && m.since.Equal(x.row.Since) && m.tier >= x.Tier {
 				continue
 			}
-			h := heap{p.name, topic{x.row.Plant, x.Tier, x.Severity == reconcile.High}}
+			h := heap{p.name, topicOf(x)}
 			out[h] = append(out[h], x)
 		}
 	}
@@ -400,6 +469,60 @@ func (n *Notifier) ripe(h heap, count int, paced []store.Message) bool {
 	return age < 0 || age >= n.o.Config.Collect && !grows || age >= 4*n.o.Config.Collect
 }
 
+// How long what has ended is gathered: agents come back one after the other, and nothing is urgent about it.
+const (
+	overCalm   = 30 * time.Second // nothing more has ended
+	overAtMost = 5 * time.Minute
+)
+
+// calm reports whether it is told now what has ended. It overtakes no message that tells of the beginning.
+func (n *Notifier) calm(h heap, count int, paced []store.Message) bool {
+	if slices.ContainsFunc(paced, func(m store.Message) bool { return m.Receiver == h.receiver && m.State == store.MessageDue }) {
+		return false
+	}
+	now := n.o.Now()
+	g, ok := n.gathered[h]
+	if !ok {
+		g.since = now
+	}
+	if count > g.count {
+		g.grew = now
+	}
+	g.count = count
+	n.gathered[h] = g
+	age := now.Sub(g.since)
+	return age < 0 || now.Sub(g.grew) >= overCalm || age >= overAtMost
+}
+
+// tellOver stores a message about what has ended, and lets go of what was told of it. open is what has not.
+func (n *Notifier) tellOver(ctx context.Context, h heap, all []store.Alarm, open []noted) error {
+	still := 0
+	for _, x := range open {
+		_, told := n.told[subject{h.receiver, x.row.Ref()}]
+		if told && x.row.Kind == store.InboxAlarm && slices.ContainsFunc(all, func(a store.Alarm) bool { return a.Code == x.row.Code }) {
+			still++
+		}
+	}
+	m, err := n.overMessage(h.receiver, h.topic, all, still, n.o.Now())
+	if err != nil {
+		return err
+	}
+	refs := make([]string, len(all))
+	for i, a := range all {
+		refs[i] = store.InboxRow{Kind: store.InboxAlarm, ID: a.ID}.Ref()
+	}
+	if err := n.o.Store.AddMessage(ctx, &m, nil, nil, refs); err != nil {
+		n.told = nil // read again: it may have been stored all the same
+		return err
+	}
+	for _, ref := range refs {
+		delete(n.told, subject{h.receiver, ref})
+	}
+	delete(n.gathered, h)
+	n.ringFor(h.receiver)
+	return nil
+}
+
 // tell stores a message with the note of what it tells.
 func (n *Notifier) tell(ctx context.Context, h heap, all []noted) error {
 	var shown []inbox.Entry
@@ -431,7 +554,7 @@ func (n *Notifier) tell(ctx context.Context, h heap, all []noted) error {
 			news = append(news, note)
 		}
 	}
-	if err := n.o.Store.AddMessage(ctx, &m, news, again); err != nil {
+	if err := n.o.Store.AddMessage(ctx, &m, news, again, nil); err != nil {
 		n.told = nil // read again: it may have been stored all the same
 		return err
 	}
@@ -439,10 +562,14 @@ func (n *Notifier) tell(ctx context.Context, h heap, all []noted) error {
 		n.told[subject{h.receiver, x.row.Ref()}] = mark{x.row.Since, x.Tier}
 	}
 	delete(n.gathered, h)
-	if i := slices.IndexFunc(n.ways, func(p *post) bool { return p.name == h.receiver }); i >= 0 {
+	n.ringFor(h.receiver)
+	return nil
+}
+
+func (n *Notifier) ringFor(receiver string) {
+	if i := slices.IndexFunc(n.ways, func(p *post) bool { return p.name == receiver }); i >= 0 {
 		n.ways[i].ring()
 	}
-	return nil
 }
 
 func (p *post) ring() {

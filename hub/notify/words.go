@@ -18,6 +18,7 @@ import (
 const (
 	typeNews     = "linekeeper.exceptions"
 	typeReminder = "linekeeper.exceptions.reminder"
+	typeOver     = "linekeeper.exceptions.over"
 	typeTest     = "linekeeper.test"
 )
 
@@ -38,7 +39,9 @@ type event struct {
 type content struct {
 	Title string `json:"title"`
 	Text  string `json:"text"`
-	Plant string `json:"plant,omitempty"` // empty for the hub itself
+	Plant string `json:"plant,omitempty"` // empty for the hub itself, and for several
+	// Plants are those of a message about the agents of several.
+	Plants []string `json:"plants,omitempty"`
 	// Tier is the escalation: 0 for news, 1 and 2 for what has outlasted its time once and twice.
 	Tier   int       `json:"tier"`
 	Count  int       `json:"count"`
@@ -46,7 +49,19 @@ type content struct {
 	Groups []group   `json:"groups,omitempty"`
 	// Exceptions are the oldest, ten at most.
 	Exceptions []exception `json:"exceptions,omitempty"`
-	Link       string      `json:"link,omitempty"`
+	// Over are alarms that have ended by themselves, ten at most; Still is how many of their sort have not.
+	Over  []ended `json:"over,omitempty"`
+	Still int     `json:"still,omitempty"`
+	Link  string  `json:"link,omitempty"`
+}
+
+// ended is an alarm that is over.
+type ended struct {
+	Ref   string    `json:"ref"`
+	What  string    `json:"what"`
+	Since time.Time `json:"since"`
+	Until time.Time `json:"until"`
+	Note  string    `json:"note"`
 }
 
 // group is how many exceptions of a sort there are.
@@ -99,7 +114,11 @@ type writer struct {
 
 // message says what waits. shown are the oldest of all, described.
 func (w writer) message(receiver string, t topic, all []noted, shown []inbox.Entry, now time.Time) (store.Message, error) {
-	c := content{Plant: t.plant, Tier: t.tier, Count: len(all), Oldest: all[0].row.Since, Groups: groups(all), Link: w.link("/inbox", "plant", t.plant)}
+	c := content{Plant: t.plant, Tier: t.tier, Count: len(all), Oldest: all[0].row.Since, Groups: groups(all)}
+	if t.agents {
+		c.Plant, c.Plants = places(all)
+	}
+	c.Link = w.link("/inbox", "plant", c.Plant)
 	for _, e := range shown {
 		c.Exceptions = append(c.Exceptions, w.exception(e))
 	}
@@ -112,6 +131,82 @@ func (w writer) message(receiver string, t topic, all []noted, shown []inbox.Ent
 	m, err := w.pack(receiver, kind, c, now)
 	m.Topic, m.Entries = t.String(), len(all)
 	return m, err
+}
+
+// places are the plants of exceptions: the one, or all.
+func places(all []noted) (one string, several []string) {
+	for _, x := range all {
+		several = append(several, x.row.Plant)
+	}
+	slices.Sort(several)
+	several = slices.Compact(several)
+	if len(several) == 1 {
+		return several[0], nil
+	}
+	return "", several
+}
+
+// overMessage says what has ended. still is how much of the same sort has not.
+func (w writer) overMessage(receiver string, t topic, all []store.Alarm, still int, now time.Time) (store.Message, error) {
+	c := content{Count: len(all), Still: still, Oldest: all[0].FirstAt, Link: w.link("/inbox", "plant", "")}
+	counts := map[string]int{}
+	var codes []string
+	for _, a := range all {
+		if counts[a.Code]++; counts[a.Code] == 1 {
+			codes = append(codes, a.Code)
+		}
+		if a.FirstAt.Before(c.Oldest) {
+			c.Oldest = a.FirstAt
+		}
+		if len(c.Over) < mostShown {
+			c.Over = append(c.Over, ended{store.InboxRow{Kind: store.InboxAlarm, ID: a.ID}.Ref(), oneLine(a.Subject + ": " + strings.ReplaceAll(a.Code, "_", " ")), a.FirstAt, a.ClosedAt, a.Note})
+		}
+	}
+	what := c.Over[0].What + ", after " + ago(all[0].ClosedAt.Sub(all[0].FirstAt))
+	if len(all) > 1 {
+		var parts []string
+		for _, code := range codes {
+			parts = append(parts, sort(group{Kind: store.InboxAlarm, Code: code, Count: counts[code]}))
+		}
+		what = strings.Join(parts, "; ")
+	}
+	if still > 0 {
+		what += fmt.Sprintf(" (%s still open)", count(still))
+	}
+	c.Title = oneLine("[hub] Over: " + what)
+	c.Text = w.overText(c)
+	m, err := w.pack(receiver, typeOver, c, now)
+	m.Topic, m.Entries = t.String(), len(all)
+	return m, err
+}
+
+func (w writer) overText(c content) string {
+	clock := func(t time.Time) string { return t.UTC().Format("2006-01-02 15:04 MST") }
+	var b strings.Builder
+	line := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
+	if c.Count == 1 {
+		line("An alarm that you were told of is over by itself; nothing is to be done.")
+	} else {
+		line("%s alarms that you were told of are over by themselves; nothing is to be done about them.", count(c.Count))
+	}
+	if c.Still > 0 {
+		line("%s of the same sort are still open.", count(c.Still))
+	}
+	for _, x := range c.Over {
+		line("")
+		line("%s", x.What)
+		line("  %s", x.Note)
+		line("  from %s to %s (%s)", clock(x.Since), clock(x.Until), ago(x.Until.Sub(x.Since)))
+	}
+	if more := c.Count - len(c.Over); more > 0 {
+		line("")
+		line("%s more are over as well.", count(more))
+	}
+	if c.Link != "" {
+		line("")
+		line("Inbox: %s", c.Link)
+	}
+	return b.String()
 }
 
 // test is a message that only shows that the way works.
@@ -188,7 +283,11 @@ func (w writer) title(c content, now time.Time) string {
 		lasts = "the oldest " + lasts
 	}
 	again := [...]string{"", "Reminder: ", "Second reminder: "}[min(c.Tier, 2)]
-	return oneLine(fmt.Sprintf("[%s] %s%s (%s)", cmp.Or(c.Plant, "hub"), again, what, lasts))
+	where := cmp.Or(c.Plant, "hub")
+	if len(c.Plants) > 0 {
+		where = count(len(c.Plants)) + " plants"
+	}
+	return oneLine(fmt.Sprintf("[%s] %s%s (%s)", where, again, what, lasts))
 }
 
 // sort says how many of a sort there are: "10,000 postings wait (period_closed, ERP s4)".
@@ -223,6 +322,8 @@ func (w writer) text(c content, now time.Time) string {
 	of := ""
 	if c.Plant != "" {
 		of = " of plant " + c.Plant
+	} else if len(c.Plants) > 0 {
+		of = fmt.Sprintf(" of %s plants", count(len(c.Plants)))
 	}
 	one := c.Count == 1
 	switch {
@@ -238,6 +339,9 @@ func (w writer) text(c content, now time.Time) string {
 		line("")
 		for _, g := range c.Groups {
 			line("- %s (%s)", sort(g), g.Owner)
+		}
+		if len(c.Plants) > 0 {
+			line("- plants: %s", strings.Join(c.Plants, ", "))
 		}
 	}
 	for _, x := range c.Exceptions {

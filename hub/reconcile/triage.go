@@ -64,6 +64,27 @@ func TriageOther(kind string) Triage {
 	return Triage{Automation, High, "do what the next step says, then settle it with a note"}
 }
 
+// triageOfAlarm is of alarms that are not urgent, or not automation's.
+var triageOfAlarm = map[string]Triage{
+	"source_down":         {Automation, Medium, ""},
+	"clock_differs":       {Automation, Medium, ""},
+	"facts_stuck":         {Automation, Medium, ""},
+	"agent_never_came":    {Automation, Medium, ""},
+	"order_unrouted":      {Planning, Medium, ""},
+	"order_unmapped":      {Masterdata, Medium, ""},
+	"facts_without_order": {Planning, Medium, ""},
+	"facts_without_plant": {Planning, Medium, ""},
+}
+
+// TriageAlarm judges an alarm by its code.
+func TriageAlarm(code string) Triage {
+	t := TriageOther("alarm")
+	if x, ok := triageOfAlarm[code]; ok {
+		t.Owner, t.Severity = x.Owner, x.Severity
+	}
+	return t
+}
+
 // Worth is what amounts of items are worth by the plant's prices; false when one of them has no price.
 func (p *Policy) Worth(amounts map[string]decimal.Decimal) (decimal.Decimal, bool) {
 	sum := decimal.Zero

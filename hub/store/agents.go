@@ -306,7 +306,7 @@ func (s *Store) Readings(ctx context.Context, agentID int64) ([]Reading, error) 
 // Alarm is something a person must look at. There is one open alarm for each subject and code.
 type Alarm struct {
 	ID              int64
-	Subject         string // "plant/agent", or the name of an ERP
+	Subject         string // "plant/agent", the name of an ERP, or what the code says
 	Code            string // "identity_in_use", "went_back_in_time", "sequence_reused", "hub_went_back_in_time"
 	Reason          string
 	NextStep        string
@@ -349,13 +349,7 @@ func (s *Store) OpenAlarms(ctx context.Context, code, prefix string) (map[string
 
 // Alarms lists alarms, newest first; open ones only unless closed is true.
 func (s *Store) Alarms(ctx context.Context, closed bool, page Page) ([]Alarm, error) {
-	return collect(ctx, s, func(r *sql.Rows) (a Alarm, err error) {
-		var f, l, c int64
-		err = r.Scan(&a.ID, &a.Subject, &a.Code, &a.Reason, &a.NextStep, &f, &l, &a.Times, &c, &a.Note)
-		a.FirstAt, a.LastAt, a.ClosedAt = at(f), at(l), at(c)
-		return a, err
-	}, `SELECT id, subject, code, reason, next_step, first_at, last_at, times, closed_at, note FROM alarms
-		WHERE id < $1 AND (closed_at = 0 OR $2) ORDER BY id DESC LIMIT $3`, page.before(), closed, page.limit())
+	return collect(ctx, s, scanAlarm, alarmColumns+" WHERE id < $1 AND (closed_at = 0 OR $2) ORDER BY id DESC LIMIT $3", page.before(), closed, page.limit())
 }
 
 // CloseAlarm settles an alarm with a note. ErrNotFound when none is open there.

@@ -59,6 +59,11 @@ type InboxPlace struct {
 	ID    int64
 }
 
+// alarmPlant is the plant that an alarm is about; empty for none.
+const alarmPlant = `COALESCE((SELECT a.plant FROM agents a WHERE a.plant || '/' || a.agent = m.subject
+		OR m.code = '` + AlarmSourceDown + `' AND SUBSTR(m.subject, 1, LENGTH(a.plant) + LENGTH(a.agent) + 2) = a.plant || '/' || a.agent || '/'
+		OR m.code IN ('` + AlarmNoOrder + `', '` + AlarmNoPlant + `') AND a.plant = m.subject LIMIT 1), '')`
+
 const inboxRows = `SELECT i.kind, i.id, i.since, i.plant, i.erp, i.order_no, i.code, i.class, i.state, i.agent, COALESCE(o.owner, ''), COALESCE(o.person, '') FROM (
 	SELECT 'posting' AS kind, p.fact_id AS id, p.since, p.plant, p.erp, p.order_no, p.code, p.class, p.state, '' AS agent FROM postings p
 		WHERE p.state IN ('parked', 'in_doubt')
@@ -66,7 +71,7 @@ const inboxRows = `SELECT i.kind, i.id, i.since, i.plant, i.erp, i.order_no, i.c
 	UNION ALL SELECT 'exception', e.id, e.occurred_at, a.plant, '', '', e.code, '', '', a.agent FROM exceptions e JOIN agents a ON a.id = e.agent_id WHERE e.closed_at = 0
 	UNION ALL SELECT 'conflict', c.id, c.received_at, a.plant, '', '', 'conflict', '', '', a.agent FROM conflicts c JOIN agents a ON a.id = c.agent_id WHERE c.closed_at = 0
 	UNION ALL SELECT 'unreadable', u.id, u.received_at, a.plant, '', '', 'unreadable', '', '', a.agent FROM unreadable u JOIN agents a ON a.id = u.agent_id WHERE u.closed_at = 0
-	UNION ALL SELECT 'alarm', m.id, m.first_at, COALESCE((SELECT a.plant FROM agents a WHERE a.plant || '/' || a.agent = m.subject LIMIT 1), ''), '', '', m.code, '', '', m.subject
+	UNION ALL SELECT 'alarm', m.id, m.first_at, ` + alarmPlant + `, '', '', m.code, '', '', m.subject
 		FROM alarms m WHERE m.closed_at = 0
 	UNION ALL SELECT 'write', w.id, w.since, '', w.erp, '', w.code, w.class, w.state, '' FROM business_writes w
 		WHERE ` + openWrites + ` AND w.state || '' IN ('parked', 'in_doubt')

@@ -79,8 +79,8 @@ func (s *Store) notices(ctx context.Context, which string, args ...any) ([]Notic
 }
 
 // AddMessage stores a message and what it tells, in one transaction: news are of exceptions that its receiver was told nothing of,
-// again of others. It fills in ID, MadeAt, State and NextAt.
-func (s *Store) AddMessage(ctx context.Context, m *Message, news, again []Notice) error {
+// again of others, over the refs of those that it says have ended. It fills in ID, MadeAt, State and NextAt.
+func (s *Store) AddMessage(ctx context.Context, m *Message, news, again []Notice, over []string) error {
 	err := s.Update(ctx, func(tx *Tx) error {
 		m.MadeAt, m.NextAt, m.State = tx.now, tx.now, MessageDue
 		res, err := tx.exec(`INSERT INTO messages (message_id, receiver, topic, subject, entries, body, made_at, state, next_at) VALUES ($1, $2, $3, $4, $5, $6, $7, 'due', $7)`,
@@ -91,8 +91,12 @@ func (s *Store) AddMessage(ctx context.Context, m *Message, news, again []Notice
 		if m.ID, err = res.LastInsertId(); err != nil {
 			return err
 		}
+		gone := slices.Clone(over)
 		for _, n := range again {
-			if _, err := tx.exec("DELETE FROM notices WHERE receiver = $1 AND ref = $2", m.Receiver, n.Ref); err != nil {
+			gone = append(gone, n.Ref)
+		}
+		for _, ref := range gone {
+			if _, err := tx.exec("DELETE FROM notices WHERE receiver = $1 AND ref = $2", m.Receiver, ref); err != nil {
 				return err
 			}
 		}

@@ -79,6 +79,11 @@ func TestQueriesFindTheirRowsByAnIndex(t *testing.T) {
 	} else if steps := plan(t, s, texts[i]); !slices.ContainsFunc(steps, func(s string) bool { return strings.Contains(s, "fact_index_order") }) {
 		t.Errorf("the facts of an order are found by %q", steps)
 	}
+	if i := slices.IndexFunc(texts, func(q string) bool { return strings.Contains(q, "GROUP BY erp || '', unroutable") }); i < 0 {
+		t.Error("nobody asked for orders that nobody gets")
+	} else if steps := plan(t, s, texts[i]); !slices.ContainsFunc(steps, func(s string) bool { return strings.Contains(s, "work_orders_unroutable") }) {
+		t.Errorf("orders that nobody gets are found by %q", steps)
+	}
 	if looked < 30 {
 		t.Errorf("only %d steps of plans were looked at", looked)
 	}
@@ -166,6 +171,11 @@ func useEverything(t *testing.T, b *books) {
 	must(s.DeliveriesAfter(ctx, a.ID, 0, 10))
 	must(s.NeededAfter(ctx, a.ID, 0, 10))
 	must(s.Orders(ctx, OrderFilter{Unroutable: true}, Page{}))
+	must(s.Unrouted(ctx))
+	must(s.Orderless(ctx, []string{"unknown_order"}, time.Unix(1, 0)))
+	must(s.LatestAlarms(ctx, OrderAlarms()))
+	must(s.AlarmsByID(ctx, []int64{1, 2}))
+	must(s.AlarmCounts(ctx))
 	_, _, _, err = s.OrderTimeline(ctx, "", "WO-1")
 	must(nil, err)
 	for _, f := range []BusinessFilter{{Kind: "invoice"}, {Kind: "invoice", Number: "1"}, {Kind: "invoice", Reference: "1"}, {Kind: "invoice", Partner: "1", State: "X", Since: time.Unix(1, 0)},
