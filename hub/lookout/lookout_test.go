@@ -454,6 +454,14 @@ func TestFactsThatDoNotGetThroughAreAnAlarmAndABacklogThatDrainsIsNone(t *testin
 		w.says("ulm/line1", &pb.AgentStatus{State: "ok"})
 		w.pass(2 * time.Minute)
 		w.wants("when nothing waits")
+		waits()
+		w.pass(9 * time.Minute)
+		w.leave("ulm/line1")
+		w.pass(time.Minute)
+		w.connect("ulm/line1")
+		waits()
+		w.pass(8 * time.Minute)
+		w.wants("of one that waited while the line was cut")
 	})
 }
 
@@ -596,7 +604,8 @@ func TestFactsWhoseOrderDoesNotComeAreOneAlarmPerPlant(t *testing.T) {
 		w.wants("of orders that come")
 		ids := w.park(200, func(i int) string { return fmt.Sprintf("WO-%d", i/2) }, posting.CodeUnknownOrder)
 		w.off += 24 * time.Hour // the clock is set: they look old
-		w.pass(30 * time.Second)
+		w.pass(50 * time.Second)
+		w.wants("when the clock is set")
 		w.off -= 24 * time.Hour
 		w.pass(13 * time.Minute)
 		w.wants("before their time, though the clock was set")

@@ -701,3 +701,213 @@ func TestEverySortOfEntryHasAName(t *testing.T) {
 		}
 	}
 }
+
+// settle ends an alarm as the hub does by itself.
+func (w *world) settle(subject, code, note string) {
+	w.update(func(tx *store.Tx) error { return tx.SettleAlarm(subject, code, note) })
+}
+
+// fleet makes agents of many plants known.
+func (w *world) fleet(n int) (names []string) {
+	w.update(func(tx *store.Tx) error {
+		names = names[:0]
+		for i := range n {
+			a, err := tx.AgentByName(fmt.Sprintf("plant%d", i/10), fmt.Sprintf("line%d", i%10))
+			if err != nil {
+				return err
+			}
+			names = append(names, a.Name())
+		}
+		return nil
+	})
+	return names
+}
+
+func (w *world) silent(names ...string) {
+	w.update(func(tx *store.Tx) error {
+		for _, name := range names {
+			if err := tx.RaiseAlarm(name, store.AlarmAgentSilent, "agent "+name+" has not been heard of", "look at the line"); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// A network cut takes three hundred agents in thirty plants: one message says so, and one that it is over, though they come back one
+// after the other.
+func TestACutLineThatTakesThreeHundredAgentsIsOneMessageAndItsEndAnother(t *testing.T) {
+	simulate(t, everything("ops", "boss"), func(t *testing.T, w *world) {
+		w.start()
+		names := w.fleet(300)
+		w.pass(time.Minute)
+		w.silent(names...)
+		w.pass(time.Minute)
+		for _, who := range []string{"ops", "boss"} {
+			got := w.who[who].all()
+			if len(got) != 1 || !strings.HasPrefix(got[0].Subject, "[30 plants] 300 alarms: agent silent (the oldest for ") {
+				t.Fatalf("%s was told %q", who, w.who[who].subjects())
+			}
+			if e := read(t, got[0]); e.Data.Count != 300 || len(e.Data.Plants) != 30 || len(e.Data.Exceptions) != mostShown || !strings.Contains(e.Data.Text, "plants: plant0, plant1, ") || len(got[0].Body) > 16<<10 {
+				t.Errorf("%d bytes: %+v", len(got[0].Body), e)
+			}
+		}
+		w.pass(20 * time.Minute)
+		for _, some := range slices.Collect(slices.Chunk(names[:288], 24)) { // two minutes
+			for _, name := range some {
+				w.settle(name, store.AlarmAgentSilent, store.EndedHeard)
+			}
+			w.pass(10 * time.Second)
+		}
+		w.pass(time.Minute)
+		for _, who := range []string{"ops", "boss"} {
+			got := w.who[who].all()
+			if len(got) != 2 || got[1].Subject != "[hub] Over: 288 alarms: agent silent (12 still open)" {
+				t.Fatalf("%s was told %q", who, w.who[who].subjects())
+			}
+			if e := read(t, got[1]); e.Type != typeOver || e.Data.Count != 288 || e.Data.Still != 12 || len(e.Data.Over) != mostShown || !strings.Contains(e.Data.Text, "278 more are over") {
+				t.Errorf("%+v", e)
+			}
+		}
+	})
+}
+
+func TestThatAnAlarmIsOverIsToldToThoseWhoWereToldOfItAndOnce(t *testing.T) {
+	rules := []RuleConfig{{Tell: []string{"ulm"}, Plant: []string{"ulm"}}, {Tell: []string{"lyon"}, Plant: []string{"lyon"}}}
+	simulate(t, rules, func(t *testing.T, w *world) {
+		w.start()
+		w.silent("ulm/line1")
+		w.alarm("ulm/line1", "identity_in_use")
+		w.pass(time.Minute)
+		ulm := w.who["ulm"]
+		if n := len(ulm.all()); n == 0 {
+			t.Fatal("nobody was told")
+		}
+		before := len(ulm.all())
+		w.settle("ulm/line1", store.AlarmAgentSilent, store.EndedHeard)
+		id := w.openAlarm("identity_in_use")
+		if err := w.s.CloseAlarm(t.Context(), id, "found the copy (Erika Mustermann)"); err != nil {
+			t.Fatal(err)
+		}
+		for range 5 { // the hub starts anew meanwhile
+			w.stop()
+			w.start()
+			w.pass(20 * time.Second)
+		}
+		w.pass(time.Minute)
+		got := ulm.all()[before:]
+		if len(got) != 1 || !strings.HasPrefix(got[0].Subject, "[hub] Over: ulm/line1: agent silent, after 1 min") || strings.Contains(got[0].Body, "Erika") {
+			t.Fatalf("told %q", ulm.subjects())
+		}
+		if x := read(t, got[0]).Data.Over[0]; x.Note != store.EndedHeard || !x.Until.After(x.Since) {
+			t.Errorf("%+v", x)
+		}
+		// What was over before anybody was told is nothing to tell.
+		w.silent("ulm/line1")
+		w.settle("ulm/line1", store.AlarmAgentSilent, store.EndedHeard)
+		w.pass(time.Hour)
+		wants(t, ulm.subjects()[before+1:])
+		wants(t, w.who["lyon"].subjects())
+	})
+}
+
+func (w *world) openAlarm(code string) int64 {
+	w.t.Helper()
+	all, err := w.s.Alarms(context.Background(), false, store.Page{})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	for _, a := range all {
+		if a.Code == code {
+			return a.ID
+		}
+	}
+	w.t.Fatalf("no alarm %q is open", code)
+	return 0
+}
+
+// Nobody hears first that something is over, and then that it is not.
+func TestTheEndOfAnAlarmOvertakesItsBeginningNowhere(t *testing.T) {
+	simulate(t, everything("ops"), func(t *testing.T, w *world) {
+		ops := w.who["ops"]
+		w.start()
+		for round := range 4 {
+			ops.set(true)
+			w.silent("ulm/line1")
+			w.pass(50 * time.Minute) // it is tried each ten minutes now
+			w.settle("ulm/line1", store.AlarmAgentSilent, store.EndedHeard)
+			w.pass(20 * time.Second)
+			ops.set(false)
+			w.pass(time.Hour)
+			got := ops.subjects()
+			if len(got) != 2*(round+1) || !strings.Contains(got[2*round], "] ulm/line1: agent silent") || !strings.HasPrefix(got[2*round+1], "[hub] Over: ulm/line1: agent silent") {
+				t.Fatalf("told %q", got)
+			}
+		}
+	})
+}
+
+// The hub dies again and again between what it stores and what it sends, while alarms begin and end: everybody ends up with each beginning
+// before its end, and no alarm open that is over.
+func TestEachBeginningHasItsEndHoweverTheHubDies(t *testing.T) {
+	seed := rand.Uint64()
+	if text := os.Getenv("NOTIFY_SEED"); text != "" {
+		seed, _ = strconv.ParseUint(text, 10, 64)
+	}
+	t.Logf("NOTIFY_SEED=%d", seed)
+	rng := rand.New(rand.NewPCG(seed, 2))
+	simulate(t, everything("ops"), func(t *testing.T, w *world) {
+		ops := w.who["ops"]
+		names := w.fleet(8)
+		ops.fault = func(int) error {
+			if rng.IntN(3) == 0 {
+				(*w.die.Load())() // before it is stored that it was sent
+			}
+			return nil
+		}
+		w.start()
+		open := map[string]bool{}
+		for range 60 {
+			name := names[rng.IntN(len(names))]
+			if open[name] = !open[name]; open[name] {
+				w.silent(name)
+			} else {
+				w.settle(name, store.AlarmAgentSilent, store.EndedHeard)
+			}
+			w.pass(time.Duration(rng.IntN(180)) * time.Second)
+			w.stop()
+			w.start()
+		}
+		ops.fault = nil
+		for _, name := range names {
+			if open[name] {
+				w.settle(name, store.AlarmAgentSilent, store.EndedHeard)
+			}
+		}
+		w.pass(2 * time.Hour)
+		told, over := map[string]bool{}, map[string]bool{}
+		seen := map[string]string{}
+		for _, m := range ops.all() {
+			if body, again := seen[m.MessageID]; again {
+				if body != m.Body {
+					t.Fatal("a message came again with other words")
+				}
+				continue
+			}
+			seen[m.MessageID] = m.Body
+			e := read(t, m)
+			for _, x := range e.Data.Exceptions {
+				told[x.Ref] = true
+			}
+			for _, x := range e.Data.Over {
+				if !told[x.Ref] || over[x.Ref] {
+					t.Fatalf("%s is over, told before: %t, over before: %t", x.Ref, told[x.Ref], over[x.Ref])
+				}
+				over[x.Ref] = true
+			}
+		}
+		if len(told) < 5 || len(over) != len(told) {
+			t.Fatalf("%d alarms were told, and the end of %d", len(told), len(over))
+		}
+	})
+}
