@@ -8,6 +8,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -193,4 +194,68 @@ func TestThatTheERPIsGoneIsToldWithinAMinute(t *testing.T) {
 		return nil
 	})
 	t.Logf("it was told after %s", time.Since(begin))
+}
+
+// An order that no route leads anywhere, and an agent that leaves: both reach those who look at no page, with the next step.
+func TestAnOrderWithoutARouteAndAnAgentThatIsAwayAreTold(t *testing.T) {
+	t.Parallel()
+	e, url := books(t)
+	no, err := e.ReleaseDemoOrder(t.Context(), "ULM", "press1", 0, 60)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var mu sync.Mutex
+	var events []string
+	ops := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		mu.Lock()
+		defer mu.Unlock()
+		events = append(events, string(body))
+	}))
+	defer ops.Close()
+	told := func(parts ...string) error {
+		mu.Lock()
+		defer mu.Unlock()
+		for _, text := range events {
+			if !slices.ContainsFunc(parts, func(p string) bool { return !strings.Contains(text, p) }) {
+				return nil
+			}
+		}
+		return fmt.Errorf("%q is in none of %q", parts, events)
+	}
+	cfg := configured(t, url)
+	if err := os.WriteFile(filepath.Join(filepath.Dir(cfg.Path), "ops.txt"), []byte("shared\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cfg.Notify = notify.Config{
+		Receivers: []notify.ReceiverConfig{{Name: "ops", Webhook: &notify.WebhookConfig{URL: ops.URL, Secret: secret.Source{File: "ops.txt"}}}},
+		Rules:     []notify.RuleConfig{{Tell: []string{"ops"}}},
+	}
+	cfg.Routes[0].Site = "BERN"
+	cfg.Alarms = AlarmsConfig{AgentAway: new(time.Minute), OrderWaits: new(time.Second)}
+	r := run(t, cfg)
+	r.dial().close()
+	realparts.Eventually(t, 90*time.Second, "a message about the order", func() error {
+		return told("order unrouted", no, `no route leads from erp \"erp\", site \"ULM\"`, `site: \"ULM\", work_center: \"press1\", plant: PLANT, agent: AGENT} under routes:`)
+	})
+	realparts.Eventually(t, 2*time.Minute, "a message about the agent", func() error {
+		return told("[ulm] ulm/line1: agent silent", `agent \"ulm/line1\" has not been heard of since `, "plantagent doctor", `"subject":"ulm"`)
+	})
+	var l struct {
+		Items []struct{ Subject, Code string }
+	}
+	if err := r.get("/v1/alarms", &l); err != nil || len(l.Items) != 2 {
+		t.Errorf("%+v %v", l, err)
+	}
+	res, err := http.Get(r.h.URL() + "/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	text, _ := io.ReadAll(res.Body)
+	for _, want := range []string{`linekeeper_alarms{code="agent_silent"} 1`, `linekeeper_alarms{code="order_unrouted"} 1`, `linekeeper_alarms{code="source_down"} 0`, `linekeeper_orders_unrouted{erp="erp"} `, `linekeeper_agent_seen_age_seconds{agent="line1",plant="ulm"} `} {
+		if !strings.Contains(string(text), want) {
+			t.Errorf("%s is not in the metrics", want)
+		}
+	}
 }
