@@ -129,8 +129,13 @@ func (w *watch) raise(ctx context.Context, found []finding) error {
 		return err
 	}
 	err = w.store.Update(ctx, func(tx *store.Tx) error {
-		for _, f := range slices.Concat(due, again) {
+		for _, f := range due {
 			if err := tx.RaiseAlarm(f.subject, f.code, f.reason, f.next); err != nil {
+				return err
+			}
+		}
+		for _, f := range again {
+			if err := tx.RestateAlarm(f.subject, f.code, f.reason, f.next); err != nil {
 				return err
 			}
 		}

@@ -325,6 +325,13 @@ func (tx *Tx) RaiseAlarm(subject, code, reason, nextStep string) error {
 	return err
 }
 
+// RestateAlarm gives the open alarm of a subject and code, if there is one, other words: it is the same one, which has not happened again.
+func (tx *Tx) RestateAlarm(subject, code, reason, nextStep string) error {
+	tx.touch(TopicAgents)
+	_, err := tx.exec("UPDATE alarms SET reason = $1, next_step = $2 WHERE subject = $3 AND code = $4 AND closed_at = 0", reason, nextStep, subject, code)
+	return err
+}
+
 // SettleAlarm closes the open alarm of a subject and code, if there is one, with a note.
 func (tx *Tx) SettleAlarm(subject, code, note string) error {
 	tx.touch(TopicAgents)
