@@ -231,6 +231,9 @@ type Verification struct {
 	Difference string
 	// NotYet: the effect cannot be read yet; ask again later.
 	NotYet bool
+	// Alone: this posting cannot be told of together with others, so that Verify is to be asked. Only VerifyMany answers that, and
+	// nothing else then.
+	Alone bool
 }
 
 // ErrNotFound says that the outside system does not have the object; Get wraps it.

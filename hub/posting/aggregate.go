@@ -315,15 +315,18 @@ func (e *Engine) together(tx *store.Tx, p store.Posting, f store.Fact) ([]store.
 
 // put stores a call's posting without a step in its life.
 func (e *Engine) put(ctx context.Context, c *call) error {
-	return e.o.Store.Update(context.WithoutCancel(ctx), func(tx *store.Tx) error {
-		all, err := e.together(tx, c.p, c.f)
-		for _, m := range all {
-			if err == nil {
-				err = tx.PutPosting(*m.Posting)
-			}
+	return e.o.Store.Update(context.WithoutCancel(ctx), func(tx *store.Tx) error { return e.putAll(tx, c) })
+}
+
+// putAll is put inside a transaction.
+func (e *Engine) putAll(tx *store.Tx, c *call) error {
+	all, err := e.together(tx, c.p, c.f)
+	for _, m := range all {
+		if err == nil {
+			err = tx.PutPosting(*m.Posting)
 		}
-		return err
-	})
+	}
+	return err
 }
 
 // past reports that a posting has changed since it was read, because it was changed together with another.

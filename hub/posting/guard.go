@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime/debug"
+	"slices"
 
 	"github.com/linekeeper/linekeeper/hub/connector"
 )
@@ -57,4 +58,24 @@ func (g guarded) Lookup(ctx context.Context, p connector.Posting, intent []byte)
 func (g guarded) Verify(ctx context.Context, p connector.Posting, intent []byte, doc connector.Document) (v connector.Verification, err error) {
 	defer g.broke(p, func(reason string) { v, err = connector.Verification{Difference: reason}, nil })
 	return g.Connector.Verify(ctx, p, intent, doc)
+}
+
+// VerifyMany lets each be asked about alone when the connector broke down: then it is known on which. So it does with answers of
+// which nobody can say whose they are.
+func (g guarded) VerifyMany(ctx context.Context, all []connector.ToVerify) (answers []connector.Verification, err error) {
+	each := func(reason, stack string) {
+		g.log.Error("postings cannot be read back together, and are read back one by one", "erp", g.erp, "first", all[0].Posting.Fact.Key.String(), "postings", len(all),
+			"reason", reason, "stack", stack)
+		answers, err = slices.Repeat([]connector.Verification{{Alone: true}}, len(all)), nil
+	}
+	defer func() {
+		if problem := recover(); problem != nil {
+			each(fmt.Sprintf("the connector broke down: %v", problem), string(debug.Stack()))
+		}
+	}()
+	answers, err = g.Connector.(connector.ManyVerifier).VerifyMany(ctx, all)
+	if err == nil && len(answers) != len(all) {
+		each(fmt.Sprintf("the connector gave %d answers to %d questions", len(answers), len(all)), "")
+	}
+	return answers, err
 }

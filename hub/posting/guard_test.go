@@ -43,6 +43,13 @@ func (b *brittle) Verify(ctx context.Context, p connector.Posting, intent []byte
 	return b.modelERP.Verify(ctx, p, intent, doc)
 }
 
+func (b *brittle) VerifyMany(ctx context.Context, all []connector.ToVerify) ([]connector.Verification, error) {
+	for _, q := range all {
+		b.breakIn("verify", q.Posting)
+	}
+	return b.modelERP.VerifyMany(ctx, all)
+}
+
 func TestConnectorThatBreaksDownOnAFactStopsNoNeighbour(t *testing.T) {
 	for method, want := range map[string]struct {
 		state store.PostingState

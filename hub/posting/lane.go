@@ -61,7 +61,7 @@ func (e *Engine) step(ctx context.Context, l store.Lane, w store.LaneWork) (time
 		if p == nil {
 			return false
 		}
-		if !p.NextAt.After(now) || p.NextAt.Sub(now) > longestPause {
+		if isDue(*p, now) {
 			return true
 		}
 		if wait.IsZero() || p.NextAt.Before(wait) {
@@ -73,7 +73,14 @@ func (e *Engine) step(ctx context.Context, l store.Lane, w store.LaneWork) (time
 	case due(w.Doubt):
 		return e.permitted(ctx, l, *w.Doubt, e.lookUp)
 	case due(w.Unverified):
-		return e.permitted(ctx, l, *w.Unverified, e.verify)
+		if !e.readsMany(l) {
+			return e.permitted(ctx, l, *w.Unverified, e.verify)
+		}
+		if w.Doubt == nil && due(w.Due) && !w.Due.Closing && !due(w.LastOfMany) && readBackMayWait(*w.Unverified, now) {
+			return e.permitted(ctx, l, *w.Due, e.post)
+		}
+		again, err := e.readBack(ctx, l, now)
+		return sooner(again, wait), err
 	case w.Doubt != nil: // blocks what follows
 		return wait, nil
 	case due(w.Due):
@@ -83,6 +90,10 @@ func (e *Engine) step(ctx context.Context, l store.Lane, w store.LaneWork) (time
 		return e.permitted(ctx, l, *w.Due, e.post)
 	}
 	return wait, nil
+}
+
+func isDue(w store.Waiting, now time.Time) bool {
+	return !w.NextAt.After(now) || w.NextAt.Sub(now) > longestPause
 }
 
 // closeOrder posts what finishes an order, once nothing else of it is open, here or at the plant.
@@ -175,7 +186,9 @@ func (e *Engine) asking(factID int64) time.Duration {
 
 // call is everything that a step needs to know.
 type call struct {
-	erp     connector.Connector
+	erp guarded
+	// seen is what the lane saw in the posting, or in another that is made with it.
+	seen    store.Waiting
 	p       store.Posting
 	f       store.Fact
 	posting connector.Posting
@@ -204,6 +217,11 @@ func (e *Engine) permitted(ctx context.Context, l store.Lane, w store.Waiting, d
 	if err != nil || c == nil {
 		return time.Time{}, ended(ctx, err)
 	}
+	return e.withTurn(ctx, l, c, do)
+}
+
+// withTurn runs an action in the turn of a posting.
+func (e *Engine) withTurn(ctx context.Context, l store.Lane, c *call, do action) (time.Time, error) {
 	give, err := e.onOrder.take(ctx, l)
 	if err != nil {
 		return time.Time{}, ended(ctx, err)
@@ -250,6 +268,11 @@ func stale(l store.Lane, w store.Waiting, p store.Posting) bool {
 
 // prepareCall returns nil when the posting has changed since the lane saw it.
 func (e *Engine) prepareCall(ctx context.Context, l store.Lane, w store.Waiting) (*call, error) {
+	return e.prepareFor(ctx, l, w, func() (store.Order, error) { return e.o.Store.Order(ctx, l.ERP, l.OrderNo) })
+}
+
+// prepareFor is prepareCall with what knows the lane's order.
+func (e *Engine) prepareFor(ctx context.Context, l store.Lane, w store.Waiting, orderOf func() (store.Order, error)) (*call, error) {
 	task, err := e.o.Store.Task(ctx, w.FactID)
 	if err != nil {
 		return nil, err
@@ -258,13 +281,13 @@ func (e *Engine) prepareCall(ctx context.Context, l store.Lane, w store.Waiting)
 	if stale(l, w, p) {
 		return nil, nil
 	}
-	order, err := e.o.Store.Order(ctx, l.ERP, l.OrderNo)
+	order, err := orderOf()
 	if err != nil {
 		return nil, err
 	}
 	fact := decided.Correction.Apply(f.Fact)
 	fact.PostingDate = f.Fact.PostingDate // what was decided about the date comes below
-	c := &call{erp: guarded{e.o.Connectors[l.ERP], l.ERP, e.o.Logger}, turn: turn{of: e.turns[l.ERP]}, p: p, f: f, correction: decided.Correction, posting: connector.Posting{
+	c := &call{erp: guarded{e.o.Connectors[l.ERP], l.ERP, e.o.Logger}, turn: turn{of: e.turns[l.ERP]}, seen: w, p: p, f: f, correction: decided.Correction, posting: connector.Posting{
 		Fact: adjusted(fact, p.Amounts), Order: order.Order, PostingDate: postingDate(fact), Attempt: max(p.Attempt, 1),
 	}}
 	if err := e.asOne(ctx, c); err != nil {
@@ -397,21 +420,25 @@ func (e *Engine) save(ctx context.Context, c *call, step string, outcome pb.Rece
 
 // unreachable leaves a posting where it is; the call comes again, for ever.
 func (e *Engine) unreachable(ctx context.Context, c *call, err error) error {
-	now := e.o.Now()
-	c.p.Tries++
-	pause := RetryAfter(c.p.Tries)
+	pause := RetryAfter(c.p.Tries + 1)
 	if c.p.State == store.PostingInDoubt {
 		// The question was lost, not answered: what is in doubt holds its order up, and the gate keeps a system that fails
 		// from being asked too often.
 		pause = min(pause, doubtUnheard)
 	}
-	c.p.NextAt = now.Add(pause)
-	first := c.p.Code != CodeUnreachable || c.p.Reason != err.Error()
-	c.p.Code, c.p.Reason, c.p.NextStep = CodeUnreachable, err.Error(), "nothing to do here: it is tried again until the system answers"
-	if first {
+	if c.unheard(err, e.o.Now().Add(pause)) {
 		return e.save(ctx, c, "unreachable", pb.Receipt_OUTCOME_UNSPECIFIED)
 	}
 	return e.put(ctx, c)
+}
+
+// unheard notes that the outside system could not be asked, and when it is next. It reports whether that is new.
+func (c *call) unheard(err error, next time.Time) bool {
+	c.p.Tries++
+	c.p.NextAt = next
+	first := c.p.Code != CodeUnreachable || c.p.Reason != err.Error()
+	c.p.Code, c.p.Reason, c.p.NextStep = CodeUnreachable, err.Error(), "nothing to do here: it is tried again until the system answers"
+	return first
 }
 
 // answered stores the answer of Post, or the early one of Prepare.
@@ -527,20 +554,32 @@ func (e *Engine) verify(ctx context.Context, c *call) (failure string, err error
 	if err := e.crash("read back"); err != nil {
 		return "", err
 	}
-	now := e.o.Now()
+	if step, outcome, known := c.readAs(v, e.o.Now(), e.o.DoubtFor); known {
+		if step == "" {
+			return "", e.put(ctx, c)
+		}
+		return "", e.save(ctx, c, step, outcome)
+	}
+	if v.NotYet {
+		v.Difference = fmt.Sprintf("the effect of document %q has not appeared since %s", c.p.Document, c.p.Since.Format(time.RFC3339))
+	}
+	park(&c.p, ClassMismatch, CodeDiffers, v.Difference, "correct the document in the outside system, then replay this fact to compare again")
+	c.p.Since, c.p.Tries = e.o.Now(), 0
+	return "", e.save(ctx, c, "differs", pb.Receipt_OUTCOME_POSTED)
+}
+
+// readAs changes the posting as it was read back, if it is as it should be or may still become so, and returns the step in its life;
+// empty when there is none.
+func (c *call) readAs(v connector.Verification, now time.Time, patience time.Duration) (step string, outcome pb.Receipt_Outcome, known bool) {
 	switch {
 	case v.Matches:
 		c.p.State, c.p.Class, c.p.Code, c.p.Reason, c.p.NextStep = store.PostingVerified, "", "", "", ""
 		c.p.Intent, c.p.Since, c.p.Tries, c.p.NextAt = nil, now, 0, time.Time{}
-		return "", e.save(ctx, c, "verified", pb.Receipt_OUTCOME_VERIFIED)
-	case v.NotYet && (now.Sub(c.p.Since) < e.o.DoubtFor || c.p.Tries < leastTries):
+		return "verified", pb.Receipt_OUTCOME_VERIFIED, true
+	case v.NotYet && (now.Sub(c.p.Since) < patience || c.p.Tries < leastTries):
 		c.p.Tries++
 		c.p.NextAt = now.Add(LookupAfter(c.p.Tries - 1))
-		return "", e.put(ctx, c)
-	case v.NotYet:
-		v.Difference = fmt.Sprintf("the effect of document %q has not appeared since %s", c.p.Document, c.p.Since.Format(time.RFC3339))
+		return "", pb.Receipt_OUTCOME_UNSPECIFIED, true
 	}
-	park(&c.p, ClassMismatch, CodeDiffers, v.Difference, "correct the document in the outside system, then replay this fact to compare again")
-	c.p.Since, c.p.Tries = now, 0
-	return "", e.save(ctx, c, "differs", pb.Receipt_OUTCOME_POSTED)
+	return "", pb.Receipt_OUTCOME_UNSPECIFIED, false
 }

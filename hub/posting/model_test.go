@@ -11,6 +11,7 @@ import (
 
 	"github.com/linekeeper/linekeeper/hub/connector"
 	"github.com/linekeeper/linekeeper/hub/object"
+	"github.com/linekeeper/linekeeper/hub/store"
 	"github.com/shopspring/decimal"
 )
 
@@ -36,12 +37,14 @@ type modelERP struct {
 	undone  map[string]string    // by fact key: the key of the fact that took it back
 	closed  map[string]string    // orders that were finished, by the fact that came first
 	calls   map[string]int       // by method
+	notYet  map[string]time.Time // by fact key: until then the effect is not to be read
+	takes   time.Duration        // how long a call takes; 1 ms when zero
 	faults  []string
 }
 
 // trouble is how often, of 100 calls, what goes wrong.
 type trouble struct {
-	down, lostReply, lostRequest, delayed, retry, early, unreadable int
+	down, lostReply, lostRequest, delayed, retry, early, unreadable, alone int
 	// reject names fact keys that are refused until somebody mends them; dark ones whose look-up cannot tell.
 	reject, dark map[string]bool
 }
@@ -53,6 +56,9 @@ type effect struct {
 	date     time.Time
 	move     string // the type of its movement
 }
+
+// oneByOne is a system that reads postings back one by one only.
+type oneByOne struct{ connector.Connector }
 
 func newModel(seed uint64, now func() time.Time) *modelERP {
 	return &modelERP{
@@ -76,7 +82,7 @@ func (m *modelERP) enter(method, order string) func() {
 	}
 	m.busy[order] = true
 	m.mu.Unlock()
-	time.Sleep(time.Millisecond) // fake time: lets others run into each other
+	time.Sleep(max(m.takes, time.Millisecond)) // fake time: lets others run into each other
 	m.mu.Lock()
 	return func() {
 		m.busy[order] = false
@@ -246,26 +252,60 @@ func (m *modelERP) Lookup(_ context.Context, p connector.Posting, intent []byte)
 	return connector.Finding{Presence: connector.Absent}, nil
 }
 
-func (m *modelERP) Verify(_ context.Context, p connector.Posting, _ []byte, doc connector.Document) (connector.Verification, error) {
+func (m *modelERP) Verify(_ context.Context, p connector.Posting, intent []byte, doc connector.Document) (connector.Verification, error) {
 	defer m.enter("verify", p.Order.OrderNo)()
-	e, ok := m.effects[p.Fact.Key.String()]
-	switch {
-	case m.chance(m.down):
+	if m.chance(m.down) {
 		return connector.Verification{}, errors.New("connection refused")
-	case m.chance(m.unreadable):
-		return connector.Verification{NotYet: true}, nil
-	case !ok || e.document != doc.Number:
-		return connector.Verification{Difference: fmt.Sprintf("document %q is not there", doc.Number)}, nil
-	case e.fact.Confirmation != nil && !e.fact.Confirmation.Yield.Equal(p.Fact.Confirmation.Yield):
-		return connector.Verification{Difference: "quantities differ"}, nil
-	case e.move != must(m.moves(p)):
-		return connector.Verification{Difference: "the movement is another"}, nil
-	case !e.date.Equal(p.PostingDate):
-		return connector.Verification{Difference: "the date is another"}, nil
-	case e.fact.Consumption != nil && !e.fact.Consumption.Quantity.Value.Equal(p.Fact.Consumption.Quantity.Value):
-		return connector.Verification{Difference: "material differs"}, nil
 	}
-	return connector.Verification{Matches: true}, nil
+	return m.compare(connector.ToVerify{Posting: p, Intent: intent, Document: doc}), nil
+}
+
+// VerifyMany judges that the questions are of one order and each of another document.
+func (m *modelERP) VerifyMany(_ context.Context, all []connector.ToVerify) (answers []connector.Verification, err error) {
+	defer m.enter("verify many", all[0].Posting.Order.OrderNo)()
+	if len(all) < 2 || len(all) > store.ReadBackAtOnce {
+		m.fault("%d postings are read back together", len(all))
+	}
+	asked := map[string]bool{}
+	for _, q := range all {
+		key := q.Posting.Fact.Key.String()
+		if asked[key] || q.Posting.Order.OrderNo != all[0].Posting.Order.OrderNo {
+			m.fault("fact %s of order %s is read back together with others twice, or with order %s", key, q.Posting.Order.OrderNo, all[0].Posting.Order.OrderNo)
+		}
+		asked[key] = true
+		answer := connector.Verification{Alone: true}
+		if !m.chance(m.alone) {
+			answer = m.compare(q)
+		}
+		answers = append(answers, answer)
+	}
+	if m.chance(m.down) {
+		return nil, errors.New("connection refused")
+	}
+	return answers, nil
+}
+
+func (m *modelERP) compare(q connector.ToVerify) connector.Verification {
+	p := q.Posting
+	key := p.Fact.Key.String()
+	e, ok := m.effects[key]
+	switch {
+	case len(q.Intent) > 0 && string(q.Intent) != "intent of "+key:
+		m.fault("fact %s is read back with intent %q", key, q.Intent)
+	case m.chance(m.unreadable), m.notYet[key].After(m.now()):
+		return connector.Verification{NotYet: true}
+	case !ok || e.document != q.Document.Number:
+		return connector.Verification{Difference: fmt.Sprintf("document %q is not there", q.Document.Number)}
+	case e.fact.Confirmation != nil && !e.fact.Confirmation.Yield.Equal(p.Fact.Confirmation.Yield):
+		return connector.Verification{Difference: "quantities differ"}
+	case e.move != must(m.moves(p)):
+		return connector.Verification{Difference: "the movement is another"}
+	case !e.date.Equal(p.PostingDate):
+		return connector.Verification{Difference: "the date is another"}
+	case e.fact.Consumption != nil && !e.fact.Consumption.Quantity.Value.Equal(p.Fact.Consumption.Quantity.Value):
+		return connector.Verification{Difference: "material differs"}
+	}
+	return connector.Verification{Matches: true}
 }
 
 func must(move string, _ *connector.Outcome) string { return move }

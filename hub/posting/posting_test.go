@@ -269,9 +269,13 @@ func TestHubThatDiesAtAnyStepPostsOnce(t *testing.T) {
 		"plan", "planned", "asking", "prepared", "storing sending", "saved sending", "sending", "posted", "storing posted", "saved posted",
 		"reading back", "read back", "storing verified", "saved verified",
 	} {
-		for _, lost := range []bool{false, true} {
-			t.Run(fmt.Sprintf("%s, reply lost %v", step, lost), func(t *testing.T) {
+		for i := range 4 {
+			lost, single := i%2 == 1, i >= 2
+			t.Run(fmt.Sprintf("%s, reply lost %v, read back one by one %v", step, lost, single), func(t *testing.T) {
 				simulate(t, func(t *testing.T, w *world) {
+					if single {
+						w.opts.Connectors["erp"] = oneByOne{w.erp}
+					}
 					dead := false
 					w.crash = func(s string) error {
 						if dead || s == step {
@@ -824,8 +828,11 @@ func TestRandomTroubleAndCrashesLoseAndDoubleNothing(t *testing.T) {
 		rng := rand.New(rand.NewPCG(seed, 2))
 		w.erp = newModel(seed, time.Now)
 		w.opts.Connectors["erp"] = w.erp
+		if seed%4 == 0 {
+			w.opts.Connectors["erp"] = oneByOne{w.erp}
+		}
 		w.opts.Poll = 20 * time.Minute // days pass in this test
-		bad := trouble{down: 5, lostReply: 10, lostRequest: 8, delayed: 8, retry: 8, early: 3, unreadable: 10, reject: map[string]bool{}, dark: map[string]bool{}}
+		bad := trouble{down: 5, lostReply: 10, lostRequest: 8, delayed: 8, retry: 8, early: 3, unreadable: 10, alone: 10, reject: map[string]bool{}, dark: map[string]bool{}}
 		want := map[string]decimal.Decimal{}
 		var facts []object.Fact
 		const orders, each = 8, 12

@@ -58,6 +58,11 @@ func (m *slowModel) Verify(ctx context.Context, p connector.Posting, intent []by
 	return m.modelERP.Verify(ctx, p, intent, doc)
 }
 
+func (m *slowModel) VerifyMany(ctx context.Context, all []connector.ToVerify) ([]connector.Verification, error) {
+	m.call()
+	return m.modelERP.VerifyMany(ctx, all)
+}
+
 // slow puts facts on many orders into a world whose system takes its time.
 func (w *world) slow(takes time.Duration, workers, orders, each int) *slowModel {
 	m := &slowModel{modelERP: w.erp, takes: takes, prepared: map[string]int{}, ready: map[string]time.Time{}}

@@ -150,6 +150,7 @@ func useEverything(t *testing.T, b *books) {
 	must(s.CountPostings(ctx, PostingFilter{State: PostingParked}))
 	must(s.ActiveLanes(ctx))
 	must(s.LaneWork(ctx, Lane{"erp", "WO-1"}))
+	must(s.Unverified(ctx, Lane{"erp", "WO-1"}))
 	must(s.Task(ctx, 1))
 	_, _, err := s.OpenBeside(ctx, "WO-1", 1)
 	must(nil, err)

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"encoding/json"
@@ -380,8 +381,12 @@ func (s *Store) ActiveLanes(ctx context.Context) ([]Lane, error) {
 }
 
 // LaneWork is what a lane has to do. Doubt is the posting whose outcome is not known, Due the one whose turn it is, Unverified
-// the posted one that is to be read back first; each is nil when there is none.
-type LaneWork struct{ Doubt, Due, Unverified *Waiting }
+// the posted one that is to be read back first, LastOfMany the one with which ReadBackAtOnce of them are; each is nil when there is
+// none.
+type LaneWork struct{ Doubt, Due, Unverified, LastOfMany *Waiting }
+
+// ReadBackAtOnce is how many postings of a lane are read back together at most.
+const ReadBackAtOnce = 20
 
 // Waiting is a posting that waits in a lane, and as what. Task reads the rest of it.
 type Waiting struct {
@@ -412,7 +417,10 @@ func (s *Store) LaneWork(ctx context.Context, l Lane) (w LaneWork, err error) {
 		case PostingDue:
 			w.Due = p
 		case PostingPosted:
-			w.Unverified = p
+			w.LastOfMany = p
+			if u := w.Unverified; u == nil || p.before(*u) {
+				w.Unverified, w.LastOfMany = p, u
+			}
 		default:
 			w.Doubt = p
 		}
@@ -420,11 +428,26 @@ func (s *Store) LaneWork(ctx context.Context, l Lane) (w LaneWork, err error) {
 	return w, nil
 }
 
-const (
+// before reports that a posting is to be read back before another.
+func (w Waiting) before(other Waiting) bool {
+	return cmp.Or(w.NextAt.Compare(other.NextAt), cmp.Compare(w.FactID, other.FactID)) < 0
+}
+
+// Unverified lists the posted ones of a lane that are to be read back first, ReadBackAtOnce at most, in their order.
+func (s *Store) Unverified(ctx context.Context, l Lane) ([]Waiting, error) {
+	all, err := collect(ctx, s, scanWaiting, unverified+fmt.Sprint(ReadBackAtOnce), l.ERP, l.OrderNo)
+	if err != nil {
+		return nil, fmt.Errorf("list what is to be read back of order %q: %w", l.OrderNo, err)
+	}
+	return all, nil
+}
+
+var (
 	ofLane   = "SELECT p.fact_id, p.state, p.closing, p.next_at FROM postings p WHERE p.erp = $1 AND p.order_no = $2 AND "
 	laneWork = "SELECT * FROM (" + ofLane + "p.state IN ('sending', 'in_doubt') ORDER BY p.fact_id LIMIT 1) UNION ALL SELECT * FROM (" +
 		ofLane + "p.state = 'due' AND p.code <> 'collecting' ORDER BY p.closing, p.fact_id LIMIT 1) UNION ALL SELECT * FROM (" +
-		ofLane + "p.state = 'posted' ORDER BY p.next_at, p.fact_id LIMIT 1)"
+		unverified + "1) UNION ALL SELECT * FROM (" + unverified + fmt.Sprintf("1 OFFSET %d)", ReadBackAtOnce-1)
+	unverified = ofLane + "p.state = 'posted' ORDER BY p.next_at, p.fact_id LIMIT "
 )
 
 func optionalRow[T any](v T, err error) (*T, error) {

@@ -28,6 +28,7 @@ type Settlement struct {
 	Why []string
 	// Attempts counts calls of Post, Lookups calls of Lookup.
 	Attempts, Lookups int
+	intent            []byte // of the last Prepare
 }
 
 // Drive takes one posting to its end exactly as the hub's posting engine does: it prepares, keeps the intent, posts, and
@@ -154,7 +155,7 @@ func (d *driver) note(format string, args ...any) {
 
 func (d *driver) end(e End, format string, args ...any) bool {
 	d.note(format, args...)
-	d.s.End = e
+	d.s.End, d.s.intent = e, d.intent
 	return true
 }
 

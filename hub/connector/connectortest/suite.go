@@ -37,6 +37,8 @@ func Run(t *testing.T, h Harness) {
 	s.row(t, "HubThatForgotPostsNothingTwice", "hub that forgot what it posted", expectOnce,
 		unless(confirms && s.can.ExternalKey, "the system keeps no key"), s.forgot)
 	s.optional(t, "VerifySeesADifference", confirms, s.verifyDifference)
+	_, many := s.c.(connector.ManyVerifier)
+	s.optional(t, "VerifyManySaysOfEachWhatVerifySays", confirms && many, s.verifyMany)
 	s.row(t, "OneIntentManyWorkersOneEffect", "four workers post one intent", expectOnce,
 		unless(confirms && s.can.CompareAndSet, "a posting cannot be tied to what was read"), s.oneIntent)
 	s.optional(t, "OrdersSideBySide", confirms && consumes, s.sideBySide)

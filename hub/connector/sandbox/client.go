@@ -277,6 +277,25 @@ func (c *client) find(ctx context.Context, key string) (f found, err error) {
 	return f, c.get(ctx, "/api/documents", url.Values{"external_key": {key}}, &f)
 }
 
+// findMany searches by several keys at once, keysAtOnce at most, and returns what was found by key. Of a key that is not in it the
+// ERP said nothing.
+func (c *client) findMany(ctx context.Context, keys []string) (map[string]found, error) {
+	var answer struct {
+		Found []struct {
+			ExternalKey string `json:"external_key"`
+			found
+		} `json:"found"`
+	}
+	if err := c.get(ctx, "/api/documents", url.Values{"external_key": keys}, &answer); err != nil {
+		return nil, err
+	}
+	all := map[string]found{}
+	for _, f := range answer.Found {
+		all[f.ExternalKey] = f.found
+	}
+	return all, nil
+}
+
 func (c *client) document(ctx context.Context, number string) (d document, err error) {
 	return d, c.get(ctx, "/api/documents/"+url.PathEscape(number), nil, &d)
 }

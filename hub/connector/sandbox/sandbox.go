@@ -301,18 +301,26 @@ func (c *Connector) Verify(ctx context.Context, p connector.Posting, raw []byte,
 	if err != nil {
 		return connector.Verification{}, fmt.Errorf("verify %s: %w", p.Fact.Key, err)
 	}
-	if len(docs) == 0 && yet {
-		return connector.Verification{NotYet: true}, nil
-	}
-	return compare(p, in, doc, docs), nil
+	return readAs(p, in, doc, docs, yet), nil
 }
+
+// readAs says what the documents with a fact's key mean for its posting; yet: one may only not be to be seen yet.
+func readAs(p connector.Posting, in intent, doc connector.Document, docs []document, yet bool) connector.Verification {
+	if len(docs) == 0 && yet {
+		return connector.Verification{NotYet: true}
+	}
+	return compare(p, in, doc, docs)
+}
+
+// mayAppear reports that a document which was not found may only not be to be seen yet.
+func (f found) mayAppear(in intent) bool { return f.Pending || !f.AsOf.After(in.ValidUntil) }
 
 // readBack reads the documents with the fact's key, and whether one may only not be to be seen yet. Where there is no search,
 // it reads the document that the answer named.
 func (c *Connector) readBack(ctx context.Context, p connector.Posting, in intent, doc connector.Document) (docs []document, yet bool, err error) {
 	found, err := c.client.find(ctx, p.Fact.Key.String())
 	if !unsearchable(err) {
-		return found.Documents, found.Pending || !found.AsOf.After(in.ValidUntil), err
+		return found.Documents, found.mayAppear(in), err
 	}
 	d, err := c.client.document(ctx, doc.Number)
 	if errors.Is(err, connector.ErrNotFound) {

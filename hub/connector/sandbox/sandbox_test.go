@@ -9,6 +9,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -345,6 +346,27 @@ func TestVerifyNamesWhatIsDifferentAndSeesADouble(t *testing.T) {
 	v, err = c.Verify(t.Context(), confirmation(no, "c1", "3", "0"), nil, doc)
 	if err != nil || v.Matches || !strings.Contains(v.Difference, "2 documents") {
 		t.Errorf("%+v %v", v, err)
+	}
+}
+
+func TestReadingBackTogetherIsLeftToVerifyWhereNothingCanBeSearched(t *testing.T) {
+	e, c := start(t, erp.Options{}, time.Second)
+	no := release(t, e)
+	var all []connector.ToVerify
+	for _, p := range []connector.Posting{confirmation(no, "K1", "2", "0"), confirmation(no, "K2", "3", "1"), state(no, "K3", object.FloorFinished)} {
+		intent, out := attempt(t, c, p)
+		all = append(all, connector.ToVerify{Posting: p, Intent: intent, Document: out.Document})
+	}
+	damaged := all[0]
+	damaged.Intent = []byte("{")
+	answers, err := c.VerifyMany(t.Context(), append(all, damaged))
+	if want := []connector.Verification{{Matches: true}, {Matches: true}, {Matches: true}, {Alone: true}}; err != nil || !slices.Equal(answers, want) {
+		t.Errorf("%+v, %v; want %+v", answers, err, want)
+	}
+	e.SetFaults(erp.Faults{NoSearch: true})
+	answers, err = c.VerifyMany(t.Context(), all)
+	if want := slices.Repeat([]connector.Verification{{Alone: true}}, 3); err != nil || !slices.Equal(answers, want) {
+		t.Errorf("without a search: %+v, %v; want %+v", answers, err, want)
 	}
 }
 

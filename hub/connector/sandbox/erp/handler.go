@@ -10,6 +10,7 @@ import (
 	"html/template"
 	"math"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -223,15 +224,41 @@ func (e *ERP) serveDocuments(w http.ResponseWriter, r *http.Request) error {
 	if e.Faults().NoSearch {
 		return &Error{Status: 405, Code: "SY/405", Message: "Documents cannot be searched by external key"}
 	}
-	key := r.URL.Query().Get("external_key")
-	if key == "" {
+	keys := r.URL.Query()["external_key"]
+	if len(keys) == 0 || slices.Contains(keys, "") {
 		return &Error{Status: 400, Code: "00/055", Message: "Fill in external_key"}
 	}
-	found, err := e.Find(r.Context(), key)
+	if len(keys) > 1 {
+		return e.serveMany(w, r, keys)
+	}
+	found, err := e.Find(r.Context(), keys[0])
 	if err != nil {
 		return err
 	}
 	return write(w, http.StatusOK, found)
+}
+
+// keysAtOnce is how many external keys are searched at once at most.
+const keysAtOnce = 50
+
+// serveMany answers a search by several external keys: what Find says of each, in the order of the keys.
+func (e *ERP) serveMany(w http.ResponseWriter, r *http.Request, keys []string) error {
+	if len(keys) > keysAtOnce {
+		return &Error{Status: 400, Code: "00/056", Message: fmt.Sprintf("external_key is given %d times: search by %d keys at most", len(keys), keysAtOnce)}
+	}
+	type foundByKey struct {
+		ExternalKey string `json:"external_key"`
+		Found
+	}
+	all := make([]foundByKey, len(keys))
+	for i, key := range keys {
+		found, err := e.Find(r.Context(), key)
+		if err != nil {
+			return err
+		}
+		all[i] = foundByKey{key, found}
+	}
+	return write(w, http.StatusOK, map[string]any{"found": all})
 }
 
 // Find searches documents and waiting requests by external key.

@@ -103,6 +103,42 @@ func TestRequestThatArrivesAfterItsTimeIsRefused(t *testing.T) {
 	}
 }
 
+func TestSeveralKeysAreSearchedAtOnceAndNotTooMany(t *testing.T) {
+	e, no := open(t, erp.Options{})
+	s, order := serve(t, e), "/api/orders/"+no
+	for _, key := range []string{"K1", "K2"} {
+		if status := s.post(t, order+"/confirmations", strings.Replace(oneGood, "K1", key, 1)); status != 201 {
+			t.Fatalf("status %d", status)
+		}
+	}
+	var found struct {
+		Found []struct {
+			ExternalKey string    `json:"external_key"`
+			AsOf        time.Time `json:"as_of"`
+			Documents   []struct {
+				ExternalKey string `json:"external_key"`
+			} `json:"documents"`
+		} `json:"found"`
+	}
+	_, _, text := s.ask(t, "GET", "/api/documents?external_key=K2&external_key=K9&external_key=K1", "")
+	if err := json.Unmarshal([]byte(text), &found); err != nil || len(found.Found) != 3 {
+		t.Fatalf("%v: %s", err, text)
+	}
+	for i, key := range []string{"K2", "K9", "K1"} {
+		f := found.Found[i]
+		if f.ExternalKey != key || f.AsOf.IsZero() || len(f.Documents) != map[string]int{"K1": 1, "K2": 1}[key] || len(f.Documents) == 1 && f.Documents[0].ExternalKey != key {
+			t.Errorf("under key %s: %+v", key, f)
+		}
+	}
+	status, _, text := s.ask(t, "GET", "/api/documents?"+strings.Repeat("external_key=K&", 51), "")
+	if status != 400 || !strings.Contains(text, "51 times") {
+		t.Errorf("51 keys give %d %s", status, text)
+	}
+	if status, _, text := s.ask(t, "GET", "/api/documents?external_key=K1&external_key=", ""); status != 400 {
+		t.Errorf("an empty key gives %d %s", status, text)
+	}
+}
+
 func TestNobodyGetsInWithoutPassword(t *testing.T) {
 	e, _ := open(t, erp.Options{User: "hub", Password: "right"})
 	s := serve(t, e)
