@@ -33,6 +33,9 @@
 // text has to say the key too; one whose text was changed is listed without a key, and found by the look-up all the same. A single
 // document is taken back by SAP's own functions, each of which does so only once.
 //
+// Several postings are read back by one question for all confirmations and one for all material documents, with their keys joined by or,
+// twenty at a time. That the services take such a filter for these fields is assumed; one that refuses it is asked for each.
+//
 // The end of one operation, with finish_operations: confirm, is a final confirmation of it without quantities and movements, found by
 // the key like any other. An operation that somebody else has confirmed finally has its end already. The order stays open; it is
 // completed (TechlyCmpltOrder) when the hub says that it ends.

@@ -122,26 +122,51 @@ func (c *Connector) findEnd(ctx context.Context, p connector.Posting, s step) (*
 
 // findConfirmations searches by the external key, which SAP keeps and does not hold to be unique.
 func (c *Connector) findConfirmations(ctx context.Context, uuid string) ([]sapConfirmation, error) {
-	var all []sapConfirmation
-	q := url.Values{"$filter": {"ExternalSystemConfirmation eq guid'" + uuid + "'"}, "$expand": {"to_ProdnOrdConfMatlDocItm"}}
+	found, err := c.confirmationsUnder(ctx, []string{uuid})
+	return found[uuid], err
+}
+
+// confirmationsUnder searches by several external keys. What is under a key that was not asked for does not count: a system that does not
+// filter must not make us believe.
+func (c *Connector) confirmationsUnder(ctx context.Context, uuids []string) (map[string][]sapConfirmation, error) {
+	found := map[string][]sapConfirmation{}
+	var parts []string
+	for _, uuid := range uuids {
+		parts = append(parts, "ExternalSystemConfirmation eq guid'"+uuid+"'")
+	}
+	q := url.Values{"$filter": {strings.Join(parts, " or ")}, "$expand": {"to_ProdnOrdConfMatlDocItm"}}
 	err := pages(ctx, c.client, confService, "ProdnOrdConf2", q, func(x sapConfirmation) {
-		if strings.EqualFold(x.ExternalSystemConfirmation, uuid) { // a system that does not filter must not make us believe
-			all = append(all, x)
+		for _, uuid := range uuids {
+			if strings.EqualFold(x.ExternalSystemConfirmation, uuid) {
+				found[uuid] = append(found[uuid], x)
+			}
 		}
 	})
-	return all, err
+	return found, err
 }
 
 // findDocuments searches by the reference, leaving out what a person cancelled a document with.
 func (c *Connector) findDocuments(ctx context.Context, ref string) ([]sapDocument, error) {
-	var all []sapDocument
-	q := url.Values{"$filter": {"ReferenceDocument eq " + quote(ref)}, "$expand": {"to_MaterialDocumentItem"}}
+	found, err := c.documentsUnder(ctx, []string{ref})
+	return found[ref], err
+}
+
+// documentsUnder searches by several references.
+func (c *Connector) documentsUnder(ctx context.Context, refs []string) (map[string][]sapDocument, error) {
+	found := map[string][]sapDocument{}
+	var parts []string
+	for _, ref := range refs {
+		parts = append(parts, "ReferenceDocument eq "+quote(ref))
+	}
+	q := url.Values{"$filter": {strings.Join(parts, " or ")}, "$expand": {"to_MaterialDocumentItem"}}
 	err := pages(ctx, c.client, docService, "A_MaterialDocumentHeader", q, func(d sapDocument) {
-		if strings.EqualFold(d.ReferenceDocument, ref) && !d.cancels() {
-			all = append(all, d)
+		for _, ref := range refs {
+			if strings.EqualFold(d.ReferenceDocument, ref) && !d.cancels() {
+				found[ref] = append(found[ref], d)
+			}
 		}
 	})
-	return all, err
+	return found, err
 }
 
 // Post sends the steps that are not done, in order.

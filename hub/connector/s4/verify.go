@@ -14,14 +14,14 @@ import (
 
 // Verify reads every effect of a posting back, goods movements among them, and compares it with what was meant.
 func (c *Connector) Verify(ctx context.Context, p connector.Posting, raw []byte, doc connector.Document) (connector.Verification, error) {
-	v, err := c.verify(ctx, p, raw, doc)
+	v, err := c.verify(ctx, p, raw, doc, nil)
 	if err != nil {
 		return connector.Verification{}, fmt.Errorf("verify %s: %w", p.Fact.Key, err)
 	}
 	return v, nil
 }
 
-func (c *Connector) verify(ctx context.Context, p connector.Posting, raw []byte, doc connector.Document) (connector.Verification, error) {
+func (c *Connector) verify(ctx context.Context, p connector.Posting, raw []byte, doc connector.Document, read *found) (connector.Verification, error) {
 	in, err := readIntent(raw)
 	if err != nil {
 		return connector.Verification{}, err
@@ -42,7 +42,7 @@ func (c *Connector) verify(ctx context.Context, p connector.Posting, raw []byte,
 	}
 	var all check
 	for i, s := range in.Steps {
-		x, err := c.verifyStep(ctx, p, s)
+		x, err := c.verifyStep(ctx, p, s, read)
 		if err != nil {
 			return connector.Verification{}, err
 		}
@@ -92,7 +92,7 @@ func (x *check) amount(what string, have quantity, want decimal.Decimal) {
 	}
 }
 
-func (c *Connector) verifyStep(ctx context.Context, p connector.Posting, s step) (check, error) {
+func (c *Connector) verifyStep(ctx context.Context, p connector.Posting, s step, read *found) (check, error) {
 	switch s.Do {
 	case doFinish:
 		o, err := c.order(ctx, s.Order)
@@ -104,16 +104,16 @@ func (c *Connector) verifyStep(ctx context.Context, p connector.Posting, s step)
 	case doEndOperation:
 		return c.verifyEnd(ctx, p, s)
 	case doDocument:
-		docs, err := c.findDocuments(ctx, p.Fact.Key.String())
+		docs, err := read.documents(ctx, c, p.Fact.Key.String())
 		return verifyDocument(p, s, docs), err
 	}
-	confs, err := c.findConfirmations(ctx, p.Fact.Key.UUID())
+	confs, err := read.confirmations(ctx, c, p.Fact.Key.UUID())
 	if err != nil {
 		return check{}, err
 	}
 	x := verifyConfirmation(p, s, only(confs, s.Do == doCancel))
 	if s.Do == doCancel && len(x.wrong)+len(x.missing) == 0 {
-		old, err := c.findConfirmations(ctx, p.Fact.Reverses.UUID())
+		old, err := read.confirmations(ctx, c, p.Fact.Reverses.UUID())
 		if err != nil {
 			return check{}, err
 		}
