@@ -27,9 +27,11 @@ func (s *suite) verifyMany(t *testing.T) {
 	if s.reverses(object.KindConfirmation) {
 		all = append(all, s.toVerify(t, reversal(other.Posting, other.Document)))
 	}
-	if late, ok := s.late(t, order); ok {
-		all = append(all, late)
-		s.sameTogether(t, many, all) // it is not there yet
+	if late := s.late(t, order); len(late) > 0 {
+		all = append(all, late...)
+		s.sameTogether(t, many, all) // these are not there yet
+	}
+	if s.Faults != nil {
 		s.Faults.Deliver()
 	}
 	answers := s.sameTogether(t, many, all)
@@ -66,28 +68,39 @@ func (s *suite) differing(t *testing.T, order string) connector.ToVerify {
 // missing was prepared and never sent.
 func (s *suite) missing(t *testing.T, order string) connector.ToVerify {
 	t.Helper()
-	p := s.confirmation(order, "6", "0")
-	intent, early, err := s.c.Prepare(t.Context(), p)
-	if err != nil || early != nil {
-		t.Fatalf("prepare: %+v, %v", early, err)
-	}
-	return connector.ToVerify{Posting: p, Intent: intent, Document: connector.Document{Number: "NO-SUCH-DOCUMENT"}}
+	q := s.missingOf(t, s.confirmation(order, "6", "0"))
+	q.Document.Number = "NO-SUCH-DOCUMENT"
+	return q
 }
 
-// late was sent and has not arrived.
-func (s *suite) late(t *testing.T, order string) (q connector.ToVerify, ok bool) {
+func (s *suite) missingOf(t *testing.T, p connector.Posting) connector.ToVerify {
 	t.Helper()
-	if s.Faults == nil {
-		return q, false
-	}
-	p := s.confirmation(order, "7", "0")
 	intent, early, err := s.c.Prepare(t.Context(), p)
 	if err != nil || early != nil {
 		t.Fatalf("prepare: %+v, %v", early, err)
 	}
-	s.Faults.Arm(DelayRequest, 1)
-	out := s.c.Post(t.Context(), p, slices.Clone(intent))
-	return connector.ToVerify{Posting: p, Intent: intent, Document: out.Document}, s.Faults.Fired()
+	return connector.ToVerify{Posting: p, Intent: intent}
+}
+
+// late are postings that were sent and have not arrived, or were taken and are not booked.
+func (s *suite) late(t *testing.T, order string) (all []connector.ToVerify) {
+	t.Helper()
+	post := func(yield string) {
+		q := s.missingOf(t, s.confirmation(order, yield, "0"))
+		q.Document = s.c.Post(t.Context(), q.Posting, slices.Clone(q.Intent)).Document
+		all = append(all, q)
+	}
+	if later := s.Troubles[BookedLater]; later != nil {
+		end := later(t, order)
+		post("7")
+		end()
+	}
+	if s.Faults != nil {
+		s.Faults.Arm(DelayRequest, 1)
+		post("8")
+		s.Faults.Fired()
+	}
+	return all
 }
 
 // oneByOne is what Verify says of each.

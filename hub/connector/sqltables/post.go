@@ -310,15 +310,60 @@ func (c *Connector) Verify(ctx context.Context, p connector.Posting, _ []byte, d
 	ctx, cancel := context.WithTimeout(ctx, c.cfg.Timeout)
 	defer cancel()
 	r, err := c.find(ctx, c.db, p.Fact.Key.String(), "")
-	switch {
-	case err != nil:
+	if err != nil {
 		return connector.Verification{}, fmt.Errorf("verify %s: %w", p.Fact.Key, err)
+	}
+	return c.compare(p, doc, r), nil
+}
+
+// keysAtOnce is how many rows are read by one statement.
+const keysAtOnce = 50
+
+// VerifyMany implements connector.ManyVerifier: it reads the rows of all postings by one statement. A key that the database finds in a
+// row which says it in another way is read alone.
+func (c *Connector) VerifyMany(ctx context.Context, all []connector.ToVerify) ([]connector.Verification, error) {
+	ctx, cancel := context.WithTimeout(ctx, c.cfg.Timeout)
+	defer cancel()
+	there, odd := map[string]row{}, false
+	for some := range slices.Chunk(all, keysAtOnce) {
+		column := c.d.table(c.cfg.Postings.Columns["fact_key"])
+		keys := make([]any, len(some))
+		for i, q := range some {
+			keys[i] = q.Posting.Fact.Key.String()
+		}
+		rows, err := c.rows(ctx, c.db, c.cfg.Postings.Table, c.cfg.Postings.Columns, "WHERE "+column+" IN ("+strings.TrimSuffix(strings.Repeat("?, ", len(keys)), ", ")+")", keys...)
+		if err != nil {
+			return nil, fmt.Errorf("verify %d postings, %s first: %w", len(all), all[0].Posting.Fact.Key, err)
+		}
+		for _, r := range rows {
+			key := text(r["fact_key"])
+			odd = odd || !slices.Contains(keys, any(key))
+			there[key] = r
+		}
+	}
+	answers := make([]connector.Verification, len(all))
+	for i, q := range all {
+		if r := there[q.Posting.Fact.Key.String()]; r != nil || !odd {
+			answers[i] = c.compare(q.Posting, q.Document, r)
+		} else {
+			answers[i].Alone = true
+		}
+	}
+	return answers, nil
+}
+
+// compare says whether the row is as the posting was meant; nil when there is none.
+func (c *Connector) compare(p connector.Posting, doc connector.Document, r row) connector.Verification {
+	differ := func(format string, args ...any) connector.Verification {
+		return connector.Verification{Difference: fmt.Sprintf(format, args...)}
+	}
+	switch {
 	case r == nil:
-		return connector.Verification{Difference: fmt.Sprintf("No row has key %s, and document %s was posted for it.", p.Fact.Key, doc.Number)}, nil
+		return differ("No row has key %s, and document %s was posted for it.", p.Fact.Key, doc.Number)
 	case c.status(r) == isRejected:
-		return connector.Verification{Difference: "The row was posted and is refused now: " + c.rejection(r).Reason}, nil
+		return connector.Verification{Difference: "The row was posted and is refused now: " + c.rejection(r).Reason}
 	case c.status(r) == isNew:
-		return connector.Verification{NotYet: true}, nil
+		return connector.Verification{NotYet: true}
 	}
 	for _, v := range c.values(p) {
 		if c.cfg.Postings.Columns[v.field] == "" {
@@ -327,13 +372,13 @@ func (c *Connector) Verify(ctx context.Context, p connector.Posting, _ []byte, d
 		switch want := v.v.(type) {
 		case decimal.Decimal:
 			if got, err := number(r[v.field]); err != nil || !got.Equal(want) {
-				return connector.Verification{Difference: fmt.Sprintf("%s of item %s is %s in the row, and %s in the fact.", v.field, text(r["item"]), text(r[v.field]), want)}, nil
+				return differ("%s of item %s is %s in the row, and %s in the fact.", v.field, text(r["item"]), text(r[v.field]), want)
 			}
 		case string:
 			if got := text(r[v.field]); v.must && got != want {
-				return connector.Verification{Difference: fmt.Sprintf("%s is %q in the row, and %q in the fact.", v.field, got, want)}, nil
+				return differ("%s is %q in the row, and %q in the fact.", v.field, got, want)
 			}
 		}
 	}
-	return connector.Verification{Matches: true}, nil
+	return connector.Verification{Matches: true}
 }
