@@ -118,6 +118,10 @@ func compare(t *testing.T, k hub.ConnectorKind, row map[string]string) {
 			_, ok := c.(connector.DocumentReverser)
 			return ok
 		},
+		"reads many back by one call": func(c connector.Connector) bool {
+			_, ok := c.(connector.ManyVerifier)
+			return ok
+		},
 		"movement types":  func(c connector.Connector) bool { return c.Capabilities().MovementTypes },
 		"lists documents": func(c connector.Connector) bool { _, ok := c.(connector.EffectReader); return ok },
 		"reads stock":     func(c connector.Connector) bool { _, ok := c.(connector.StockReader); return ok },

@@ -32,7 +32,8 @@
 // # Order
 //
 // The postings of one order in one system are a lane. A lane does one thing at a time: first what is in doubt, then what is
-// to be read back, then the next that is due. What is parked lets others pass, except those that finish the order: these wait
+// to be read back, then the next that is due. Where the connector reads several back by one call, those that are due for it let others of
+// the lane be posted for a second, and go together (see readback.go). What is parked lets others pass, except those that finish the order: these wait
 // until nothing else of it is open, and say what they wait for. Facts that waited for their order to come go before those that
 // came after it.
 //

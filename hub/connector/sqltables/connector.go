@@ -24,7 +24,10 @@ type Connector struct {
 	back   map[string]string // ours to theirs
 }
 
-var _ connector.Connector = (*Connector)(nil)
+var (
+	_ connector.Connector    = (*Connector)(nil)
+	_ connector.ManyVerifier = (*Connector)(nil)
+)
 
 // New returns a connector without touching the network.
 func New(cfg Config) (*Connector, error) {

@@ -275,3 +275,4 @@ func (c *Connector) Inventory(ctx context.Context, items []string) ([]object.Bal
 
 var _ connector.Connector = (*Connector)(nil)
 var _ connector.StockReader = (*Connector)(nil)
+var _ connector.ManyVerifier = (*Connector)(nil)

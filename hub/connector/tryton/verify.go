@@ -16,14 +16,11 @@ import (
 
 // Verify implements connector.Connector: it reads the effect back and compares it with the posting, not with the intent.
 func (c *Connector) Verify(ctx context.Context, p connector.Posting, _ []byte, doc connector.Document) (connector.Verification, error) {
-	differs := func(format string, args ...any) (connector.Verification, error) {
-		return connector.Verification{Difference: fmt.Sprintf("order %q: ", p.Fact.OrderNo()) + fmt.Sprintf(format, args...)}, nil
-	}
 	if p.Fact.Kind == object.KindOrderState {
 		o, err := c.find(ctx, p.Fact.OrderNo())
 		switch {
 		case errors.Is(err, connector.ErrNotFound):
-			return differs("it is no longer in Tryton")
+			return differs(p, "it is no longer in Tryton")
 		case err != nil:
 			return connector.Verification{}, err
 		}
@@ -32,9 +29,9 @@ func (c *Connector) Verify(ctx context.Context, p connector.Posting, _ []byte, d
 		case err != nil:
 			return connector.Verification{}, err
 		case !there && p.Fact.OrderState.Operation != "":
-			return differs("its operation %q is not %s in Tryton", p.Fact.OrderState.Operation, p.Fact.OrderState.State)
+			return differs(p, "its operation %q is not %s in Tryton", p.Fact.OrderState.Operation, p.Fact.OrderState.State)
 		case !there:
-			return differs("it is %s in Tryton, which is not %s", o.State, p.Fact.OrderState.State)
+			return differs(p, "it is %s in Tryton, which is not %s", o.State, p.Fact.OrderState.State)
 		}
 		return connector.Verification{Matches: true}, nil
 	}
@@ -42,22 +39,73 @@ func (c *Connector) Verify(ctx context.Context, p connector.Posting, _ []byte, d
 	if err != nil {
 		return connector.Verification{}, err
 	}
-	want := wanted(p)
+	moves, lots, err := c.movesOf(ctx, ids)
+	if err != nil {
+		return connector.Verification{}, err
+	}
+	return c.compare(ctx, p, moves, lots)
+}
+
+// VerifyMany implements connector.ManyVerifier: it reads the moves of all postings by one search. States of orders and operations are read
+// back alone.
+func (c *Connector) VerifyMany(ctx context.Context, all []connector.ToVerify) ([]connector.Verification, error) {
+	answers := make([]connector.Verification, len(all))
+	documents := make([][]int, len(all))
+	var ids []int
+	for i, q := range all {
+		var err error
+		documents[i], err = moveIDs(q.Document)
+		if answers[i].Alone = err != nil || q.Posting.Fact.Kind == object.KindOrderState; !answers[i].Alone {
+			ids = append(ids, documents[i]...)
+		}
+	}
+	if len(ids) == 0 {
+		for i := range answers {
+			answers[i].Alone = true
+		}
+		return answers, nil
+	}
+	slices.Sort(ids)
+	moves, lots, err := c.movesOf(ctx, slices.Compact(ids))
+	if err != nil {
+		return nil, fmt.Errorf("verify %d postings, %s first: %w", len(all), all[0].Posting.Fact.Key, err)
+	}
+	for i, q := range all {
+		if answers[i].Alone {
+			continue
+		}
+		var own []verified
+		for _, m := range moves {
+			if slices.Contains(documents[i], m.ID) {
+				own = append(own, m)
+			}
+		}
+		if answers[i], err = c.compare(ctx, q.Posting, own, lots); err != nil {
+			answers[i] = connector.Verification{Alone: true} // the reason is this posting's, and no neighbour's
+		}
+	}
+	return answers, nil
+}
+
+// movesOf reads moves by their ids, and whether Tryton keeps lots.
+func (c *Connector) movesOf(ctx context.Context, ids []int) (moves []verified, lots bool, err error) {
 	fields, err := c.withLots(ctx, verifiedFields)
 	if err != nil {
-		return connector.Verification{}, err
+		return nil, false, err
 	}
-	var moves []verified
 	err = c.client.call(ctx, &moves, nil, "stock.move.search_read", []any{idsIn(ids)}, 0, nil, nil, fields)
-	if err != nil {
-		return connector.Verification{}, err
-	}
+	return moves, len(fields) > len(verifiedFields), err
+}
+
+// compare says whether the moves of a document are what a posting should have brought about.
+func (c *Connector) compare(ctx context.Context, p connector.Posting, moves []verified, lots bool) (connector.Verification, error) {
+	want := wanted(p)
 	held := map[effect]decimal.Decimal{}
 	digits := int32(0)
 	for _, m := range moves {
 		e, why := effectOf(m, p.Fact.OrderNo(), c.config.ReworkLocation)
 		if why != "" {
-			return differs("move %d %s", m.ID, why)
+			return differs(p, "move %d %s", m.ID, why)
 		}
 		u, err := c.master.unitOf(ctx, m.Unit)
 		if err != nil {
@@ -68,27 +116,31 @@ func (c *Connector) Verify(ctx context.Context, p connector.Posting, _ []byte, d
 			return connector.Verification{}, err
 		}
 		e.unit, digits = u.code, max(digits, u.Digits)
-		if lotOf(p) != "" && len(fields) > len(verifiedFields) {
+		if lots && lotOf(p) != "" {
 			e.lot = m.lot()
 		}
 		held[e] = held[e].Add(q)
 	}
 	for e, q := range want {
-		if len(fields) > len(verifiedFields) {
+		if lots {
 			e.lot = lotOf(p)
 		}
 		if !same(held[e], q, digits) {
-			return differs("Tryton holds %s of %s, want %s", held[e], e, q)
+			return differs(p, "Tryton holds %s of %s, want %s", held[e], e, q)
 		}
 	}
 	for _, e := range slices.SortedFunc(maps.Keys(held), func(a, b effect) int { return strings.Compare(a.String(), b.String()) }) {
 		bare := e
 		bare.lot = ""
 		if _, ok := want[bare]; !ok {
-			return differs("Tryton holds %s of %s, which is not in the fact", held[e], e)
+			return differs(p, "Tryton holds %s of %s, which is not in the fact", held[e], e)
 		}
 	}
 	return connector.Verification{Matches: true}, nil
+}
+
+func differs(p connector.Posting, format string, args ...any) (connector.Verification, error) {
+	return connector.Verification{Difference: fmt.Sprintf("order %q: ", p.Fact.OrderNo()) + fmt.Sprintf(format, args...)}, nil
 }
 
 // verified is a move with the number of its order.
