@@ -104,6 +104,20 @@ func TestReadBackWaitsForCompanyOneSecondAndForNobodyElse(t *testing.T) {
 			t.Errorf("%d facts were read back by %d calls: %v", len(facts), n, m.asked)
 		}
 	})
+	simulate(t, func(t *testing.T, w *world) { // as many as go together are due before the second is over
+		m, facts := w.atOnce(100)
+		w.erp.takes = 10 * time.Millisecond
+		w.start()
+		w.pass(5 * time.Minute)
+		for _, f := range facts {
+			if waited := w.stepAt(f, "verified").Sub(w.stepAt(f, "posted")); waited > w.erp.Capabilities().Settle+700*time.Millisecond {
+				t.Errorf("%q was read back %s after it was posted", f.Position, waited)
+			}
+		}
+		if n := len(m.asked); n > len(facts)/10 {
+			t.Errorf("%d facts were read back by %d calls: %v", len(facts), n, m.asked)
+		}
+	})
 	simulate(t, func(t *testing.T, w *world) { // nothing else is due
 		_, facts := w.atOnce(1)
 		w.start()
@@ -290,7 +304,25 @@ func TestAggregatesAreReadBackTogetherEachOnce(t *testing.T) {
 			f.Confirmation.Operation = fmt.Sprintf("%04d", 10*(n%4+1))
 			facts = append(facts, f)
 		}
+		m.instead = func(all []connector.ToVerify, answers []connector.Verification) ([]connector.Verification, error) {
+			if len(m.asked) == 1 {
+				answers[0], answers[1] = connector.Verification{NotYet: true}, connector.Verification{NotYet: true}
+			}
+			return answers, nil
+		}
 		w.deliver(facts...)
+		w.pass(62 * time.Second)
+		states := map[store.PostingState]int{}
+		for _, f := range facts {
+			p := w.posting(f)
+			states[p.State]++
+			if p.State == store.PostingPosted && (p.Tries != 1 || !p.NextAt.After(time.Now())) {
+				t.Errorf("of a document that is not there yet, %q is %+v", f.Position, p)
+			}
+		}
+		if states[store.PostingPosted] != 6 || states[store.PostingVerified] != 6 {
+			t.Errorf("%v; want the facts of two documents verified, and of two not", states)
+		}
 		w.pass(10 * time.Minute)
 		for _, f := range facts {
 			w.want(f, store.PostingVerified, "")
@@ -298,7 +330,7 @@ func TestAggregatesAreReadBackTogetherEachOnce(t *testing.T) {
 		if n := w.documents("WO-1"); n != 4 {
 			t.Errorf("%d documents, want 4", n)
 		}
-		if fmt.Sprint(m.asked) != "[4]" || w.erp.called("verify") != 0 {
+		if fmt.Sprint(m.asked) != "[4 2]" || w.erp.called("verify") != 0 {
 			t.Errorf("asked about %v at once, and %d times about one", m.asked, w.erp.called("verify"))
 		}
 		w.agrees("WO-1", "12")
@@ -360,10 +392,11 @@ func TestWhatIsInDoubtComesBeforeReadingBack(t *testing.T) {
 		w.start()
 		w.pass(500 * time.Millisecond)
 		w.erp.set(trouble{lostRequest: 100})
-		doubtful := confirm("WO-1", 50, "1")
-		w.deliver(doubtful)
+		doubtful, next := confirm("WO-1", 50, "1"), confirm("WO-1", 51, "1")
+		w.deliver(doubtful, next)
 		w.pass(time.Minute)
 		w.want(doubtful, store.PostingInDoubt, "")
+		w.want(next, store.PostingDue, "")
 		for _, f := range facts {
 			w.want(f, store.PostingVerified, "")
 			if waited := w.stepAt(f, "verified").Sub(w.stepAt(f, "posted")); waited > w.erp.Capabilities().Settle+500*time.Millisecond {
@@ -373,5 +406,6 @@ func TestWhatIsInDoubtComesBeforeReadingBack(t *testing.T) {
 		w.erp.set(trouble{})
 		w.pass(time.Hour)
 		w.want(doubtful, store.PostingVerified, "")
+		w.want(next, store.PostingVerified, "")
 	})
 }
