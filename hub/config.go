@@ -135,6 +135,10 @@ type ReconcileConfig struct {
 	// Default 15m.
 	Balances      []BalanceConfig `yaml:"balances"`
 	BalancesEvery time.Duration   `yaml:"balances_every"`
+	// WritesEvery is how often verified writes of business objects are read back, default 1h, and WritesWindow for how long after they
+	// were verified, default 72h: longer than the oldest copy that the ERP may be put back to.
+	WritesEvery  time.Duration `yaml:"writes_every"`
+	WritesWindow time.Duration `yaml:"writes_window"`
 }
 
 // BalanceConfig is a stock that only work orders move: whatever else moves it shows as a drift. The words are the ERP's.
@@ -367,7 +371,8 @@ func (c *Config) checkTuning() []Fault {
 	}
 	for where, d := range map[string]time.Duration{"dispatch.every": c.Dispatch.Every, "posting.quiet": c.Posting.Quiet, "posting.close_after": c.Posting.CloseAfter,
 		"alarms.agent_away": c.Alarms.limits().AgentAway, "alarms.agent_unwell": c.Alarms.limits().AgentUnwell, "alarms.order_waits": c.Alarms.limits().OrderWaits,
-		"reconcile.every": c.Reconcile.Every, "reconcile.balances_every": c.Reconcile.BalancesEvery, "reconcile.settle": c.Reconcile.Settle, "reconcile.nightly": c.Reconcile.Nightly} {
+		"reconcile.every": c.Reconcile.Every, "reconcile.balances_every": c.Reconcile.BalancesEvery,
+		"reconcile.writes_every": c.Reconcile.WritesEvery, "reconcile.writes_window": c.Reconcile.WritesWindow, "reconcile.settle": c.Reconcile.Settle, "reconcile.nightly": c.Reconcile.Nightly} {
 		if d < 0 {
 			add(where, "write a duration such as 10s", "%s is negative", d)
 		}

@@ -151,7 +151,8 @@ func (h *Hub) open(ctx context.Context, o Options) error {
 	h.desk = desk.New(desk.Options{Store: h.store, Books: h.posting, Now: h.now, Logger: o.Logger.With("part", "desk")})
 	h.check = checking.New(checking.Options{
 		Store: h.store, Connectors: connectors, Books: h.posting, Policy: compare, Every: h.cfg.Reconcile.Every,
-		Nightly: cmp.Or(h.cfg.Reconcile.Nightly, 2*time.Hour), Watches: watches, BalancesEvery: h.cfg.Reconcile.BalancesEvery, Now: h.now, Logger: o.Logger.With("part", "reconciliation"),
+		Nightly: cmp.Or(h.cfg.Reconcile.Nightly, 2*time.Hour), Watches: watches, BalancesEvery: h.cfg.Reconcile.BalancesEvery,
+		Trade: h.trading, WritesEvery: h.cfg.Reconcile.WritesEvery, WritesWindow: h.cfg.Reconcile.WritesWindow, Now: h.now, Logger: o.Logger.With("part", "reconciliation"),
 	})
 	h.notify, err = notify.New(notify.Options{
 		Store: h.store, Inbox: &inbox.Reader{Store: h.store, Policy: compare, Now: h.now}, Config: h.cfg.Notify, Currency: h.cfg.Reconcile.Currency, Zones: h.cfg.zones(),

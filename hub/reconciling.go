@@ -13,6 +13,7 @@ import (
 	"github.com/linekeeper/linekeeper/hub/connector"
 	"github.com/linekeeper/linekeeper/hub/reconcile"
 	"github.com/linekeeper/linekeeper/hub/store"
+	"github.com/linekeeper/linekeeper/hub/trading"
 )
 
 // policy is the careful one with the plant's own limits.
@@ -44,7 +45,7 @@ func (c ReconcileConfig) watches(connectors map[string]connector.Connector) (all
 type reconciler struct{ *checking.Checker }
 
 func cannot(err error) error {
-	if errors.Is(err, checking.ErrByHand) || errors.Is(err, checking.ErrNothingToUndo) {
+	if errors.Is(err, checking.ErrByHand) || errors.Is(err, checking.ErrNothingToUndo) || errors.Is(err, trading.ErrNotVerified) || errors.Is(err, trading.ErrCannotSearch) {
 		return fmt.Errorf("%w: %w", api.ErrConflict, err)
 	}
 	return conflict(err)

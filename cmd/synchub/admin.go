@@ -408,6 +408,8 @@ routes:
 #   nightly: 2h             # everything, as time since midnight UTC
 #   balances: [{erp: erp, item: STEEL-S235}]   # stocks that only orders move; also site, storage, lot, plant
 #   balances_every: 15m
+#   writes_every: 1h        # written business objects are read back, for writes_window after they were verified
+#   writes_window: 72h
 #   heals_per_order: 20     # what may change the ERP's books without a person; -1 means nothing
 #   heals_per_day: 1000
 #   prices: {STEEL-S235: "1.35"}   # per unit of an item: the inbox says what an exception is worth, and no heal without a person moves more than 10000

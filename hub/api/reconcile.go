@@ -65,6 +65,7 @@ type ProposedAction struct {
 	Text     string `json:"text"`
 	Document string `json:"document,omitempty"`
 	Fact     string `json:"fact,omitempty"`
+	Write    string `json:"write,omitempty" doc:"The key of a write of a business object"`
 }
 
 // ProofOfFinding is one thing that shows it.
@@ -102,18 +103,20 @@ type DiscrepancyHeal struct {
 
 // Reconciliation is one comparison of many orders.
 type Reconciliation struct {
-	ID        int64      `json:"id"`
-	Kind      string     `json:"kind"`
-	Plant     string     `json:"plant,omitempty"`
-	StartedAt time.Time  `json:"started_at"`
-	EndedAt   *time.Time `json:"ended_at,omitempty"`
-	Orders    int64      `json:"orders"`
-	Facts     int64      `json:"facts"`
-	Documents int64      `json:"documents"`
-	Found     int64      `json:"found"`
-	Begun     int64      `json:"begun" doc:"Heals that were begun"`
-	Unasked   int64      `json:"unasked" doc:"Orders whose system could not list its documents: nothing of them is called missing"`
-	Error     string     `json:"error,omitempty"`
+	ID            int64      `json:"id"`
+	Kind          string     `json:"kind"`
+	Plant         string     `json:"plant,omitempty"`
+	StartedAt     time.Time  `json:"started_at"`
+	EndedAt       *time.Time `json:"ended_at,omitempty"`
+	Orders        int64      `json:"orders"`
+	Facts         int64      `json:"facts"`
+	Documents     int64      `json:"documents"`
+	Found         int64      `json:"found"`
+	Begun         int64      `json:"begun" doc:"Heals that were begun"`
+	Unasked       int64      `json:"unasked" doc:"Orders whose system could not list its documents: nothing of them is called missing"`
+	Writes        int64      `json:"writes" doc:"Verified writes of business objects that were read back, of a comparison of everything"`
+	UnaskedWrites int64      `json:"unasked_writes" doc:"Writes whose system did not answer: nothing of them is called missing"`
+	Error         string     `json:"error,omitempty"`
 }
 
 func (s *server) reconcileRoutes(api huma.API) {
@@ -124,7 +127,7 @@ func (s *server) reconcileRoutes(api huma.API) {
 	post(api, "act-on-discrepancy", "/v1/discrepancies/{id}/act", "Carry out the proposed action", s.actOnDiscrepancy)
 	post(api, "undo-heal", "/v1/discrepancies/{id}/undo", "Take back the last heal, which was wrong; it is counted", s.undoHeal)
 	get(api, "list-reconciliations", "/v1/reconciliations", "Comparisons of many orders, newest first", s.listReconciliations)
-	post(api, "reconcile", "/v1/reconciliations", "Compare now, and heal what the rules allow", s.startReconciliation)
+	post(api, "reconcile", "/v1/reconciliations", "Compare now, and heal what the rules allow; without any choice, also what was written of business objects", s.startReconciliation)
 	get(api, "get-statement", "/v1/reconciliations/statement", "From each sum down to the counter range and the document, as CSV or JSON lines; changes nothing", s.statement)
 }
 
@@ -133,7 +136,7 @@ func discrepancy(d reconcile.Discrepancy) Discrepancy {
 		ID: d.ID, Type: string(d.Type), Subject: d.Subject, State: string(d.State), Plant: d.Plant, ERP: d.ERP, OrderNo: d.OrderNo, Item: d.Item,
 		Left: DiscrepancySide(d.Left), Right: DiscrepancySide(d.Right), Delta: d.Delta.String(), Unit: d.Unit, Severity: string(d.Severity), Owner: string(d.Owner),
 		Assigned: d.Assigned, FirstSeen: d.FirstSeen, LastSeen: d.LastSeen, Due: d.Due, Tier: d.Tier, Why: d.Why, Note: d.Note, Facts: []string{}, Evidence: []ProofOfFinding{},
-		Proposed: ProposedAction{string(d.Proposed.Kind), d.Proposed.Text, d.Proposed.Document, d.Proposed.Fact},
+		Proposed: ProposedAction{string(d.Proposed.Kind), d.Proposed.Text, d.Proposed.Document, d.Proposed.Fact, d.Proposed.Write},
 	}
 	v.Facts = append(v.Facts, d.Facts...)
 	for _, e := range d.Evidence {
@@ -236,7 +239,7 @@ func (s *server) undoHeal(ctx context.Context, in *undoInput) (*struct{ Body Don
 }
 
 func reconciliation(r store.Reconciliation) Reconciliation {
-	return Reconciliation{r.ID, r.Kind, r.Plant, r.StartedAt, when(r.EndedAt), r.Orders, r.Facts, r.Documents, r.Found, r.Begun, r.Unasked, r.Error}
+	return Reconciliation{r.ID, r.Kind, r.Plant, r.StartedAt, when(r.EndedAt), r.Orders, r.Facts, r.Documents, r.Found, r.Begun, r.Unasked, r.Writes, r.UnaskedWrites, r.Error}
 }
 
 func (s *server) listReconciliations(ctx context.Context, in *PageInput) (*list[Reconciliation], error) {

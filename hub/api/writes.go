@@ -45,8 +45,8 @@ type Write struct {
 	Key         string    `json:"key" doc:"16 base32 characters; it stands with the object in the outside system where that keeps it"`
 	ERP         string    `json:"erp"`
 	Kind        string    `json:"kind"`
-	State       string    `json:"state" enum:"due,sending,in_doubt,posted,verified,parked,settled" doc:"verified: read back and found equal; parked: waits for a person"`
-	Class       string    `json:"class,omitempty" doc:"Of a parked write: correctable, fatal, retryable, cannot_tell or mismatch"`
+	State       string    `json:"state" enum:"due,sending,in_doubt,posted,verified,parked,settled" doc:"verified: read back and found equal, and still so unless code is write_missing or write_differs; parked: waits for a person"`
+	Class       string    `json:"class,omitempty" doc:"Of a parked write: correctable, fatal, retryable, cannot_tell or mismatch; of one in doubt: gone, when it was verified and is written anew"`
 	Code        string    `json:"code,omitempty"`
 	Reason      string    `json:"reason,omitempty"`
 	NextStep    string    `json:"next_step,omitempty"`

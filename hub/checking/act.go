@@ -93,6 +93,13 @@ func (c *Checker) undo(ctx context.Context, d store.Discrepancy, h store.Heal, b
 			current = f.Posting.Document
 		}
 	}
+	if h.Action.Write != "" {
+		w, err := c.o.Store.WriteByKey(ctx, h.Action.Write)
+		if err != nil {
+			return err
+		}
+		current = cmp.Or(w.Document, w.DocumentID)
+	}
 	a, books := reconcile.UndoOf(h.Action, cmp.Or(h.Made, current))
 	switch {
 	case !books:

@@ -49,14 +49,19 @@ type Options struct {
 	// Watches are the stocks whose balances are compared, every BalancesEvery (15 min when 0) and at night; none by default.
 	Watches       []Watch
 	BalancesEvery time.Duration
-	Now           func() time.Time
-	Logger        *slog.Logger
+	// Trade reads back and renews writes of business objects; nil: none are compared. They are, every WritesEvery (an hour when 0), for
+	// WritesWindow (three days when 0) after they were verified.
+	Trade                     Trade
+	WritesEvery, WritesWindow time.Duration
+	Now                       func() time.Time
+	Logger                    *slog.Logger
 }
 
 // Checker compares. Make it with New.
 type Checker struct {
 	o      Options
 	stocks sync.Mutex // one comparison of balances at a time
+	trade  sync.Mutex // and one of writes
 }
 
 // New returns a checker that does nothing by itself until Run.
@@ -73,6 +78,12 @@ func New(o Options) *Checker {
 	if o.BalancesEvery == 0 {
 		o.BalancesEvery = 15 * time.Minute
 	}
+	if o.WritesEvery == 0 {
+		o.WritesEvery = time.Hour
+	}
+	if o.WritesWindow == 0 {
+		o.WritesWindow = 72 * time.Hour
+	}
 	return &Checker{o: o}
 }
 
@@ -81,6 +92,9 @@ const By = "reconciliation"
 
 // Run compares until ctx ends. What fails is logged and done again.
 func (c *Checker) Run(ctx context.Context) error {
+	var writes sync.WaitGroup
+	defer writes.Wait()
+	writes.Go(func() { c.runWrites(ctx) })
 	tick := time.NewTicker(c.o.Every)
 	defer tick.Stop()
 	night := c.nextNight()
@@ -193,12 +207,22 @@ func (c *Checker) All(ctx context.Context, kind string, f store.Compared, each E
 		return run, fmt.Errorf("begin reconciliation: %w", err)
 	}
 	err := errors.Join(c.Sources(ctx), c.refill(ctx), c.all(ctx, f, &run, each))
+	if f == (store.Compared{}) { // everything
+		err = errors.Join(err, c.allWrites(ctx, &run))
+	}
 	c.balancesNow(ctx)
 	run.EndedAt = c.o.Now()
 	if err != nil {
 		run.Error = err.Error()
 	}
 	return run, errors.Join(err, c.o.Store.PutReconciliation(context.WithoutCancel(ctx), &run))
+}
+
+func (c *Checker) allWrites(ctx context.Context, run *store.Reconciliation) error {
+	n, err := c.writes(ctx)
+	run.Writes, run.UnaskedWrites = n.compared, n.unasked
+	run.Found, run.Begun = run.Found+n.found, run.Begun+n.begun
+	return err
 }
 
 func (c *Checker) all(ctx context.Context, f store.Compared, run *store.Reconciliation, each Each) error {

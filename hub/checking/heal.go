@@ -52,6 +52,9 @@ func (c *Checker) carryOut(ctx context.Context, d reconcile.Discrepancy, by, rea
 	a := d.Proposed
 	switch a.Kind {
 	case reconcile.LookUpAndSend:
+		if a.Write != "" {
+			return "", c.renewWrite(ctx, a.Write, by, reason)
+		}
 		return "", c.o.Books.Renew(ctx, a.Fact, reason, by)
 	case reconcile.Retry, reconcile.WaitReceipt, reconcile.PullMaster:
 		if a.Fact == "" { // a stock waits for a receipt that is posted in its turn
@@ -87,6 +90,17 @@ func (c *Checker) carryOut(ctx context.Context, d reconcile.Discrepancy, by, rea
 		why = "nothing is proposed"
 	}
 	return "", fmt.Errorf("%w: %s", ErrByHand, why)
+}
+
+func (c *Checker) renewWrite(ctx context.Context, text, by, reason string) error {
+	if c.o.Trade == nil {
+		return fmt.Errorf("%w: this hub writes no business objects", ErrByHand)
+	}
+	w, err := c.o.Store.WriteByKey(ctx, text)
+	if err != nil {
+		return err
+	}
+	return c.o.Trade.Renew(ctx, w.Key, reason, by)
 }
 
 // postMovements posts what a fact's document lacks. What the outside system refuses, a person has to mend first: that is no heal.

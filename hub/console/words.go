@@ -133,7 +133,7 @@ func tone(state string) string {
 	switch state {
 	case "verified", "ok", "delivered", "HEALED", "COMPLETED", "CLOSED", "FINISHED", "connected", "effective":
 		return "good"
-	case "parked", "failed", "dropped", "losing", "ESCALATED", "REJECTED", "CANCELLED", "high", "rejected":
+	case "parked", "failed", "dropped", "losing", "ESCALATED", "REJECTED", "CANCELLED", "high", "rejected", "write_missing", "write_differs":
 		return "bad"
 	case "in_doubt", "held", "OPEN", "degraded", "offline", "HELD", "connecting", "stopped", "not connected", "medium", "running", "proposed":
 		return "warn"
@@ -178,7 +178,7 @@ func stepTone(step string) string {
 	switch step {
 	case "posted", "verified", "receipt stored", "accepted":
 		return "good"
-	case "rejected", "parked", "differs", "conflict":
+	case "rejected", "parked", "differs", "conflict", "write_missing", "write_differs":
 		return "bad"
 	case "in_doubt", "retry", "unreachable", "absent":
 		return "warn"
@@ -209,7 +209,8 @@ func factStep(step string) string {
 func writeStep(step string) string {
 	if text, ok := map[string]string{
 		"due": "Wanted", "posted": "Taken by the ERP", "found": "Looked up: the ERP has it", "not found yet": "Looked up: not seen yet", "cannot tell": "The ERP cannot tell: a person decides",
-		"differs": "The ERP's object says something else",
+		"differs": "The ERP's object says something else", "renewed": "Brought forward: it is looked for by its key", "write_missing": "Read back again: the ERP does not have it any more",
+		"write_differs": "Read back again: the ERP's object says something else now", "stands again": "Read back again: it stands",
 	}[step]; ok {
 		return text
 	}

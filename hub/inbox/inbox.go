@@ -182,6 +182,10 @@ func (rd *Reader) discrepancyEntry(ctx context.Context, r store.InboxRow, e *Ent
 	t = reconcile.Triage{Owner: d.Owner, Severity: d.Severity, Proposed: d.Proposed.Text}
 	e.What = fmt.Sprintf("%s of %s: %s says %s, %s says %s", strings.ReplaceAll(string(d.Type), "_", " "), d.Subject, d.Left.Name, d.Left.Value, d.Right.Name, d.Right.Value)
 	e.Why, e.Discrepancy, e.Due, e.Tier, e.Person = cmp.Or(d.Note, d.Why), d.ID, d.Due, d.Tier, cmp.Or(e.Person, d.Assigned)
+	if d.Proposed.Write != "" {
+		shown, err = rd.aboutWrite(ctx, d.Discrepancy, e)
+		return t, shown, err
+	}
 	if len(d.Facts) == 1 {
 		e.Fact = d.Facts[0]
 	}

@@ -3,6 +3,7 @@ package inbox
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"strings"
 
 	"github.com/linekeeper/linekeeper/hub/object"
@@ -33,8 +34,24 @@ func (rd *Reader) writeEntry(ctx context.Context, r store.InboxRow, e *Entry) er
 	if r.State == "parked" {
 		e.Proposed = w.NextStep
 	}
-	e.Stock = append(e.Stock, quantities(w.Want)...)
+	for _, l := range w.Want.Quantities() {
+		e.Stock = append(e.Stock, Stock{Item: l.Item, Quantity: l.Value, Unit: l.Unit})
+	}
 	return nil
+}
+
+// aboutWrite names the write that a discrepancy is about. One that is in the list itself is not shown twice.
+func (rd *Reader) aboutWrite(ctx context.Context, d reconcile.Discrepancy, e *Entry) (shown bool, err error) {
+	w, err := rd.Store.WriteByKey(ctx, d.Proposed.Write)
+	if err != nil {
+		return true, err
+	}
+	e.Write = w.Key.String()
+	e.What = fmt.Sprintf("%s, verified as %s: %s says %s", wished(w.Want), cmp.Or(w.Document, w.DocumentID), d.Right.Name, d.Right.Value)
+	for _, l := range w.Want.Quantities() {
+		e.Stock = append(e.Stock, Stock{Item: l.Item, Quantity: l.Value, Unit: l.Unit})
+	}
+	return w.State != store.PostingParked && w.State != store.PostingInDoubt, nil
 }
 
 // wished says in a few words what a write is about.
@@ -51,36 +68,4 @@ func wished(b object.Business) string {
 		text += " to be " + strings.ToLower(strings.ReplaceAll(n.State, "_", " "))
 	}
 	return text
-}
-
-// quantities are those of the lines.
-func quantities(b object.Business) (all []Stock) {
-	add := func(item string, q object.Quantity) {
-		all = append(all, Stock{Item: item, Quantity: q.Value, Unit: q.Unit})
-	}
-	switch {
-	case b.Purchase != nil:
-		for _, l := range b.Purchase.Lines {
-			add(l.Item, l.Ordered)
-		}
-	case b.Sale != nil:
-		for _, l := range b.Sale.Lines {
-			add(l.Item, l.Ordered)
-		}
-	case b.Shipment != nil:
-		for _, l := range b.Shipment.Lines {
-			add(l.Item, l.Quantity)
-		}
-	case b.Invoice != nil:
-		for _, l := range b.Invoice.Lines {
-			add(l.Item, l.Quantity)
-		}
-	case b.Count != nil:
-		for _, l := range b.Count.Lines {
-			if found, ok := l.Found(); ok {
-				add(l.Item, object.Quantity{Value: found, Unit: l.Unit})
-			}
-		}
-	}
-	return all
 }

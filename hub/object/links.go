@@ -104,3 +104,39 @@ func (b Business) Held() *Held {
 	}
 	return nil
 }
+
+// LineQuantity is how much of an item a line is about.
+type LineQuantity struct {
+	Item string
+	Quantity
+}
+
+// Quantities are those of the lines: ordered, moved, invoiced or counted.
+func (b Business) Quantities() (all []LineQuantity) {
+	add := func(item string, q Quantity) { all = append(all, LineQuantity{item, q}) }
+	switch {
+	case b.Purchase != nil:
+		for _, l := range b.Purchase.Lines {
+			add(l.Item, l.Ordered)
+		}
+	case b.Sale != nil:
+		for _, l := range b.Sale.Lines {
+			add(l.Item, l.Ordered)
+		}
+	case b.Shipment != nil:
+		for _, l := range b.Shipment.Lines {
+			add(l.Item, l.Quantity)
+		}
+	case b.Invoice != nil:
+		for _, l := range b.Invoice.Lines {
+			add(l.Item, l.Quantity)
+		}
+	case b.Count != nil:
+		for _, l := range b.Count.Lines {
+			if found, ok := l.Found(); ok {
+				add(l.Item, Quantity{found, l.Unit})
+			}
+		}
+	}
+	return all
+}

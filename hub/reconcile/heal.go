@@ -52,6 +52,9 @@ func UndoOf(healed Action, document string) (Action, bool) {
 	if kind == NoAction {
 		return Action{}, false
 	}
+	if healed.Write != "" {
+		return Action{Kind: Ask, Write: healed.Write, Document: document, Text: "cancel or reverse " + document + " in the outside system, or by a write of its own"}, true
+	}
 	a := Action{Kind: kind, Fact: healed.Fact, Document: document, Item: healed.Item, Quantity: healed.Quantity, Unit: healed.Unit}
 	switch kind {
 	case ReverseDocument:

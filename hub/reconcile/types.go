@@ -32,6 +32,10 @@ const (
 	MasterMissing  Type = "master_data_missing"
 	// SumsDiffer is beside the nineteen: the MES counts other quantities than the machines, and no fact explains it.
 	SumsDiffer Type = "sums_differ"
+	// WriteMissing and WriteDiffers are of business objects that were written and read back: the outside system has one no longer, or
+	// has something else.
+	WriteMissing Type = "write_missing"
+	WriteDiffers Type = "write_differs"
 )
 
 // Types lists the nineteen types in the order in which tables show them.
@@ -98,6 +102,7 @@ func (k ActionKind) Undo() ActionKind {
 type Action struct {
 	Kind     ActionKind      `json:"kind"`
 	Fact     string          `json:"fact,omitempty"`
+	Write    string          `json:"write,omitempty"` // the key of a write of a business object
 	Document string          `json:"document,omitempty"`
 	Item     string          `json:"item,omitempty"`
 	Quantity decimal.Decimal `json:"quantity"`
@@ -113,7 +118,7 @@ type Side struct {
 
 // Evidence is one thing that shows the disagreement: a fact, a document, a counter's value.
 type Evidence struct {
-	Kind string `json:"kind"` // fact, document, counter, order, balance
+	Kind string `json:"kind"` // fact, document, counter, order, balance, write
 	Ref  string `json:"ref"`
 	Text string `json:"text"`
 }

@@ -565,6 +565,7 @@ type Reconciliation struct {
 	Orders, Facts, Documents int64
 	Found, Begun             int64
 	Unasked                  int64 // orders whose system could not be asked or cannot list
+	Writes, UnaskedWrites    int64 // of business objects that were read back, or could not be
 	Error                    string
 }
 
@@ -578,8 +579,8 @@ func (s *Store) PutReconciliation(ctx context.Context, r *Reconciliation) error 
 			}
 			return err
 		}
-		_, err := tx.exec(`UPDATE reconciliations SET ended_at = $2, orders = $3, facts = $4, documents = $5, found = $6, begun = $7, unasked = $8, error = $9 WHERE id = $1`,
-			r.ID, us(r.EndedAt), r.Orders, r.Facts, r.Documents, r.Found, r.Begun, r.Unasked, r.Error)
+		_, err := tx.exec(`UPDATE reconciliations SET ended_at = $2, orders = $3, facts = $4, documents = $5, found = $6, begun = $7, unasked = $8, error = $9, writes = $10, unasked_writes = $11
+			WHERE id = $1`, r.ID, us(r.EndedAt), r.Orders, r.Facts, r.Documents, r.Found, r.Begun, r.Unasked, r.Error, r.Writes, r.UnaskedWrites)
 		return err
 	})
 }
@@ -588,8 +589,8 @@ func (s *Store) PutReconciliation(ctx context.Context, r *Reconciliation) error 
 func (s *Store) Reconciliations(ctx context.Context, page Page) ([]Reconciliation, error) {
 	return collect(ctx, s, func(r *sql.Rows) (x Reconciliation, err error) {
 		var start, end int64
-		err = r.Scan(&x.ID, &x.Kind, &x.Plant, &start, &end, &x.Orders, &x.Facts, &x.Documents, &x.Found, &x.Begun, &x.Unasked, &x.Error)
+		err = r.Scan(&x.ID, &x.Kind, &x.Plant, &start, &end, &x.Orders, &x.Facts, &x.Documents, &x.Found, &x.Begun, &x.Unasked, &x.Error, &x.Writes, &x.UnaskedWrites)
 		x.StartedAt, x.EndedAt = at(start), at(end)
 		return x, err
-	}, `SELECT id, kind, plant, started_at, ended_at, orders, facts, documents, found, begun, unasked, error FROM reconciliations WHERE id < $1 ORDER BY id DESC LIMIT $2`, page.before(), page.limit())
+	}, `SELECT id, kind, plant, started_at, ended_at, orders, facts, documents, found, begun, unasked, error, writes, unasked_writes FROM reconciliations WHERE id < $1 ORDER BY id DESC LIMIT $2`, page.before(), page.limit())
 }

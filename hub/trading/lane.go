@@ -200,12 +200,18 @@ func (t *Trader) retry(ctx context.Context, c *call, out connector.Outcome) erro
 }
 
 // lookUp finds out what became of a write in doubt.
-func (t *Trader) lookUp(ctx context.Context, c *call) (failure string, err error) {
+func (t *Trader) lookUp(ctx context.Context, c *call) (string, error) {
 	if err := t.crash("write: looking up"); err != nil {
 		return "", err
 	}
 	c.looksUp = true
-	found, err := c.erp.LookupBusiness(ctx, c.want, c.w.Intent)
+	var found connector.Finding
+	var err error
+	if c.w.Class == ClassGone {
+		found, err = c.search(ctx, t.o.Connectors[c.w.ERP])
+	} else {
+		found, err = c.erp.LookupBusiness(ctx, c.want, c.w.Intent)
+	}
 	c.visit.Pause()
 	if err != nil {
 		return err.Error(), t.unreachable(ctx, c, err)

@@ -145,7 +145,13 @@ func (r *reading) ask(ctx context.Context, call func(context.Context) error) (er
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	v, err := r.t.visit(ctx, r.m.ERP)
+	return r.t.question(ctx, r.m.ERP, r.kind, call)
+}
+
+// question makes one call that only reads, within what the system may be asked. It says nothing of the system's health: what is refused
+// here may be granted to postings.
+func (t *Trader) question(ctx context.Context, erp string, kind object.BusinessKind, call func(context.Context) error) (err error) {
+	v, err := t.visit(ctx, erp)
 	if err != nil {
 		return err
 	}
@@ -153,12 +159,12 @@ func (r *reading) ask(ctx context.Context, call func(context.Context) error) (er
 	if err := v.Turn(ctx, false); err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, r.t.o.CallTimeout)
+	ctx, cancel := context.WithTimeout(ctx, t.o.CallTimeout)
 	defer cancel()
 	defer func() {
 		if problem := recover(); problem != nil {
-			r.t.o.Logger.Error("a connector broke down", "erp", r.m.ERP, "kind", r.kind, "problem", problem, "stack", string(debug.Stack()))
-			err = fmt.Errorf("the connector of %q broke down while it read %s: %v (report this with the hub's version and log)", r.m.ERP, r.kind, problem)
+			t.o.Logger.Error("a connector broke down", "erp", erp, "kind", kind, "problem", problem, "stack", string(debug.Stack()))
+			err = fmt.Errorf("the connector of %q broke down while it read %s: %v (report this with the hub's version and log)", erp, kind, problem)
 		}
 	}()
 	return call(ctx)

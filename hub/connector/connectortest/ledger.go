@@ -23,6 +23,8 @@ type Ledger struct {
 	// Forgetful: PrepareBusiness does not look whether the key has an effect already, so that whoever writes again without having
 	// looked up doubles it.
 	Forgetful bool
+	// Cancels: purchases can be cancelled, too.
+	Cancels bool
 
 	mu      sync.Mutex
 	books   books
@@ -47,6 +49,7 @@ type entry struct {
 	b      object.Business
 	key    factkey.Key // that made it
 	change int64
+	moved  []factkey.Key // that moved it on
 }
 
 // Mishap is what goes wrong with one call of a Ledger.
@@ -78,7 +81,7 @@ func NewLedger() *Ledger {
 	return &Ledger{books: books{held: map[string]entry{}, gates: map[factkey.Key]int{}}, broken: map[string]string{}, under: map[string]int{}, calls: map[string]int{}, effects: map[factkey.Key]int{}}
 }
 
-// Mishaps lets f decide what goes wrong with each call; nil ends it. call is prepare, write, lookup, verify, list or get.
+// Mishaps lets f decide what goes wrong with each call; nil ends it. call is prepare, write, lookup, verify, list, get or find.
 func (l *Ledger) Mishaps(f func(call string, w connector.Write) Mishap) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -159,7 +162,7 @@ func (l *Ledger) Snapshot() (restore func()) {
 func (l *Ledger) change(erpKey string, b object.Business, key factkey.Key) {
 	l.books.changes++
 	b.Held().RevisedAt = time.Unix(l.books.changes, 0).UTC()
-	l.books.held[erpKey] = entry{b, key, l.books.changes}
+	l.books.held[erpKey] = entry{b, key, l.books.changes, l.books.held[erpKey].moved}
 }
 
 var prefixes = map[object.BusinessKind]string{object.BusinessPurchase: "PO", object.BusinessSale: "SO", object.BusinessShipment: "SH", object.BusinessInvoice: "INV", object.BusinessCount: "CC"}
@@ -334,14 +337,37 @@ func (l *Ledger) GetBusiness(_ context.Context, kind object.BusinessKind, number
 
 // FindBusiness implements connector.BusinessReader.
 func (l *Ledger) FindBusiness(_ context.Context, kind object.BusinessKind, reference string) (all []object.Business, err error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
+	m, leave := l.enter("find", connector.Write{})
+	defer leave()
+	if m == Down {
+		return nil, fmt.Errorf("find %s of %q: the ledger is down", kind, reference)
+	}
 	for _, e := range l.books.held {
-		if e.b.Kind == kind && (e.key.String() == reference || e.b.Names().Reference == reference) {
+		carries := e.key.String() == reference || slices.ContainsFunc(e.moved, func(k factkey.Key) bool { return k.String() == reference })
+		if e.b.Kind == kind && (carries || e.b.Names().Reference == reference) {
 			all = append(all, deepCopy(e.b))
 		}
 	}
 	return all, nil
+}
+
+// Carry is how many objects the books hold that a key has made.
+func (l *Ledger) Carry(key factkey.Key) (n int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, e := range l.books.held {
+		if e.key == key {
+			n++
+		}
+	}
+	return n
+}
+
+// Remove takes an object out of the books, as a person does.
+func (l *Ledger) Remove(erpKey string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.books.held, erpKey)
 }
 
 func (l *Ledger) find(kind object.BusinessKind, name string) (entry, bool) {
@@ -354,14 +380,18 @@ func (l *Ledger) find(kind object.BusinessKind, name string) (entry, bool) {
 }
 
 // WritesBusiness implements connector.BusinessWriter.
-func (*Ledger) WritesBusiness() map[object.BusinessKind][]string {
-	return map[object.BusinessKind][]string{
+func (l *Ledger) WritesBusiness() map[object.BusinessKind][]string {
+	states := map[object.BusinessKind][]string{
 		object.BusinessPurchase: {string(object.PurchaseDraft), string(object.PurchaseSent)},
 		object.BusinessSale:     {string(object.SalesDraft), string(object.SalesConfirmed)},
 		object.BusinessShipment: {string(object.ShipmentPlanned), string(object.ShipmentDelivered)},
 		object.BusinessInvoice:  {string(object.InvoiceReceived), string(object.InvoicePosted)},
 		object.BusinessCount:    {string(object.CountCounted), string(object.CountPosted)},
 	}
+	if l.Cancels {
+		states[object.BusinessPurchase] = append(states[object.BusinessPurchase], string(object.PurchaseCancelled))
+	}
+	return states
 }
 
 // tie is what a write is tied to.
@@ -474,6 +504,9 @@ func (l *Ledger) effect(w connector.Write, intent []byte) connector.Outcome {
 		b := deepCopy(e.b)
 		setState(&b, w.Want)
 		l.change(erpKey, b, e.key)
+		e = l.books.held[erpKey]
+		e.moved = append(slices.Clone(e.moved), w.Key)
+		l.books.held[erpKey] = e
 	}
 	l.effects[w.Key]++
 	return connector.Outcome{Result: connector.Posted, Document: documentOf(l.books.held[erpKey])}
