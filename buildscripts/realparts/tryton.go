@@ -91,7 +91,39 @@ func (e *TrytonServer) Reset(t testing.TB) {
 
 func (e *TrytonServer) clone(t testing.TB) {
 	t.Helper()
-	execute(t, "pgx", e.DB.DSN("postgres"), "CREATE DATABASE "+trytonDatabase+" TEMPLATE "+trytonSeed)
+	e.copyDatabase(t, trytonSeed, trytonDatabase)
+}
+
+func (e *TrytonServer) copyDatabase(t testing.TB, from, to string) {
+	t.Helper()
+	execute(t, "pgx", e.DB.DSN("postgres"), "CREATE DATABASE "+to+" TEMPLATE "+from)
+}
+
+// Copy takes a copy of the database, as a backup does, and returns what puts it back. trytond is killed for either, and started again.
+func (e *TrytonServer) Copy(t testing.TB) (restore func()) {
+	t.Helper()
+	const copied = trytonDatabase + "_copy"
+	down := func(work func()) {
+		e.Kill(syscall.SIGKILL)
+		// Whoever reads the database directly comes again.
+		execute(t, "pgx", e.DB.DSN("postgres"), "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '"+trytonDatabase+"'")
+		work()
+		e.admin = nil
+		if err := e.Run(); err != nil {
+			t.Fatalf("start trytond again: %v\n%s", err, e.Output())
+		}
+	}
+	down(func() {
+		execute(t, "pgx", e.DB.DSN("postgres"), "DROP DATABASE IF EXISTS "+copied+" WITH (FORCE)")
+		e.copyDatabase(t, trytonDatabase, copied)
+	})
+	return func() {
+		t.Helper()
+		down(func() {
+			execute(t, "pgx", e.DB.DSN("postgres"), "DROP DATABASE "+trytonDatabase+" WITH (FORCE)")
+			e.copyDatabase(t, copied, trytonDatabase)
+		})
+	}
 }
 
 func (e *TrytonServer) writeConfig(t testing.TB, port int) string {

@@ -84,6 +84,12 @@ func (tx *Tx) KeepFormer(w Write) error {
 	return err
 }
 
+// BroughtForward reports that a write was verified once and brought forward since.
+func (tx *Tx) BroughtForward(id int64) (bool, error) {
+	n, err := first(tx.ctx, tx, scanValue[int], "SELECT COUNT(*) FROM business_write_former WHERE write_id = $1", id)
+	return n > 0, err
+}
+
 // The codes of verified writes that do not stand any more; the discrepancy says more.
 const (
 	CodeWriteMissing = string(reconcile.WriteMissing)

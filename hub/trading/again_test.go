@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/linekeeper/linekeeper/hub/connector"
 	"github.com/linekeeper/linekeeper/hub/connector/connectortest"
 	"github.com/linekeeper/linekeeper/hub/object"
 	"github.com/linekeeper/linekeeper/hub/store"
@@ -64,4 +65,32 @@ func TestHubThatDiesAtAnyStepOfBringingForwardWritesOnce(t *testing.T) {
 			})
 		})
 	}
+}
+
+func TestWriteThatIsBroughtForwardOutlivesThatItsSystemMayNotBeWrittenTo(t *testing.T) {
+	simulate(t, func(t *testing.T, w *world) {
+		w.erp.Forgetful = true
+		w.start()
+		w.submit("po", purchase(object.PurchaseSent))
+		w.pass(time.Minute)
+		w.erp.Mishaps(func(c string, _ connector.Write) connectortest.Mishap {
+			return map[string]connectortest.Mishap{"find": connectortest.Down}[c]
+		})
+		if err := w.tr.Renew(context.Background(), key("po"), "taken for gone", "test"); err != nil {
+			t.Fatal(err)
+		}
+		w.pass(time.Second)
+		w.want("po", store.PostingInDoubt, "unreachable", 1)
+		w.stop()
+		w.barred = true
+		w.start()
+		w.pass(time.Minute)
+		w.want("po", store.PostingParked, "no_connector", 1)
+		w.stop()
+		w.erp.Mishaps(nil)
+		w.barred = false
+		w.start()
+		w.pass(time.Minute)
+		w.want("po", store.PostingVerified, "", 1)
+	})
 }

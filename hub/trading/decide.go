@@ -173,6 +173,13 @@ func (t *Trader) Replay(ctx context.Context, key factkey.Key, accept []string, b
 		case posting.ClassCannotTell:
 			doubt(w, tx.Now(), "asked for by a person")
 			w.NextAt = tx.Now()
+			forward, err := tx.BroughtForward(w.ID)
+			if err != nil {
+				return err
+			}
+			if forward && len(w.Intent) == 0 { // it was still being looked for
+				w.Class = ClassGone
+			}
 		case posting.ClassMismatch:
 			w.State, w.Class, w.Code, w.Reason, w.NextStep = store.PostingPosted, "", "", "", ""
 			w.Since, w.Tries, w.NextAt = tx.Now(), 0, tx.Now()

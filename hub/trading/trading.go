@@ -11,7 +11,8 @@
 //
 // Its states are those of a posting, and mean the same (package posting): due, sending, in_doubt, posted, verified, parked, settled.
 // A rejection that no time mends is parked: with the reason, until somebody replays or settles it. A warning of the system is one
-// of these; whoever accepts it names its code in the replay.
+// of these; whoever accepts it names its code in the replay. One that is gone after it was verified is in doubt again (class gone):
+// then its key alone is looked for, and it is written anew when nothing carries that.
 //
 // # Order
 //

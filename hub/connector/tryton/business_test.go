@@ -268,8 +268,38 @@ func TestTrytonBusiness(t *testing.T) {
 		{"ExpiredSessionPostsAllTheSame", expiredSession},
 		{"MasterDataAndMovementsAreRead", masterRead},
 		{"WritesThatCannotBe", impossibleWrites},
+		{"PutBackToACopy", putBack}, // the last: it takes a while
 	} {
 		t.Run(test.name, func(t *testing.T) { test.run(t, p) })
+	}
+}
+
+// A connector outlives that Tryton's database is put back: what it knows of records that are gone, its gates among them, hinders nothing.
+func putBack(t *testing.T, pl *plant) {
+	pl.exec(t, `DELETE FROM ir_note WHERE message LIKE 'Linekeeper gate%'`) // so that they are made after the copy
+	restore := pl.erp.Copy(t)
+	c := pl.connect(t)
+	draft := purchaseOf("RM-STEEL", "100", "KGM", "2.10")
+	draft.Want.Purchase.State = object.PurchaseDraft
+	made := settleWrite(t, c, draft).Document
+	confirm := write(object.Business{Kind: object.BusinessPurchase, Purchase: &object.PurchaseOrder{Held: object.Held{ERPKey: made.ID}, State: object.PurchaseSent}})
+	intent, early, err := c.PrepareBusiness(t.Context(), confirm)
+	if err != nil || early != nil {
+		t.Fatal(early, err)
+	}
+	restore()
+	if found, err := c.FindBusiness(t.Context(), object.BusinessPurchase, draft.Key.String()); err != nil || len(found) != 0 {
+		t.Errorf("after the restore %d carry the key, %v", len(found), err)
+	}
+	if found, err := c.LookupBusiness(t.Context(), confirm, intent); err != nil || found.Presence != connector.Absent {
+		t.Errorf("a step of a record that is gone is %s, %v", found.Presence, err)
+	}
+	again := settleWrite(t, c, draft).Document
+	if n := pl.one(t, `SELECT count(*) FROM purchase_purchase WHERE description = $1`, "Linekeeper "+draft.Key.String()); n != 1 {
+		t.Errorf("the purchase %s is there %d times, was %s", again.Number, n, made.Number)
+	}
+	if found, err := c.FindBusiness(t.Context(), object.BusinessPurchase, draft.Key.String()); err != nil || len(found) != 1 {
+		t.Errorf("written anew %d carry the key, %v", len(found), err)
 	}
 }
 

@@ -25,7 +25,7 @@ func New(c Config) (*Connector, error) {
 		return nil, err
 	}
 	client := newClient(c)
-	return &Connector{config: c, client: client, master: newMaster(client, c), gates: gatekeeper{moves: map[int][]int{}}}, nil
+	return &Connector{config: c, client: client, master: newMaster(client, c), gates: gatekeeper{moves: map[int][]gateRow{}}}, nil
 }
 
 // Close gives up the connections to Tryton. The session ends by itself there.

@@ -1,8 +1,11 @@
 package tryton
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -27,7 +30,14 @@ type gate struct {
 // gatekeeper knows the gates that were found.
 type gatekeeper struct {
 	mu    sync.Mutex
-	moves map[int][]int // by gate
+	moves map[int][]gateRow // by gate
+}
+
+// gateRow is a move as it is read. Born tells it from another one that has its id since Tryton's database was put back to a copy.
+type gateRow struct {
+	ID    int             `json:"id"`
+	Stamp string          `json:"_timestamp"`
+	Born  json.RawMessage `json:"create_date"`
 }
 
 // gate reads the gates of a key; it makes one where there is none. Two hubs that make the first at one time both go on with both
@@ -36,8 +46,33 @@ func (c *Connector) gate(ctx context.Context, key factkey.Key) ([]gate, error) {
 	n := int(key[0]) % gates
 	c.gates.mu.Lock()
 	defer c.gates.mu.Unlock()
-	if len(c.gates.moves[n]) == 0 {
-		moves, err := c.findGate(ctx, n)
+	known := c.gates.moves[n]
+	rows, err := c.readGate(ctx, n, known)
+	// Somebody deleted it, or the database is another one now: it is found or made again.
+	if k := kindOf(err); len(known) > 0 && (err != nil && (k == refused || k == denied) || err == nil && !slices.EqualFunc(rows, known, sameGate)) {
+		rows, err = c.readGate(ctx, n, nil)
+	}
+	if err != nil {
+		return nil, err
+	}
+	c.gates.moves[n] = rows
+	out := make([]gate, len(rows))
+	for i, r := range rows {
+		out[i] = gate{r.ID, r.Stamp}
+	}
+	return out, nil
+}
+
+func sameGate(a, b gateRow) bool { return a.ID == b.ID && bytes.Equal(a.Born, b.Born) }
+
+// readGate reads the moves of a gate, which it finds or makes where none are known.
+func (c *Connector) readGate(ctx context.Context, n int, known []gateRow) (rows []gateRow, err error) {
+	var moves []int
+	for _, r := range known {
+		moves = append(moves, r.ID)
+	}
+	if len(moves) == 0 {
+		moves, err = c.findGate(ctx, n)
 		if err == nil && len(moves) == 0 {
 			if err = c.makeGate(ctx, n); err == nil {
 				moves, err = c.findGate(ctx, n)
@@ -46,24 +81,10 @@ func (c *Connector) gate(ctx context.Context, key factkey.Key) ([]gate, error) {
 		if err != nil {
 			return nil, err
 		}
-		c.gates.moves[n] = moves
 	}
-	var rows []struct {
-		ID    int    `json:"id"`
-		Stamp string `json:"_timestamp"`
-	}
-	err := c.client.call(ctx, &rows, nil, "stock.move.read", c.gates.moves[n], []string{"_timestamp"})
-	if kindOf(err) == refused && err != nil { // somebody deleted it: it is found or made again
-		delete(c.gates.moves, n)
-	}
-	if err != nil {
-		return nil, err
-	}
-	out := make([]gate, len(rows))
-	for i, r := range rows {
-		out[i] = gate{r.ID, r.Stamp}
-	}
-	return out, nil
+	err = c.client.call(ctx, &rows, nil, "stock.move.read", moves, []string{"_timestamp", "create_date"})
+	slices.SortFunc(rows, func(a, b gateRow) int { return a.ID - b.ID })
+	return rows, err
 }
 
 func (c *Connector) findGate(ctx context.Context, n int) ([]int, error) {

@@ -445,11 +445,12 @@ func (c *Connector) LookupBusiness(ctx context.Context, w connector.Write, inten
 	d := desks[w.Want.Kind]
 	var gs []gate
 	var now record
+	var gone bool
 	var err error
 	if in.ID == 0 {
 		gs, err = c.gate(ctx, w.Key)
-	} else {
-		now, err = c.state(ctx, ref{in.Model, in.ID})
+	} else if now, err = c.state(ctx, ref{in.Model, in.ID}); err != nil && kindOf(err) == refused {
+		gone, err = c.gone(ctx, ref{in.Model, in.ID}, err)
 	}
 	if err != nil {
 		return connector.Finding{}, err
@@ -462,10 +463,10 @@ func (c *Connector) LookupBusiness(ctx context.Context, w connector.Write, inten
 	if again := in.Model == shipmentOut && (in.Edit != nil || in.Before != ""); len(found) > 0 && !again {
 		return c.goOn(ctx, w, d, found[0])
 	}
-	closed := false
+	closed := gone // nothing can be done any more to what is not there
 	if in.ID == 0 {
 		closed, err = c.closeGate(ctx, gs)
-	} else {
+	} else if !gone {
 		closed, err = c.outrunRecord(ctx, now)
 	}
 	switch {
@@ -475,6 +476,18 @@ func (c *Connector) LookupBusiness(ctx context.Context, w connector.Write, inten
 		return connector.Finding{Presence: connector.NotFoundYet, Reason: "what it is tied to is being changed in Tryton"}, nil
 	}
 	return connector.Finding{Presence: connector.Absent}, nil
+}
+
+// gone reports that a record which Tryton refused to read does not exist; the refusal is returned when it does.
+func (c *Connector) gone(ctx context.Context, r ref, refusal error) (bool, error) {
+	var ids []int
+	if err := c.client.call(ctx, &ids, nil, r.model+".search", []any{[]any{"id", "=", r.id}}); err != nil {
+		return false, err
+	}
+	if len(ids) > 0 {
+		return false, refusal
+	}
+	return true, nil
 }
 
 // goOn finishes what carries the key.
