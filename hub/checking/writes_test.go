@@ -491,6 +491,14 @@ func TestALostNumberThatSomebodyElseHasNowIsNotTakenForOurs(t *testing.T) {
 			t.Fatalf("it has the number %s again", number)
 		}
 		w.is("asn", "verified write_missing")
+		late := store.Write{Key: tradeKey("late"), ERP: "erp", Want: receiptOf(number, "ASN-2"), By: "mes"} // by one who knows the old number only
+		if _, _, err := w.tr.Submit(context.Background(), late); !errors.Is(err, trading.ErrInvalid) || !strings.Contains(err.Error(), fmt.Sprintf("%q is %q since", number, x.Document)) {
+			t.Errorf("a receipt for the old number is answered %v", err)
+		}
+		late.Accept = []string{trading.AcceptRenamed}
+		if _, _, err := w.tr.Submit(context.Background(), late); err != nil {
+			t.Errorf("a receipt that means what has the number now is answered %v", err)
+		}
 		var told, asked bool
 		for _, d := range w.live() {
 			told = told || d.Type == reconcile.WriteDiffers && d.Left.Value == number && d.Right.Value == x.Document

@@ -84,6 +84,23 @@ func (tx *Tx) KeepFormer(w Write) error {
 	return err
 }
 
+// Renamed returns the write that made the object which had a name before it was brought forward under another; ok is false when none
+// did, or it has the name again.
+func (tx *Tx) Renamed(erp string, kind object.BusinessKind, name string) (w Write, ok bool, err error) {
+	id, err := first(tx.ctx, tx, scanValue[int64], `SELECT write_id FROM (
+		SELECT write_id, at FROM business_write_former WHERE erp = $1 AND kind = $2 AND document = $3 AND document <> ''
+		UNION ALL SELECT write_id, at FROM business_write_former WHERE erp = $1 AND kind = $2 AND document_id = $3 AND document_id <> '') AS named
+		ORDER BY at DESC, write_id LIMIT 1`, erp, string(kind), name)
+	if errors.Is(err, ErrNotFound) {
+		return w, false, nil
+	}
+	if err != nil {
+		return w, false, err
+	}
+	w, err = tx.WriteByID(id)
+	return w, err == nil && w.Document != name && w.DocumentID != name, err
+}
+
 // BroughtForward reports that a write was verified once and brought forward since.
 func (tx *Tx) BroughtForward(id int64) (bool, error) {
 	n, err := first(tx.ctx, tx, scanValue[int], "SELECT COUNT(*) FROM business_write_former WHERE write_id = $1", id)

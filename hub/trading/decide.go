@@ -2,6 +2,7 @@ package trading
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -50,6 +51,9 @@ func (t *Trader) Submit(ctx context.Context, w store.Write) (stored store.Write,
 		}
 		if known {
 			return nil
+		}
+		if err := renamed(tx, w); err != nil {
+			return err
 		}
 		stored = w
 		if stored.Lane, stored.Object, err = laneOf(tx, w); err != nil {
@@ -108,6 +112,36 @@ func (t *Trader) check(w store.Write) error {
 	for _, code := range w.Accept {
 		if code == "" || strings.ContainsAny(code, " \t\n") {
 			return invalid("accept", "%q is no code of a warning", code)
+		}
+	}
+	return nil
+}
+
+// AcceptRenamed is the code that a write accepts which names an object by a number that one of ours had before the system was put back,
+// and means the one that has it now.
+const AcceptRenamed = "renamed"
+
+// renamed refuses a write that names an object as it was called before it was brought forward: another may have that name now.
+func renamed(tx *store.Tx, w store.Write) error {
+	if slices.Contains(w.Accept, AcceptRenamed) {
+		return nil
+	}
+	n := w.Want.Names()
+	all := w.Want.Links()
+	for _, own := range []string{n.Number, n.ERPKey} {
+		if own != "" {
+			all = append(all, object.Link{Kind: w.Want.Kind, Number: own})
+		}
+	}
+	for _, l := range all {
+		now, ok, err := tx.Renamed(w.ERP, l.Kind, l.Number)
+		if err != nil {
+			return err
+		}
+		if ok {
+			return fmt.Errorf("%w: %w", ErrInvalid, &wire.FieldError{Field: "object", Problem: fmt.Sprintf(
+				"%s %q is %q since %q was put back to a copy and it was brought forward: name it so, or accept %q where you mean the one that has the old name now",
+				words(l.Kind), l.Number, cmp.Or(now.Document, now.DocumentID), w.ERP, AcceptRenamed)})
 		}
 	}
 	return nil
