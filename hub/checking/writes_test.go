@@ -219,8 +219,7 @@ func TestWritesThatARestoredERPLostAreBroughtForwardOnce(t *testing.T) {
 
 func TestAnERPThatCannotBeAskedLosesNoWrite(t *testing.T) {
 	trades(t, false, func(t *testing.T, w *trade) {
-		w.wrote("po", purchaseOf("REQ-1", object.PurchaseSent))
-		w.erp.Snapshot()()
+		w.wrote("po", purchaseOf("", object.PurchaseSent))
 		w.erp.Mishaps(func(string, connector.Write) connectortest.Mishap { return connectortest.Down })
 		w.round()
 		run, err := w.check.Start(context.Background(), store.Compared{})
