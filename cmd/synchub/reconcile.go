@@ -65,8 +65,8 @@ func (c reconcileCmd) Run(e *env) error {
 		if err := quiet.call(e, "POST", "/v1/reconciliations", body, &run); err != nil {
 			return err
 		}
-		fmt.Fprintf(e.err, "compared %d orders, %d facts and %d documents: %d discrepancies, %d heals begun, %d orders could not be asked for\n",
-			run.Orders, run.Facts, run.Documents, run.Found, run.Begun, run.Unasked)
+		fmt.Fprintf(e.err, "compared %d orders, %d facts and %d documents: %d discrepancies, %d heals begun, %d orders could not be asked for; %d writes read back, %d could not be\n",
+			run.Orders, run.Facts, run.Documents, run.Found, run.Begun, run.Unasked, run.Writes, run.UnaskedWrites)
 	}
 	format := "csv"
 	if c.JSON {
