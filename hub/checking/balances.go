@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/shopspring/decimal"
@@ -77,7 +78,8 @@ type stockRound struct {
 	watches []Watch
 	whole   bool // also orders that nothing is known to have changed of
 	held    []object.Balance
-	moving  []bool // not the same before and after the orders were read
+	seen    [][]object.Balance // what held is the sum of
+	moving  []bool             // not the same before and after the orders were read
 	bad     []error
 	asOf    time.Time
 	// gone are facts whose document is not there any more, receipts those that will come into the books; busy says that something may
@@ -90,6 +92,7 @@ type stockRound struct {
 type stockFact struct {
 	key, orderNo string
 	moves        []store.StockMove
+	more         bool // the system may take material by itself with it
 }
 
 // on is what a fact does to a place.
@@ -121,8 +124,9 @@ func (c *Checker) balancesOf(ctx context.Context, erp string) (later bool, err e
 			return true, err
 		}
 	}
-	if len(r.gone) > 1 {
-		// That is no single movement: the orders are compared, and what is missing is healed as that.
+	if len(r.gone) > 1 || slices.ContainsFunc(r.gone, func(f stockFact) bool { return !r.plain(&f) }) {
+		// That is no single movement, or none that is known to the last digit: the orders are compared, and what is missing is
+		// healed as that.
 		for _, f := range r.gone {
 			if _, err := c.order(ctx, "", f.orderNo, nil); err != nil {
 				return true, err
@@ -192,20 +196,46 @@ func (c *Checker) held(ctx context.Context, r *stockRound) ([]object.Balance, er
 		return nil, err
 	}
 	out := make([]object.Balance, len(r.watches))
-	r.bad = make([]error, len(r.watches))
+	r.bad, r.seen = make([]error, len(r.watches)), make([][]object.Balance, len(r.watches))
 	for i, w := range r.watches {
 		for _, x := range all {
-			if x.Item != w.Item || w.Site != "" && x.Site != w.Site || w.Storage != "" && x.Location != w.Storage || w.Lot != "" && x.Lot != w.Lot {
+			if !w.holds(x) {
 				continue
 			}
 			q := &out[i].OnHand
-			if q.Unit != "" && q.Unit != x.OnHand.Unit {
+			switch {
+			case x.CannotTell != "":
+				r.bad[i] = fmt.Errorf("what is held of item %q cannot be told: %s", w.Item, x.CannotTell)
+				continue
+			case q.Unit != "" && q.Unit != x.OnHand.Unit:
 				r.bad[i] = fmt.Errorf("item %q is held in %s and in %s: watch each by its storage", w.Item, q.Unit, x.OnHand.Unit)
 			}
 			q.Value, q.Unit = q.Value.Add(x.OnHand.Value), x.OnHand.Unit
+			if !x.OnHand.Value.IsZero() {
+				r.seen[i] = append(r.seen[i], x)
+			}
 		}
 	}
 	return out, nil
+}
+
+// holds reports that a balance is one of the watched stock. One that cannot be told, and does not say where, is one of every place.
+func (w Watch) holds(b object.Balance) bool {
+	of := func(want, have string) bool { return want == "" || want == have || have == "" && b.CannotTell != "" }
+	return b.Item == w.Item && of(w.Site, b.Site) && of(w.Storage, b.Location) && of(w.Lot, b.Lot)
+}
+
+// plain reports that what a fact moves is known as the system would book it: in the unit in which it holds the item, at a place that
+// need not be told, and without what the system takes by itself.
+func (r *stockRound) plain(f *stockFact) bool {
+	for i, w := range r.watches {
+		for _, m := range f.moves {
+			if m.Of(w.StockPlace) && (w.Storage != "" || m.Unit != r.held[i].OnHand.Unit) {
+				return false
+			}
+		}
+	}
+	return !f.more
 }
 
 // readOrders reads the orders that may have moved a watched stock since they were read last: those whose postings took a step, and the
@@ -362,21 +392,23 @@ func (c *Checker) takeFacts(ctx context.Context, r *stockRound, o *reconcile.Ord
 		}
 		for i := range o.Facts {
 			if o.Facts[i].Key.String() == found.Proposed.Fact {
-				r.gone = append(r.gone, movesOfFact(o, &o.Facts[i]))
+				gone := movesOfFact(o, &o.Facts[i])
+				gone.more = o.Facts[i].Kind == object.KindConfirmation && c.o.Connectors[r.erp].Capabilities().Backflush == connector.BackflushMarked
+				r.gone = append(r.gone, gone)
 			}
 		}
 	}
 	return nil
 }
 
-// moves sums what documents have moved of the watched items. What failed or waits to be booked has moved nothing.
+// moves sums what documents have moved of the watched items.
 func (r *stockRound) moves(all []object.Effect, site string) (out []store.StockMove) {
-	for _, e := range all {
-		for _, m := range movesOf(e, site) {
+	for i := range all {
+		for _, m := range movesOf(&all[i], site) {
 			if !slices.ContainsFunc(r.watches, func(w Watch) bool { return w.Item == m.Item }) {
 				continue
 			}
-			i := slices.IndexFunc(out, func(x store.StockMove) bool { return x.Item == m.Item && x.Lot == m.Lot && x.Unit == m.Unit })
+			i := slices.IndexFunc(out, func(x store.StockMove) bool { x.Moved = m.Moved; return x == m })
 			if i < 0 {
 				out = append(out, m)
 				continue
@@ -387,34 +419,17 @@ func (r *stockRound) moves(all []object.Effect, site string) (out []store.StockM
 	return out
 }
 
-func movesOf(e object.Effect, site string) (out []store.StockMove) {
-	if e.State == object.EffectPending {
-		return nil
-	}
-	for _, m := range e.Movements {
-		q, moves := signed(m.Kind, m.Value)
-		if m.Failed || !moves || e.Interim && m.Kind == object.Yield {
-			continue
-		}
-		out = append(out, store.StockMove{Item: m.Item, Lot: m.Lot, Unit: m.Unit, Site: site, Moved: q})
+func movesOf(e *object.Effect, site string) (out []store.StockMove) {
+	for _, m := range e.StockMoves(site) {
+		out = append(out, store.StockMove{Item: m.Item, Lot: m.Lot, Unit: m.Unit, Site: m.Site, Storage: m.Location, Moved: m.Value})
 	}
 	return out
 }
 
-// signed is what a quantity does to the stock of its item.
-func signed(k object.QuantityKind, q decimal.Decimal) (decimal.Decimal, bool) {
-	switch k {
-	case object.Yield, object.Returned:
-		return q, true
-	case object.Consumed:
-		return q.Neg(), true
-	}
-	return q, false
-}
-
 // movedBefore is what documents had moved at a place when its opening was taken; false when nobody can say that of one of them.
 func movedBefore(all []object.Effect, site string, p store.StockPlace, t time.Time) (sum decimal.Decimal, sure bool) {
-	for _, e := range all {
+	for i := range all {
+		e := &all[i]
 		for _, m := range movesOf(e, site) {
 			if !m.Of(p) {
 				continue
@@ -438,7 +453,7 @@ func movesOfFact(o *reconcile.Order, f *reconcile.Fact) stockFact {
 		site = o.Work.Site
 	}
 	for _, l := range f.Lines() {
-		q, moves := signed(l.Kind, l.Received)
+		q, moves := l.Kind.Stocked(l.Received)
 		if !moves || l.Kind == object.Yield && before(o.Work, l.Operation) {
 			continue
 		}
@@ -471,6 +486,9 @@ func (c *Checker) balance(ctx context.Context, r *stockRound, i int) (b reconcil
 		}
 		if !m.Of(w.StockPlace) || m.Moved.IsZero() {
 			continue
+		}
+		if w.Storage != "" && m.Storage == "" {
+			return b, o, false, fmt.Errorf("documents do not say where they move item %q: watch it without storage %q", w.Item, w.Storage)
 		}
 		if b.Unit = cmp.Or(b.Unit, m.Unit); m.Unit != b.Unit {
 			return b, o, false, fmt.Errorf("item %q is held in %s and moved in %s: the balance is not compared", w.Item, b.Unit, m.Unit)
@@ -546,6 +564,7 @@ func (c *Checker) judgeStock(ctx context.Context, r *stockRound, i int) (later b
 		f = reconcile.CheckBalance(b)
 		f.Since = o.DoubtAt
 		f.Evidence = append(f.Evidence, reconcile.Evidence{Kind: "balance", Ref: b.Item, Text: fmt.Sprintf("agreed on last at %s, off since %s", o.AsOf.Format(time.RFC3339), o.DoubtAt.Format(time.RFC3339))})
+		f.Evidence = append(f.Evidence, places(r.seen[i])...)
 	}
 	var found []reconcile.Finding
 	if f != nil {
@@ -561,4 +580,25 @@ func (c *Checker) judgeStock(ctx context.Context, r *stockRound, i int) (later b
 		}
 	}
 	return false, c.o.Store.PutStockOpening(ctx, o)
+}
+
+// mostPlaces is how many places a discrepancy names.
+const mostPlaces = 10
+
+// places says where a stock lies that is the sum of several, for who goes and counts.
+func places(all []object.Balance) (out []reconcile.Evidence) {
+	if len(all) < 2 {
+		return nil
+	}
+	for i, b := range all {
+		if i == mostPlaces {
+			return append(out, reconcile.Evidence{Kind: "balance", Ref: b.Item, Text: fmt.Sprintf("and %d places more", len(all)-i)})
+		}
+		text := fmt.Sprintf("%s %s at %q", b.OnHand.Value, b.OnHand.Unit, strings.Trim(b.Site+"/"+b.Location, "/"))
+		if b.Lot != "" {
+			text += fmt.Sprintf(" of lot %q", b.Lot)
+		}
+		out = append(out, reconcile.Evidence{Kind: "balance", Ref: b.Item, Text: text})
+	}
+	return out
 }

@@ -46,14 +46,16 @@ type Connector interface {
 
 // StockReader is implemented by connectors whose system can tell how much it holds.
 type StockReader interface {
-	// Inventory returns the balances of the items at the system's own default storage, or of all items when none is named.
+	// Inventory returns the balances of the items at the system's own default storage, or of all items when none is named. A list is
+	// whole or an error; an item of which it cannot be told what is held has a balance that says why (CannotTell), and stops no other.
 	Inventory(ctx context.Context, items []string) ([]object.Balance, error)
 }
 
 // LotStockReader is implemented by connectors whose system can tell where it holds what, and of which lot.
 type LotStockReader interface {
 	// Balances returns the balance of each item at each storage location, a lot apart from the others, or of all items when none
-	// is named. What is not there is left out; a balance without a lot is what belongs to none.
+	// is named. What is not there is left out; a balance without a lot is what belongs to none. It counts whatever object.Effect says
+	// to have moved stock, and lists like Inventory.
 	Balances(ctx context.Context, items []string) ([]object.Balance, error)
 }
 

@@ -28,6 +28,9 @@ type Effect struct {
 	Quantities []EffectQuantity
 	// Movements are the goods movements that belong to it, the failed ones among them.
 	Movements []EffectMovement
+	// Stock is what the document has moved by now into stocks, above zero, and out of them, where the system tells that by place and in
+	// the unit in which it holds the item. Nil where it does not: Movements then say it.
+	Stock []StockMovement
 	// PostingDate is the date of the books, such as 2026-11-26. BookedAt is when the system made the document, zero when it
 	// does not tell.
 	PostingDate string
@@ -55,4 +58,27 @@ type EffectMovement struct {
 	// Failed: it is not in the books; Code and Reason say why.
 	Failed       bool
 	Code, Reason string
+}
+
+// StockMovement is what went into a stock, or out of it (below zero).
+type StockMovement struct {
+	Site, Location, Item, Lot string
+	Quantity
+}
+
+// StockMoves is what a document has moved of stocks; site is that of its order. Where the system does not tell the place, Location is
+// empty, and the unit is the document's. What failed or waits to be booked has moved nothing.
+func (e *Effect) StockMoves(site string) []StockMovement {
+	if e.Stock != nil || e.State == EffectPending {
+		return e.Stock
+	}
+	var all []StockMovement
+	for _, m := range e.Movements {
+		q, moves := m.Kind.Stocked(m.Value)
+		if m.Failed || !moves || e.Interim && m.Kind == Yield {
+			continue
+		}
+		all = append(all, StockMovement{Site: site, Item: m.Item, Lot: m.Lot, Quantity: Quantity{Value: q, Unit: m.Unit}})
+	}
+	return all
 }

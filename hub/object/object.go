@@ -287,4 +287,7 @@ type Balance struct {
 	Site, Location, Item, Lot string
 	OnHand                    Quantity
 	AsOf                      time.Time
+	// CannotTell says why what is held there cannot be told: a unit that is not mapped, an item that the system does not keep. OnHand
+	// means nothing then, and an empty place means all of them.
+	CannotTell string
 }

@@ -18,6 +18,17 @@ const (
 	Returned QuantityKind = "returned"
 )
 
+// Stocked is what a quantity of the kind does to the stock of its item: above zero it comes in. False: nothing.
+func (k QuantityKind) Stocked(q decimal.Decimal) (decimal.Decimal, bool) {
+	switch k {
+	case Yield, Returned:
+		return q, true
+	case Consumed:
+		return q.Neg(), true
+	}
+	return q, false
+}
+
 // LedgerKey names one line of the quantity ledger. Quantities of different keys are never added.
 type LedgerKey struct {
 	Plant, OrderNo, Operation, Item string

@@ -31,15 +31,16 @@ type StockOpening struct {
 	Accepted int64
 }
 
-// StockMove is what the documents of one order have moved of an item: above zero into the stock.
+// StockMove is what the documents of one order have moved of an item: above zero into the stock. Storage is empty where it is not told.
 type StockMove struct {
-	Item, Lot, Unit, Site string
-	Moved                 decimal.Decimal
+	Item, Lot, Unit, Site, Storage string
+	Moved                          decimal.Decimal
 }
 
-// Of reports whether a move is one of a place.
+// Of reports whether a move is one of a place, or may be.
 func (m StockMove) Of(p StockPlace) bool {
-	return m.Item == p.Item && (p.Lot == "" || m.Lot == p.Lot) && (p.Site == "" || m.Site == p.Site)
+	return m.Item == p.Item && (p.Lot == "" || m.Lot == p.Lot) && (p.Site == "" || m.Site == p.Site) &&
+		(p.Storage == "" || m.Storage == "" || m.Storage == p.Storage)
 }
 
 const openingColumns = "SELECT erp, site, storage, item, lot, unit, held, moved, as_of, based_at, doubt, doubt_at, accepted FROM stock_openings"
@@ -99,7 +100,7 @@ func (s *Store) OrdersMoved(ctx context.Context, erp, item string) ([]string, er
 
 // StockMoves returns what the documents of all orders that were read have moved of an item.
 func (s *Store) StockMoves(ctx context.Context, erp, item string) ([]StockMove, error) {
-	all, err := collect(ctx, s, scanStockMove, "SELECT item, lot, unit, site, moved FROM stock_moved WHERE erp = $1 AND item = $2", erp, item)
+	all, err := collect(ctx, s, scanStockMove, "SELECT item, lot, unit, site, storage, moved FROM stock_moved WHERE erp = $1 AND item = $2", erp, item)
 	if err != nil {
 		return nil, fmt.Errorf("read what moved of item %q: %w", item, err)
 	}
@@ -108,7 +109,7 @@ func (s *Store) StockMoves(ctx context.Context, erp, item string) ([]StockMove, 
 
 func scanStockMove(r *sql.Rows) (m StockMove, err error) {
 	var moved string
-	if err := r.Scan(&m.Item, &m.Lot, &m.Unit, &m.Site, &moved); err != nil {
+	if err := r.Scan(&m.Item, &m.Lot, &m.Unit, &m.Site, &m.Storage, &moved); err != nil {
 		return m, err
 	}
 	m.Moved, err = decimal.NewFromString(moved)
@@ -133,7 +134,8 @@ func (s *Store) PutStockMoves(ctx context.Context, erp, orderNo string, moves []
 			return err
 		}
 		for _, m := range append(slices.Clone(moves), StockMove{}) {
-			_, err := tx.exec("INSERT INTO stock_moved (erp, order_no, item, lot, unit, site, moved) VALUES ($1, $2, $3, $4, $5, $6, $7)", erp, orderNo, m.Item, m.Lot, m.Unit, m.Site, m.Moved.String())
+			_, err := tx.exec("INSERT INTO stock_moved (erp, order_no, item, lot, unit, site, storage, moved) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+				erp, orderNo, m.Item, m.Lot, m.Unit, m.Site, m.Storage, m.Moved.String())
 			if err != nil {
 				return err
 			}

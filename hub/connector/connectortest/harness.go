@@ -47,6 +47,8 @@ type Harness struct {
 
 	// Listing is needed where the connector is a connector.EffectReader.
 	Listing Listing
+	// Stock is needed where the connector tells how much the system holds.
+	Stock Stock
 	// FinishedEmpty is what an order is in the system after it was finished with nothing made; COMPLETED when empty.
 	FinishedEmpty object.OrderState
 

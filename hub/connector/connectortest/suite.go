@@ -57,6 +57,7 @@ func Run(t *testing.T, h Harness) {
 	s.faults(t, confirms && consumes)
 	s.reversals(t, confirms && consumes)
 	s.listings(t, confirms && consumes)
+	s.stocks(t, confirms && consumes)
 	_, reads := s.c.(connector.StockReader)
 	s.optional(t, "InventoryFollowsConsumption", reads && consumes, s.inventory)
 	s.optional(t, "NothingMissingNothingDoubledUnderLostReplies", confirms && consumes && h.Faults != nil, s.lossy)

@@ -1,6 +1,7 @@
 package s4_test
 
 import (
+	"fmt"
 	"maps"
 	"net/http/httptest"
 	"sync"
@@ -211,8 +212,25 @@ func (b *bench) harness(change ...func(*s4.Config)) connectortest.Harness {
 				}
 			}
 		},
-		Troubles: b.troubles(), CannotShow: cannotShow, LossyPostings: 150, Listing: b.listing(),
+		Troubles: b.troubles(), CannotShow: cannotShow, LossyPostings: 150, Listing: b.listing(), Stock: b.stock(),
 	}
+}
+
+// stock has items in several pages, of all stock types, some of which the connector cannot tell.
+func (b *bench) stock() connectortest.Stock {
+	var items []string
+	for i := range 100 {
+		item := fmt.Sprintf("PART-%03d", i)
+		b.PutMaterial(s4double.Material{Number: item, Unit: "PC", UnitISO: "PCE"})
+		b.PutStock(item, plant, place, d("7"))
+		items = append(items, item)
+	}
+	b.PutMaterial(s4double.Material{Number: "CRATE", Unit: "KI", UnitISO: "CR"})
+	b.PutStock("CRATE", plant, place, d("3"))
+	b.PutMaterial(s4double.Material{Number: "GONE", Unit: "PC", UnitISO: "PCE"})
+	b.PutStock("GONE", plant, place, d("0"))
+	b.Transfer(items[0], plant, s4double.Shelf{Location: place}, s4double.Shelf{Location: "171B", Type: s4double.Blocked}, d("2"))
+	return connectortest.Stock{Pages: func(t testing.TB) connector.Connector { return b.connect(t) }, Items: items, Empty: "GONE", Unmapped: "CRATE", Service: "SERVICE-1"}
 }
 
 // listing is what is done to the system past the connector: a person in its own screens, another program, a gateway.

@@ -8,7 +8,6 @@ import (
 	"strconv"
 	"strings"
 	"sync/atomic"
-	"time"
 
 	"github.com/linekeeper/linekeeper/hub/connector"
 	"github.com/linekeeper/linekeeper/hub/object"
@@ -26,8 +25,9 @@ type Connector struct {
 }
 
 var (
-	_ connector.Connector   = (*Connector)(nil)
-	_ connector.StockReader = (*Connector)(nil)
+	_ connector.Connector      = (*Connector)(nil)
+	_ connector.StockReader    = (*Connector)(nil)
+	_ connector.LotStockReader = (*Connector)(nil)
 )
 
 // New makes a connector. It reads the password file and does no other I/O.
@@ -110,37 +110,6 @@ func (c *Connector) order(ctx context.Context, number string) (o sapOrder, err e
 		err = fmt.Errorf("the answer names no order")
 	}
 	return o, err
-}
-
-// Inventory reads unrestricted stock of the plants' own.
-func (c *Connector) Inventory(ctx context.Context, items []string) ([]object.Balance, error) {
-	var parts []string
-	for _, item := range items {
-		parts = append(parts, "Material eq "+quote(item))
-	}
-	filter := "InventoryStockType eq '01'"
-	if len(parts) > 0 {
-		filter += " and (" + strings.Join(parts, " or ") + ")"
-	}
-	asOf := time.Now()
-	var balances []object.Balance
-	var bad []error
-	err := pages(ctx, c.client, stockService, "A_MatlStkInAcctMod", url.Values{"$filter": {filter}}, func(s sapStock) {
-		if s.InventorySpecialStockType != "" {
-			return // customers' and suppliers'
-		}
-		unit, err := c.units.known("", s.MaterialBaseUnit)
-		if err != nil {
-			bad = append(bad, fmt.Errorf("item %q: %w", s.Material, err))
-			return
-		}
-		balances = append(balances, object.Balance{Site: c.site(s.Plant), Location: s.StorageLocation, Item: s.Material, Lot: s.Batch,
-			OnHand: object.Quantity{Value: s.MatlWrhsStkQtyInMatlBaseUnit.Decimal, Unit: unit}, AsOf: asOf})
-	})
-	if err = errors.Join(append(bad, err)...); err != nil {
-		return nil, fmt.Errorf("read stock: %w", err)
-	}
-	return balances, nil
 }
 
 // maxPages bounds how long a reading that is cut into pages by the server may go on.

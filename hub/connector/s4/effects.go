@@ -236,7 +236,7 @@ func (l *ledger) confirmation(x *sapConfirmation) (object.Effect, error) {
 	for _, m := range x.Moves.Results {
 		texts = append(texts, m.MaterialDocumentItemText)
 	}
-	e := object.Effect{Number: x.number(), Key: keyOf(x.ExternalSystemConfirmation, texts...), Kind: object.KindConfirmation, OrderNo: l.b.order.ManufacturingOrder,
+	e := object.Effect{Number: x.number(), Key: keyOf(x.ExternalSystemConfirmation, texts...), Stock: []object.StockMovement{}, Kind: object.KindConfirmation, OrderNo: l.b.order.ManufacturingOrder,
 		Operation: operationName(x.Sequence, x.OrderOperation), State: object.EffectBooked, User: x.EnteredByUser, PostingDate: dayOf(x.PostingDate),
 		BookedAt: at(x.ConfirmationEntryDate, x.ConfirmationEntryTime, l.c.cfg.zone)}
 	e.Interim = x.OrderSuboperation != "" || l.hasLast && e.Operation != operationName(l.last.ManufacturingOrderSequence, l.last.ManufacturingOrderOperation)
@@ -258,6 +258,11 @@ func (l *ledger) confirmation(x *sapConfirmation) (object.Effect, error) {
 			return e, fmt.Errorf("goods movement %s: %w", m.number(), err)
 		}
 		e.Movements = append(e.Movements, move)
+		item, read := l.b.items[m.number()]
+		if !read { // it came after the items were read
+			item = sapDocItem{Plant: m.Plant, StorageLocation: m.StorageLocation, InventorySpecialStockType: m.InventorySpecialStockType}
+		}
+		l.stockOf(&e, item, move)
 	}
 	return e, nil
 }
@@ -337,7 +342,7 @@ func (l *ledger) moved(i sapDocItem, reversal bool) (object.QuantityKind, decima
 }
 
 func (l *ledger) document(d *sapDocument) (object.Effect, error) {
-	e := object.Effect{Number: d.number(), Kind: object.KindConsumption, OrderNo: l.b.order.ManufacturingOrder, State: object.EffectBooked, User: d.CreatedByUser,
+	e := object.Effect{Number: d.number(), Stock: []object.StockMovement{}, Kind: object.KindConsumption, OrderNo: l.b.order.ManufacturingOrder, State: object.EffectBooked, User: d.CreatedByUser,
 		PostingDate: dayOf(d.PostingDate), BookedAt: at(d.CreationDate, d.CreationTime, l.c.cfg.zone)}
 	if _, err := factkey.Parse(d.ReferenceDocument); err == nil && len(d.ReferenceDocument) == 16 {
 		e.Key = d.ReferenceDocument
@@ -364,7 +369,9 @@ func (l *ledger) document(d *sapDocument) (object.Effect, error) {
 		if kind != object.Yield { // what was made is what was confirmed; this only brings it into stock
 			e.Quantities = append(e.Quantities, object.EffectQuantity{Kind: kind, Item: i.Material, Quantity: q})
 		}
-		e.Movements = append(e.Movements, object.EffectMovement{Kind: kind, Item: i.Material, Lot: i.Batch, Quantity: q, Backflush: l.backflushed[old.number()]})
+		m := object.EffectMovement{Kind: kind, Item: i.Material, Lot: i.Batch, Quantity: q, Backflush: l.backflushed[old.number()]}
+		e.Movements = append(e.Movements, m)
+		l.stockOf(&e, i, m)
 	}
 	return e, nil
 }
@@ -378,7 +385,7 @@ func (l *ledger) belongs(e object.Effect) bool {
 	receives := func(m object.EffectMovement) bool { return m.Kind == object.Yield }
 	for i := range l.confs {
 		if x := &l.confs[i]; x.Key == e.Key && !slices.ContainsFunc(x.Movements, receives) {
-			x.Movements = append(x.Movements, e.Movements[0])
+			x.Movements, x.Stock = append(x.Movements, e.Movements[0]), append(x.Stock, e.Stock...)
 			l.receipts[x.Number] = e.Number
 			return true
 		}
@@ -430,7 +437,7 @@ func (l *ledger) cancelsReceipt(e object.Effect) bool {
 		}
 		for j := range l.confs {
 			if l.confs[j].Number == l.confs[i].ReversedBy {
-				l.confs[j].Movements = append(l.confs[j].Movements, e.Movements...)
+				l.confs[j].Movements, l.confs[j].Stock = append(l.confs[j].Movements, e.Movements...), append(l.confs[j].Stock, e.Stock...)
 				return true
 			}
 		}

@@ -74,7 +74,8 @@ func (c *sapConfirmation) number() string { return c.ConfirmationGroup + "/" + c
 
 type sapMove struct {
 	MaterialDocument, MaterialDocumentYear, MaterialDocumentItem, MaterialDocumentItemText string
-	Material, GoodsMovementType, EntryUnit, Batch                                          string
+	Material, GoodsMovementType, EntryUnit, Batch, Plant, StorageLocation                  string
+	InventorySpecialStockType                                                              string
 	QuantityInEntryUnit                                                                    quantity
 }
 
@@ -103,7 +104,8 @@ type sapDocItem struct {
 	MaterialDocument, MaterialDocumentYear, Material, Batch, GoodsMovementType, ManufacturingOrder, EntryUnit, EntryUnitISOCode       string
 	MaterialDocumentItemText, ReversedMaterialDocument, Plant, StorageLocation, Reservation, ReservationItem, GoodsMovementRefDocType string
 	MaterialDocumentItem, ReversedMaterialDocumentYear, ReversedMaterialDocumentItem, DebitCreditCode                                 string
-	QuantityInEntryUnit                                                                                                               quantity
+	MaterialBaseUnit, MaterialBaseUnitISOCode, InventorySpecialStockType                                                              string
+	QuantityInEntryUnit, QuantityInBaseUnit                                                                                           quantity
 	GoodsMovementIsCancelled                                                                                                          bool
 }
 
@@ -117,8 +119,15 @@ func (i *sapDocItem) cancels() (old sapDocItem, ok bool) {
 }
 
 type sapStock struct {
-	Material, Plant, StorageLocation, Batch, InventoryStockType, InventorySpecialStockType, MaterialBaseUnit string
-	MatlWrhsStkQtyInMatlBaseUnit                                                                             quantity
+	sapShelf
+	MaterialBaseUnit             string
+	MatlWrhsStkQtyInMatlBaseUnit quantity
+}
+
+// sapShelf is the key of a stock.
+type sapShelf struct {
+	Material, Plant, StorageLocation, Batch, InventoryStockType, InventorySpecialStockType, Supplier, Customer, WBSElementInternalID string
+	SDDocument, SDDocumentItem                                                                                                       string
 }
 
 // quantity is a decimal that travels as text. An empty one is zero; exponents, which SAP never writes, are refused.

@@ -73,7 +73,7 @@ func (c *Connector) ReadsBusiness() []object.BusinessKind {
 		object.BusinessShipment, object.BusinessInvoice, object.BusinessCount, object.BusinessMovement}
 }
 
-func shelfOf(kind object.BusinessKind) (shelf, error) {
+func storageOf(kind object.BusinessKind) (shelf, error) {
 	s, ok := shelves[kind]
 	if !ok {
 		return s, fmt.Errorf("read Tryton's objects of kind %q: it has none", kind)
@@ -84,7 +84,7 @@ func shelfOf(kind object.BusinessKind) (shelf, error) {
 // ListBusiness implements connector.BusinessReader. Its cursor holds a position in each model that is looked at.
 func (c *Connector) ListBusiness(ctx context.Context, kind object.BusinessKind, text string) (connector.BusinessChanges, error) {
 	var page connector.BusinessChanges
-	s, err := shelfOf(kind)
+	s, err := storageOf(kind)
 	if err != nil {
 		return page, err
 	}
@@ -295,7 +295,7 @@ func (c *Connector) locate(ctx context.Context, kind object.BusinessKind, s shel
 // GetBusiness implements connector.BusinessReader. Shipments in, out and internal are numbered apart: where a number means
 // several, the error names a key that does not.
 func (c *Connector) GetBusiness(ctx context.Context, kind object.BusinessKind, number string) (object.Business, error) {
-	s, err := shelfOf(kind)
+	s, err := storageOf(kind)
 	if err != nil {
 		return object.Business{}, err
 	}
@@ -319,7 +319,7 @@ func (c *Connector) loadOne(ctx context.Context, kind object.BusinessKind, r ref
 
 // FindBusiness implements connector.BusinessReader.
 func (c *Connector) FindBusiness(ctx context.Context, kind object.BusinessKind, reference string) ([]object.Business, error) {
-	s, err := shelfOf(kind)
+	s, err := storageOf(kind)
 	if err != nil {
 		return nil, err
 	}

@@ -16,6 +16,8 @@ type Connector struct {
 	client *client
 	master *master
 	gates  gatekeeper
+	// stockPage is how many records of stock are read at a time.
+	stockPage int
 }
 
 // New makes a connector. It reads the password file and does no other I/O: the first call logs in.
@@ -25,7 +27,7 @@ func New(c Config) (*Connector, error) {
 		return nil, err
 	}
 	client := newClient(c)
-	return &Connector{config: c, client: client, master: newMaster(client, c), gates: gatekeeper{moves: map[int][]gateRow{}}}, nil
+	return &Connector{config: c, client: client, master: newMaster(client, c), gates: gatekeeper{moves: map[int][]gateRow{}}, stockPage: stockPage}, nil
 }
 
 // Close gives up the connections to Tryton. The session ends by itself there.

@@ -3,10 +3,13 @@ package tryton
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/shopspring/decimal"
 
 	"github.com/linekeeper/linekeeper/hub/connector"
 	"github.com/linekeeper/linekeeper/hub/object"
@@ -17,11 +20,12 @@ var _ connector.EffectReader = (*Connector)(nil)
 // listed is a move with what only a list of an order's effects is read for.
 type listed struct {
 	verified
-	Date    *wireDate `json:"effective_date"`
-	Written *wireTime `json:"write_date"`
+	Date    *wireDate   `json:"effective_date"`
+	Written *wireTime   `json:"write_date"`
+	Held    json.Number `json:"internal_quantity"` // in the unit in which the product is held
 }
 
-var listedFields = append(slices.Clone(verifiedFields), "effective_date", "write_date")
+var listedFields = append(slices.Clone(verifiedFields), "effective_date", "write_date", "internal_quantity", "product.default_uom")
 
 // Effects implements connector.EffectReader. A document is the moves of one note, or a single done move without one: Tryton
 // itself has no documents on a production order. Moves of a note that are not done are pending; those without a note are only
@@ -115,7 +119,11 @@ func (c *Connector) effect(ctx context.Context, o order, moves []listed, note st
 	if known {
 		e.Key = own
 	}
+	e.Stock = []object.StockMovement{}
 	for _, m := range moves {
+		if err := c.stockOf(ctx, &e, m); err != nil {
+			return e, fmt.Errorf("move %d: %w", m.ID, err)
+		}
 		if m.State != "done" {
 			m.State, e.State = "done", object.EffectPending // as what it will be
 		}
@@ -149,6 +157,35 @@ func (c *Connector) effect(ctx context.Context, o order, moves []listed, note st
 		e.BookedAt = m.Written.instant()
 	}
 	return e, nil
+}
+
+// stockOf adds what a move has done to stocks, in the unit in which Tryton holds the item. Scrap comes into no stock, rework does.
+func (c *Connector) stockOf(ctx context.Context, e *object.Effect, m listed) error {
+	if m.State != "done" {
+		return nil
+	}
+	u, err := c.master.unitOf(ctx, m.Product.Unit)
+	if err != nil {
+		return err
+	}
+	q, err := exact(m.Held, u.Digits)
+	if err != nil {
+		return err
+	}
+	for _, at := range []struct {
+		location
+		q decimal.Decimal
+	}{{m.From, q.Neg()}, {m.To, q}} {
+		if at.Type != storage {
+			continue
+		}
+		p, err := c.storageOf(ctx, at.ID)
+		if err != nil {
+			return err
+		}
+		e.Stock = append(e.Stock, object.StockMovement{Site: p.site, Location: p.name(), Item: m.Product.Code, Lot: m.lot(), Quantity: object.Quantity{Value: at.q, Unit: u.code}})
+	}
+	return nil
 }
 
 // kindOfMove says what a move counts. A reversal moves the other way than what it takes back.

@@ -27,6 +27,7 @@ type master struct {
 	units      aged[map[int]unit]
 	items      map[string]aged[item]
 	warehouses map[int]aged[warehouse]
+	places     aged[map[int]place]
 }
 
 type aged[T any] struct {
@@ -272,4 +273,20 @@ func (m *master) has(ctx context.Context, model, field string) (bool, error) {
 	m.fields[model+"."+field] = aged[bool]{has, time.Now()}
 	m.mu.Unlock()
 	return has, nil
+}
+
+// knownPlaces are the storage locations as they were read last; none when that is too long ago.
+func (m *master) knownPlaces() map[int]place {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if !m.places.fresh() {
+		return nil
+	}
+	return m.places.value
+}
+
+func (m *master) keepPlaces(all map[int]place) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.places = aged[map[int]place]{all, time.Now()}
 }

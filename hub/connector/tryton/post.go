@@ -24,6 +24,7 @@ type move struct {
 	Product  struct {
 		ID   int    `json:"id"`
 		Code string `json:"code"`
+		Unit int    `json:"default_uom"` // where it is asked for
 	} `json:"product."`
 	From   location `json:"from_location."`
 	To     location `json:"to_location."`

@@ -246,6 +246,10 @@ func (c *Connector) Inventory(ctx context.Context, items []string) ([]object.Bal
 	if len(items) > 0 {
 		domain = append(domain, []any{"code", "in", items})
 	}
+	units, err := c.master.allUnits(ctx)
+	if err != nil {
+		return nil, err
+	}
 	var out []object.Balance
 	for _, id := range warehouses {
 		w, err := c.master.warehouseOf(ctx, id)
@@ -259,11 +263,12 @@ func (c *Connector) Inventory(ctx context.Context, items []string) ([]object.Bal
 				return nil, err
 			}
 			for _, r := range rows {
-				q, err := c.quantity(ctx, r.Quantity, r.Unit)
-				if err != nil {
+				b := object.Balance{Site: c.config.site(w), Location: w.Storage.Code, Item: r.Code, AsOf: asOf}
+				if b.OnHand.Value, err = exact(r.Quantity, units[r.Unit].Digits); err != nil {
 					return nil, fmt.Errorf("read the stock of item %q of Tryton: %w", r.Code, err)
 				}
-				out = append(out, object.Balance{Site: c.config.site(w), Location: w.Storage.Code, Item: r.Code, OnHand: q, AsOf: asOf})
+				b.OnHand.Unit, b.CannotTell = units[r.Unit].held()
+				out = append(out, b)
 			}
 			if len(rows) < stockPage {
 				break

@@ -96,6 +96,7 @@ func (p *plant) harness(t *testing.T) connectortest.Harness {
 			}
 		},
 		ExpireSessions: func(t testing.TB) { p.exec(t, `DELETE FROM ir_session`); p.erp.Forget() },
+		Stock:          p.stock(t),
 		Listing: connectortest.Listing{
 			ByHand: p.byHand,
 			Pending: func(testing.TB, string) func() { // the moves are added and noted, and never done
@@ -217,6 +218,9 @@ func TestTryton(t *testing.T) {
 		{"OrderWithARoutingIsFinishedAsAWhole", routedAsAWhole},
 		{"OperationThoughRepliesAreLost", operationThoughLostReplies},
 		{"LotTrackedProduction", lotTracked},
+		{"StockOfAllDays", stockOfAllDays},
+		{"ReworkIsStock", reworkIsStock},
+		{"StockIsMovedInTheUnitInWhichItIsHeld", heldInAnotherUnit},
 		{"AccountWithoutRights", withoutRights},
 		{"WrongPasswordIsNotTriedAgain", wrongPassword},
 		{"OrderWithUnmappedUnitStopsNoNeighbour", unmappedUnit},

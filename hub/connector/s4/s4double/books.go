@@ -37,15 +37,24 @@ var opposite = map[string]string{"101": "102", "102": "101", "261": "262", "262"
 // codes are the movement types that each GoodsMovementCode of a material document allows.
 var codes = map[string][]string{"02": {"101", "102"}, "03": {"261", "262"}, "05": {"531", "532"}, "06": {"102", "262", "261"}}
 
-func (m *movement) place() place { return place{m.material, m.plant, m.location, m.batch} }
+// place is where a movement brings material or takes it from. What is not made is unrestricted and no special stock.
+func (s *System) place(m *movement) place {
+	p := place{m.material, m.plant, m.location, m.batch, Unrestricted, ""}
+	if o := s.orders[m.order]; o != nil && (standard(m.kind) == "101" || standard(m.kind) == "102") {
+		if p.special = o.SpecialStock; o.Inspect {
+			p.kind = Inspected
+		}
+	}
+	return p
+}
 
 // possible says why a movement cannot be booked.
 func (s *System) possible(m *movement, posting string) *failure {
 	if err := s.periodClosed(posting); err != nil {
 		return err
 	}
-	if direction(m.kind) < 0 && s.stock[m.place()].LessThan(m.quantity) {
-		short := m.quantity.Sub(s.stock[m.place()])
+	if direction(m.kind) < 0 && s.stock[s.place(m)].LessThan(m.quantity) {
+		short := m.quantity.Sub(s.stock[s.place(m)])
 		return fail("M7/021", "Deficit of SL Unrestricted-use %s %s : %s %s %s %s", s.show(m.material, short), s.materials[m.material].Unit, m.material, m.plant, m.location, m.batch)
 	}
 	return nil
@@ -54,7 +63,7 @@ func (s *System) possible(m *movement, posting string) *failure {
 // apply changes stock, reservation and order by a movement.
 func (s *System) apply(m *movement) {
 	sign := decimal.NewFromInt(int64(direction(m.kind)))
-	s.stock[m.place()] = s.stock[m.place()].Add(m.quantity.Mul(sign))
+	s.stock[s.place(m)] = s.stock[s.place(m)].Add(m.quantity.Mul(sign))
 	m.unit = s.materials[m.material].Unit
 	o := s.orders[m.order]
 	if o == nil {

@@ -204,7 +204,7 @@ func (s *System) headerRow(d *document) row {
 
 func (s *System) docItemRow(d *document, i int) row {
 	m, r := d.items[i], docItemSchema.blank()
-	unit := s.materials[m.material]
+	unit, at := s.materials[m.material], s.place(m)
 	maps.Copy(r, row{"MaterialDocumentYear": d.year, "MaterialDocument": d.number, "MaterialDocumentItem": fmt.Sprint(i + 1), "Material": m.material, "Plant": m.plant,
 		"StorageLocation": m.location, "Batch": m.batch, "GoodsMovementType": m.kind, "ManufacturingOrder": m.order, "GoodsMovementRefDocType": m.refType,
 		"MaterialBaseUnit": unit.Unit, "MaterialBaseUnitISOCode": unit.UnitISO, "MaterialBaseUnitSAPCode": unit.Unit, "QuantityInBaseUnit": s.show(m.material, m.quantity),
@@ -212,7 +212,11 @@ func (s *System) docItemRow(d *document, i int) row {
 		"MaterialDocumentItemText": m.text, "Reservation": orZero(m.reservation), "ReservationItem": orZero(m.reservationItem), "FiscalYear": d.year,
 		"FiscalYearPeriod": d.year + "0" + d.posting[5:7], "GoodsMovementIsCancelled": m.cancelled, "ReversedMaterialDocumentYear": orZero(m.reversedYear),
 		"ReversedMaterialDocument": m.reversedDoc, "ReversedMaterialDocumentItem": orZero(m.reversedItem), "DebitCreditCode": debit(m.kind),
+		"InventoryStockType": at.kind, "InventorySpecialStockType": at.special,
 		"__metadata": meta(docService, "A_MaterialDocumentItem", fmt.Sprintf("MaterialDocumentYear='%s',MaterialDocument='%s',MaterialDocumentItem='%d'", d.year, d.number, i+1), "")})
+	if e := m.entered; e != nil {
+		maps.Copy(r, row{"EntryUnit": e.Unit, "EntryUnitISOCode": e.UnitISO, "EntryUnitSAPCode": e.Unit, "QuantityInEntryUnit": e.Quantity.StringFixed(3)})
+	}
 	return r
 }
 
@@ -228,9 +232,10 @@ func (s *System) stockRows() (rows []row) {
 	sort.Slice(places, func(i, j int) bool { return fmt.Sprint(places[i]) < fmt.Sprint(places[j]) })
 	for _, p := range places {
 		r := stockSchema.blank()
-		maps.Copy(r, row{"Material": p.material, "Plant": p.plant, "StorageLocation": p.location, "Batch": p.batch, "InventoryStockType": "01",
-			"MaterialBaseUnit": s.materials[p.material].Unit, "MatlWrhsStkQtyInMatlBaseUnit": s.show(p.material, s.stock[p]),
-			"__metadata": meta(stockService, "A_MatlStkInAcctMod", fmt.Sprintf("Material='%s',Plant='%s',StorageLocation='%s',Batch='%s'", p.material, p.plant, p.location, p.batch), "")})
+		maps.Copy(r, row{"Material": p.material, "Plant": p.plant, "StorageLocation": p.location, "Batch": p.batch, "InventoryStockType": p.kind,
+			"InventorySpecialStockType": p.special,
+			"MaterialBaseUnit":          s.materials[p.material].Unit, "MatlWrhsStkQtyInMatlBaseUnit": s.show(p.material, s.stock[p]),
+			"__metadata": meta(stockService, "A_MatlStkInAcctMod", fmt.Sprintf("Material='%s',Plant='%s',StorageLocation='%s',Batch='%s',InventoryStockType='%s',InventorySpecialStockType='%s'", p.material, p.plant, p.location, p.batch, p.kind, p.special), "")})
 		rows = append(rows, r)
 	}
 	return rows

@@ -6,6 +6,9 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
+
+	"github.com/shopspring/decimal"
 )
 
 // ConfirmByHand is what a person confirms in the system's own screens, without any key.
@@ -54,6 +57,52 @@ func (s *System) Again(uuid, ref string) error {
 		}
 		s.file(d)
 	}
+	return nil
+}
+
+// Shelf is where stock lies in a plant, and as what; unrestricted when Type is empty.
+type Shelf struct{ Location, Batch, Type, Special string }
+
+func (h Shelf) of(material, plant string) place {
+	if h.Type == "" {
+		h.Type = Unrestricted
+	}
+	return place{material, plant, h.Location, h.Batch, h.Type, h.Special}
+}
+
+// Transfer is what a person moves from one shelf to another, past all orders. A shelf without a location is out of the plant.
+func (s *System) Transfer(material, plant string, from, to Shelf, quantity decimal.Decimal) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if from.Location != "" {
+		s.stock[from.of(material, plant)] = s.stock[from.of(material, plant)].Sub(quantity)
+	}
+	if to.Location != "" {
+		s.stock[to.of(material, plant)] = s.stock[to.of(material, plant)].Add(quantity)
+	}
+}
+
+// Entry is a quantity as somebody entered it.
+type Entry struct {
+	Quantity      decimal.Decimal
+	Unit, UnitISO string
+}
+
+// IssueByHand is what a person takes to an order of a material in a unit of choice, without any key; quantity is that in the material's own.
+func (s *System) IssueByHand(order, material, location string, quantity decimal.Decimal, as Entry) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	o := s.orders[order]
+	if o == nil {
+		return fmt.Errorf("order %q does not exist", order)
+	}
+	m := &movement{kind: "261", material: material, plant: o.Plant, location: location, order: order, quantity: quantity, entered: &as, refType: "B"}
+	today := s.now().Format(time.DateOnly)
+	if f := s.possible(m, today); f != nil {
+		return f
+	}
+	s.apply(m)
+	s.file(&document{posting: today, documents: today, code: "03", items: []*movement{m}})
 	return nil
 }
 

@@ -88,8 +88,15 @@ type Material struct {
 	Decimals              int32
 }
 
-// place is where stock lies.
-type place struct{ material, plant, location, batch string }
+// place is where stock lies, and as what: the stock type and the indicator of a special stock.
+type place struct{ material, plant, location, batch, kind, special string }
+
+// The stock types.
+const (
+	Unrestricted = "01"
+	Inspected    = "02"
+	Blocked      = "07"
+)
 
 // Order is a production order.
 type Order struct {
@@ -99,6 +106,9 @@ type Order struct {
 	Components                                            []Component
 	// AutomaticReceipt lets the confirmation of the last operation receive the yield when it brings no movements of its own.
 	AutomaticReceipt bool
+	// Inspect receives what is made into stock in quality inspection, SpecialStock into a special stock, such as E.
+	Inspect      bool
+	SpecialStock string
 
 	Released, PartiallyConfirmed, Confirmed, Delivered, TechnicallyComplete, Closed, DeletionMarked, Locked bool
 
@@ -133,6 +143,7 @@ type movement struct {
 	reservation, reservationItem                        string
 	quantity                                            decimal.Decimal // in the material's unit, above zero
 	unit                                                string
+	entered                                             *Entry // where it is in another unit than the material's
 	conf                                                *confirmation
 	due                                                 time.Time
 	cancelled                                           bool
@@ -207,7 +218,7 @@ func (s *System) PutMaterial(m Material) {
 func (s *System) PutStock(material, plant, location string, quantity decimal.Decimal) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.stock[place{material, plant, location, ""}] = quantity
+	s.stock[place{material, plant, location, "", Unrestricted, ""}] = quantity
 }
 
 // StockOf returns what a place holds.
@@ -215,7 +226,7 @@ func (s *System) StockOf(material, plant, location string) decimal.Decimal {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.settle()
-	return s.stock[place{material, plant, location, ""}]
+	return s.stock[place{material, plant, location, "", Unrestricted, ""}]
 }
 
 // CreateOrder takes an order as it is and returns its number, a new one when it has none.
