@@ -39,7 +39,7 @@ type Config struct {
 	OrderField    string `yaml:"order_field"`
 	// ScrapWarehouse takes scrap without yield of orders that name none.
 	ScrapWarehouse string `yaml:"scrap_warehouse"`
-	// Warehouses are those whose stock Inventory reads; all when empty.
+	// Warehouses are those whose stock is read, and compared with what orders have moved there; all when empty.
 	Warehouses []string `yaml:"warehouses"`
 	// API is v1 (default) or v2.
 	API string `yaml:"api"`
@@ -51,7 +51,7 @@ type Config struct {
 	Overlap time.Duration `yaml:"overlap"`
 	// Timeout of one request; 60 s when 0.
 	Timeout time.Duration `yaml:"timeout"`
-	// PageSize is how many orders are listed at once, 1 to 500; 100 when 0.
+	// PageSize is how many orders, entries or bins are listed at once, 1 to 500; 100 when 0.
 	PageSize int `yaml:"page_size"`
 
 	zone *time.Location

@@ -1,6 +1,7 @@
 package erpnext_test
 
 import (
+	"fmt"
 	"net/http/httptest"
 	"sync"
 	"testing"
@@ -162,13 +163,31 @@ func (b *bench) harness(change ...func(*erpnext.Config)) connectortest.Harness {
 				}
 			}
 		},
-		Troubles: b.troubles(), CannotShow: cannotShow, LossyPostings: 200,
+		Troubles: b.troubles(), CannotShow: cannotShow, LossyPostings: 200, Stock: b.stock(),
 		Listing: connectortest.Listing{
 			Pages: 3, ByHand: b.byHand,
 			Pending: b.troubles()[connectortest.OrderLocked], // the draft is there, and its submit is refused
 			Without: map[string]string{"Double": "the database takes no second entry with one key"},
 		},
 	}
+}
+
+// stock has items in several pages, of which the connector cannot tell one.
+func (b *bench) stock() connectortest.Stock {
+	items := []string{taken}
+	for i := range 50 {
+		items = append(items, fmt.Sprintf("Part %d", i))
+		b.PutItem(items[i+1], "Nos")
+		b.PutStock(items[i+1], wip, d("3.5"))
+	}
+	b.PutItem("Rope", "Furlong")
+	b.PutStock("Rope", wip, d("2"))
+	b.PutItem("Gone", "Nos")
+	b.PutStock("Gone", wip, d("0"))
+	return connectortest.Stock{Pages: func(t testing.TB) connector.Connector {
+		return b.connect(t, func(c *erpnext.Config) { c.PageSize = 7 })
+	}, Items: items,
+		Empty: "Gone", Unmapped: "Rope", Without: map[string]string{"Service": "an item that is not kept in stock has no bin, like one that is unknown"}}
 }
 
 // byHand is an entry that a person makes, without any key.

@@ -241,39 +241,56 @@ func (c *Connector) page(ctx context.Context, filters [][]any, v *[]order) error
 	return nil
 }
 
+// itemsAtOnce keeps the address of a question short.
+const itemsAtOnce = 40
+
 // Inventory reads the bins of the configured warehouses.
-func (c *Connector) Inventory(ctx context.Context, items []string) ([]object.Balance, error) {
-	var filters [][]any
-	if len(items) > 0 {
-		filters = append(filters, []any{"item_code", "in", items})
-	}
-	if len(c.cfg.Warehouses) > 0 {
-		filters = append(filters, []any{"warehouse", "in", c.cfg.Warehouses})
-	}
-	const size = 500
-	asOf := time.Now()
-	var all []object.Balance
-	var bad []error
-	for start := 0; ; start += size {
-		var page []bin
-		if err := c.client.list(ctx, "Bin", filters, []string{"item_code", "warehouse", "actual_qty", "stock_uom"}, "name asc", start, size, &page); err != nil {
+func (c *Connector) Inventory(ctx context.Context, items []string) (all []object.Balance, err error) {
+	some := items
+	for {
+		n := min(len(some), itemsAtOnce)
+		if all, err = c.bins(ctx, all, some[:n]); err != nil {
 			return nil, fmt.Errorf("read stock: %w", err)
 		}
+		if some = some[n:]; len(some) == 0 {
+			return all, nil
+		}
+	}
+}
+
+// bins adds the bins of so few items that they can be asked for at once, or of all. The next page begins behind a name and not at a
+// count: a bin that comes meanwhile must shift nobody.
+func (c *Connector) bins(ctx context.Context, all []object.Balance, items []string) ([]object.Balance, error) {
+	asOf := time.Now()
+	for last := ""; ; {
+		filters := [][]any{{"name", ">", last}}
+		if len(items) > 0 {
+			filters = append(filters, []any{"item_code", "in", items})
+		}
+		if len(c.cfg.Warehouses) > 0 {
+			filters = append(filters, []any{"warehouse", "in", c.cfg.Warehouses})
+		}
+		var page []bin
+		if err := c.client.list(ctx, "Bin", filters, []string{"name", "item_code", "warehouse", "actual_qty", "stock_uom"}, "name asc", 0, c.cfg.PageSize, &page); err != nil {
+			return nil, err
+		}
 		for _, b := range page {
-			unit, err := c.unit(ctx, b.Item, b.Unit)
-			if err != nil {
-				bad = append(bad, err)
-				continue
+			if b.Name <= last {
+				return nil, fmt.Errorf("the list of bins does not go on behind %q", last)
 			}
-			all = append(all, object.Balance{Site: c.cfg.Sites[b.Warehouse], Location: b.Warehouse, Item: b.Item, AsOf: asOf,
-				OnHand: object.Quantity{Value: b.Quantity.Round(c.cfg.Precision), Unit: unit}})
+			last = b.Name
+			x := object.Balance{Site: c.cfg.Sites[b.Warehouse], Location: b.Warehouse, Item: b.Item, AsOf: asOf, OnHand: object.Quantity{Value: b.Quantity.Round(c.cfg.Precision)}}
+			unit, err := c.unit(ctx, b.Item, b.Unit)
+			if err != nil && isLine(err) {
+				return nil, err
+			}
+			if x.OnHand.Unit = unit; err != nil {
+				x.CannotTell = err.Error()
+			}
+			all = append(all, x)
 		}
-		if len(page) < size {
-			break
+		if len(page) < c.cfg.PageSize {
+			return all, nil
 		}
 	}
-	if err := errors.Join(bad...); err != nil {
-		return nil, fmt.Errorf("read stock: %w", err)
-	}
-	return all, nil
 }

@@ -149,7 +149,7 @@ func (r *entryRow) made(o *order) bool { return bool(r.Finished) || r.Item == o.
 
 // documents makes effects of an entry.
 func (c *Connector) documents(ctx context.Context, o *order, e *stored) ([]object.Effect, error) {
-	x := object.Effect{Number: e.Name, ID: e.Name, Key: e.key, Kind: object.KindConsumption, OrderNo: o.Name, State: object.EffectBooked, PostingDate: e.PostingDate, User: e.Owner,
+	x := object.Effect{Number: e.Name, Stock: []object.StockMovement{}, ID: e.Name, Key: e.key, Kind: object.KindConsumption, OrderNo: o.Name, State: object.EffectBooked, PostingDate: e.PostingDate, User: e.Owner,
 		BookedAt: instant(cmp.Or(e.Creation, e.Modified), c.cfg.zone).UTC()}
 	if e.Docstatus == 0 {
 		x.State = object.EffectPending
@@ -167,7 +167,7 @@ func (c *Connector) documents(ctx context.Context, o *order, e *stored) ([]objec
 		x.Kind = object.KindConfirmation
 		x.Quantities = append(x.Quantities, object.EffectQuantity{Kind: object.Scrap, Item: o.Item, Quantity: object.Quantity{Value: loss, Unit: unit}})
 	}
-	if len(x.Quantities)+len(x.Movements) == 0 {
+	if len(x.Quantities)+len(x.Movements)+len(x.Stock) == 0 {
 		return nil, nil
 	}
 	if e.Docstatus != 2 {
@@ -178,7 +178,8 @@ func (c *Connector) documents(ctx context.Context, o *order, e *stored) ([]objec
 
 // addRow adds one row of an entry to its effect. ERPNext has rows with a source, a target, or both; both is a transfer.
 func (c *Connector) addRow(ctx context.Context, x *object.Effect, o *order, e *stored, r *entryRow) error {
-	if r.From != "" && r.To != "" {
+	between := r.From != "" && r.To != ""
+	if between && e.Docstatus == 0 {
 		return nil
 	}
 	unit, err := c.unit(ctx, r.Item, cmp.Or(r.StockUnit, r.Unit))
@@ -190,6 +191,12 @@ func (c *Connector) addRow(ctx context.Context, x *object.Effect, o *order, e *s
 		v = r.InStockUnit.Decimal
 	}
 	v = v.Round(c.cfg.Precision)
+	if e.Docstatus != 0 {
+		c.stockOf(x, r, object.Quantity{Value: v, Unit: unit})
+	}
+	if between {
+		return nil
+	}
 	kind := object.Consumed
 	switch made := r.made(o); {
 	case made && e.Purpose == receipt:
@@ -211,18 +218,33 @@ func (c *Connector) addRow(ctx context.Context, x *object.Effect, o *order, e *s
 	return nil
 }
 
+// stockOf adds what a row takes from a warehouse and brings to one, of those whose stock is read.
+func (c *Connector) stockOf(x *object.Effect, r *entryRow, q object.Quantity) {
+	add := func(at string, v decimal.Decimal) {
+		if at == "" || len(c.cfg.Warehouses) > 0 && !slices.Contains(c.cfg.Warehouses, at) {
+			return
+		}
+		x.Stock = append(x.Stock, object.StockMovement{Site: c.cfg.Sites[at], Location: at, Item: r.Item, Lot: r.Batch, Quantity: object.Quantity{Value: v, Unit: q.Unit}})
+	}
+	add(r.From, q.Value.Neg())
+	add(r.To, q.Value)
+}
+
 const cancelled = " cancelled"
 
 // cancellation makes the second document of a cancelled entry, and links the two.
 func cancellation(x *object.Effect, e *stored, at time.Time) object.Effect {
 	back := *x
 	back.Number, back.ID, back.Key, back.Reverses, back.BookedAt = e.Name+cancelled, e.Name+cancelled, e.reversal, e.Name, at
-	back.Quantities, back.Movements = slices.Clone(x.Quantities), slices.Clone(x.Movements)
+	back.Quantities, back.Movements, back.Stock = slices.Clone(x.Quantities), slices.Clone(x.Movements), slices.Clone(x.Stock)
 	for i := range back.Quantities {
 		back.Quantities[i].Value = back.Quantities[i].Value.Neg()
 	}
 	for i := range back.Movements {
 		back.Movements[i].Value = back.Movements[i].Value.Neg()
+	}
+	for i := range back.Stock {
+		back.Stock[i].Value = back.Stock[i].Value.Neg()
 	}
 	x.ReversedBy = back.Number
 	return back

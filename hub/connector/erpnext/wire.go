@@ -87,6 +87,7 @@ type entryRow struct {
 }
 
 type bin struct {
+	Name      string   `json:"name"`
 	Item      string   `json:"item_code"`
 	Warehouse string   `json:"warehouse"`
 	Quantity  quantity `json:"actual_qty"`

@@ -50,7 +50,7 @@ type Config struct {
 	// site; an unmapped order has its company as site.
 	Companies []string          `yaml:"companies"`
 	Sites     map[string]string `yaml:"sites"`
-	// Locations are those whose stock Inventory reads, by full name; all internal ones when empty.
+	// Locations are those whose stock is read, and compared with what orders have moved there, by full name; all internal ones when empty.
 	Locations []string `yaml:"locations"`
 	// StartWorkOrders makes STARTED start the order's first open work order. Odoo then fills in the quantities that it expects.
 	StartWorkOrders bool `yaml:"start_work_orders"`
@@ -64,7 +64,7 @@ type Config struct {
 	Overlap time.Duration `yaml:"overlap"`
 	// Timeout of one request; 60 s when 0.
 	Timeout time.Duration `yaml:"timeout"`
-	// PageSize is how many changes are listed at once, 1 to 500; 100 when 0.
+	// PageSize is how many changes or quants are listed at once, 1 to 500; 100 when 0.
 	PageSize int `yaml:"page_size"`
 }
 

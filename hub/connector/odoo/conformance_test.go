@@ -1,6 +1,7 @@
 package odoo_test
 
 import (
+	"fmt"
 	"net/http/httptest"
 	"sync"
 	"testing"
@@ -166,8 +167,25 @@ func (b *bench) harness() connectortest.Harness {
 				b.Resize(order, q, began)
 			}
 		},
-		Troubles: b.troubles(), CannotShow: cannotShow, FinishedEmpty: object.OrderCancelled, Listing: b.listing(),
+		Troubles: b.troubles(), CannotShow: cannotShow, FinishedEmpty: object.OrderCancelled, Listing: b.listing(), Stock: b.stock(),
 	}
+}
+
+// stock has items in several pages, of which the connector cannot tell one.
+func (b *bench) stock() connectortest.Stock {
+	items := []string{taken}
+	for i := range 20 {
+		items = append(items, fmt.Sprintf("PART-%d", i))
+		b.PutProduct(items[i+1], "Units", "none")
+		b.PutStock(items[i+1], 3.5)
+	}
+	b.PutUnit("Coils")
+	b.PutProduct("WIRE-3", "Coils", "none")
+	b.PutStock("WIRE-3", 2)
+	b.PutProduct("GONE", "Units", "none")
+	b.PutStock("GONE", 0)
+	return connectortest.Stock{Pages: func(t testing.TB) connector.Connector { return b.connect(t, func(c *odoo.Config) { c.PageSize = 7 }) }, Items: items,
+		Empty: "GONE", Unmapped: "WIRE-3", Without: map[string]string{"Service": "a product that is not kept in stock has no quants, like one that is unknown"}}
 }
 
 func (b *bench) listing() connectortest.Listing {

@@ -2,7 +2,6 @@ package odoo
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -61,7 +60,7 @@ func (c *Connector) Inventory(ctx context.Context, items []string) ([]object.Bal
 // Balances is Inventory with each lot apart, without what is not there.
 func (c *Connector) Balances(ctx context.Context, items []string) ([]object.Balance, error) {
 	all, err := c.stock(ctx, items, true)
-	return slices.DeleteFunc(all, func(b object.Balance) bool { return b.OnHand.Value.IsZero() }), err
+	return slices.DeleteFunc(all, func(b object.Balance) bool { return b.OnHand.Value.IsZero() && b.CannotTell == "" }), err
 }
 
 // held is what is summed into one balance.
@@ -79,7 +78,7 @@ func (c *Connector) stock(ctx context.Context, items []string, lots bool) ([]obj
 	sums := map[held]*object.Balance{}
 	var order []held
 	names := map[int]ref{}
-	const size = 500
+	size := c.cfg.PageSize
 	for last := 0; ; {
 		var page []struct {
 			ID       int    `json:"id"`
@@ -110,7 +109,7 @@ func (c *Connector) stock(ctx context.Context, items []string, lots bool) ([]obj
 	}
 }
 
-// balances gives sums their item and unit. A product that has none stops the whole: a stock that is left out would be taken for none.
+// balances gives sums their item and unit.
 func (c *Connector) balances(ctx context.Context, order []held, sums map[held]*object.Balance, names map[int]ref) ([]object.Balance, error) {
 	products, err := c.products(ctx, slices.Sorted(maps.Keys(names)))
 	if err != nil {
@@ -118,22 +117,16 @@ func (c *Connector) balances(ctx context.Context, order []held, sums map[held]*o
 	}
 	d := &details{products: products}
 	var all []object.Balance
-	var bad []error
 	for _, k := range order {
 		b := sums[k]
-		item, err := d.item(names[k.product])
-		if err == nil {
+		b.OnHand.Value = b.OnHand.Value.Round(c.cfg.Precision)
+		if b.Item, err = d.item(names[k.product]); err == nil {
 			b.OnHand.Unit, err = c.unit(products[k.product].Unit)
 		}
 		if err != nil {
-			bad = append(bad, err)
-			continue
+			b.CannotTell = err.Error()
 		}
-		b.Item, b.OnHand.Value = item, b.OnHand.Value.Round(c.cfg.Precision)
 		all = append(all, *b)
-	}
-	if err := errors.Join(bad...); err != nil {
-		return nil, fmt.Errorf("read stock: %w", err)
 	}
 	return all, nil
 }

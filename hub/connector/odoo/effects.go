@@ -11,6 +11,7 @@ import (
 
 	"github.com/linekeeper/linekeeper/hub/connector"
 	"github.com/linekeeper/linekeeper/hub/object"
+	"github.com/shopspring/decimal"
 )
 
 var keyForm = regexp.MustCompile(`^[A-Z2-7]{16}$`)
@@ -154,7 +155,7 @@ func (c *Connector) documents(ctx context.Context, f *family, all []listed) ([]o
 
 // effect makes one document. Which way it went says what it counts; what takes another back counts below zero as what that one counted.
 func (c *Connector) effect(f *family, t listed, places map[int]string, items map[int]product, made string) (object.Effect, error) {
-	e := object.Effect{Number: string(t.Name), ID: fmt.Sprint(t.ID), Key: t.Key, Kind: object.KindConsumption, OrderNo: f.number, State: object.EffectPending, User: t.User.Name}
+	e := object.Effect{Number: string(t.Name), Stock: []object.StockMovement{}, ID: fmt.Sprint(t.ID), Key: t.Key, Kind: object.KindConsumption, OrderNo: f.number, State: object.EffectPending, User: t.User.Name}
 	if t.State == "done" {
 		e.State = object.EffectBooked
 		e.BookedAt = instant(t.Written)
@@ -172,6 +173,9 @@ func (c *Connector) effect(f *family, t listed, places map[int]string, items map
 			return e, fmt.Errorf("move %d: product %q has no internal reference: give it one in Odoo", m.ID, m.Product.Name)
 		}
 		q := object.Quantity{Value: m.Done.Round(c.cfg.Precision), Unit: unit}
+		if e.State == object.EffectBooked {
+			c.stockOf(&e, m, places, item, q)
+		}
 		from, to := places[m.From.ID], places[m.To.ID]
 		if m.Returns.ID != 0 {
 			from, to, q.Value = to, from, q.Value.Neg()
@@ -192,6 +196,18 @@ func (c *Connector) effect(f *family, t listed, places map[int]string, items map
 		}
 	}
 	return e, nil
+}
+
+// stockOf adds what a move takes from a location and brings to one, of those whose stock is read. Which lots it is of is not read.
+func (c *Connector) stockOf(e *object.Effect, m move, places map[int]string, item string, q object.Quantity) {
+	add := func(at ref, v decimal.Decimal) {
+		if places[at.ID] != placeStock || len(c.cfg.Locations) > 0 && !slices.Contains(c.cfg.Locations, at.Name) {
+			return
+		}
+		e.Stock = append(e.Stock, object.StockMovement{Site: c.cfg.Sites[at.Name], Location: at.Name, Item: item, Quantity: object.Quantity{Value: v, Unit: q.Unit}})
+	}
+	add(m.From, q.Value.Neg())
+	add(m.To, q.Value)
 }
 
 func kindOf(from, to string, made bool) (object.QuantityKind, error) {

@@ -188,6 +188,8 @@ func TestConformance(t *testing.T) {
 		},
 		Troubles:      b.troubles(),
 		LossyPostings: 300,
+		Stock: connectortest.Stock{Without: map[string]string{"Pages": "one answer holds all", "Empty": "each item of the demo is in stock", "Service": "it keeps all items in stock",
+			"Unmapped": "its units are the hub's own"}},
 		Listing: connectortest.Listing{
 			ByHand: func(t testing.TB, order, yield string) { b.confirm(t, order, yield, "") },
 			Double: func(t testing.TB, p connector.Posting) {
