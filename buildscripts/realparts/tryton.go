@@ -42,6 +42,7 @@ type TrytonServer struct {
 const (
 	trytonDatabase = "erp"
 	trytonSeed     = "erp_seed"
+	trytonBackup   = "erp_backup"
 	trytonAdmin    = "lk-Admin-7310"
 	trytonUser     = "lk-User-4826"
 )
@@ -72,7 +73,7 @@ func Tryton(t testing.TB) *TrytonServer {
 		Ready: func() error { return trytonReady(port) },
 	}
 	e.provideSeed(t, config)
-	e.clone(t)
+	e.put(t, trytonDatabase, trytonSeed)
 	e.Start(t)
 	return e
 }
@@ -80,50 +81,38 @@ func Tryton(t testing.TB) *TrytonServer {
 // Reset puts the seeded state back and starts trytond again.
 func (e *TrytonServer) Reset(t testing.TB) {
 	t.Helper()
+	e.stopped(t, func() { e.put(t, trytonDatabase, trytonSeed) })
+}
+
+// Backup copies the books; trytond is started again for it.
+func (e *TrytonServer) Backup(t testing.TB) {
+	t.Helper()
+	e.stopped(t, func() { e.put(t, trytonBackup, trytonDatabase) })
+}
+
+// Restore puts the books back to the last Backup.
+func (e *TrytonServer) Restore(t testing.TB) {
+	t.Helper()
+	e.stopped(t, func() { e.put(t, trytonDatabase, trytonBackup) })
+}
+
+// stopped does something while trytond is down.
+func (e *TrytonServer) stopped(t testing.TB, do func()) {
+	t.Helper()
 	e.Kill(syscall.SIGKILL)
-	execute(t, "pgx", e.DB.DSN("postgres"), "DROP DATABASE IF EXISTS "+trytonDatabase+" WITH (FORCE)")
-	e.clone(t)
+	do()
 	e.admin = nil
 	if err := e.Run(); err != nil {
 		t.Fatalf("start trytond again: %v\n%s", err, e.Output())
 	}
 }
 
-func (e *TrytonServer) clone(t testing.TB) {
+// put makes a database anew as a copy of another; both are closed to others meanwhile.
+func (e *TrytonServer) put(t testing.TB, name, from string) {
 	t.Helper()
-	e.copyDatabase(t, trytonSeed, trytonDatabase)
-}
-
-func (e *TrytonServer) copyDatabase(t testing.TB, from, to string) {
-	t.Helper()
-	execute(t, "pgx", e.DB.DSN("postgres"), "CREATE DATABASE "+to+" TEMPLATE "+from)
-}
-
-// Copy takes a copy of the database, as a backup does, and returns what puts it back. trytond is killed for either, and started again.
-func (e *TrytonServer) Copy(t testing.TB) (restore func()) {
-	t.Helper()
-	const copied = trytonDatabase + "_copy"
-	down := func(work func()) {
-		e.Kill(syscall.SIGKILL)
-		// Whoever reads the database directly comes again.
-		execute(t, "pgx", e.DB.DSN("postgres"), "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '"+trytonDatabase+"'")
-		work()
-		e.admin = nil
-		if err := e.Run(); err != nil {
-			t.Fatalf("start trytond again: %v\n%s", err, e.Output())
-		}
-	}
-	down(func() {
-		execute(t, "pgx", e.DB.DSN("postgres"), "DROP DATABASE IF EXISTS "+copied+" WITH (FORCE)")
-		e.copyDatabase(t, trytonDatabase, copied)
-	})
-	return func() {
-		t.Helper()
-		down(func() {
-			execute(t, "pgx", e.DB.DSN("postgres"), "DROP DATABASE "+trytonDatabase+" WITH (FORCE)")
-			e.copyDatabase(t, copied, trytonDatabase)
-		})
-	}
+	execute(t, "pgx", e.DB.DSN("postgres"), "DROP DATABASE IF EXISTS "+name+" WITH (FORCE)")
+	execute(t, "pgx", e.DB.DSN("postgres"), "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '"+from+"'")
+	execute(t, "pgx", e.DB.DSN("postgres"), "CREATE DATABASE "+name+" TEMPLATE "+from)
 }
 
 func (e *TrytonServer) writeConfig(t testing.TB, port int) string {

@@ -47,13 +47,13 @@ log: {level: error}
 	rest := half.steps
 	half.steps = rest[:1]
 	finish(half, bought(name("PR", 1)), sold(name("CO", 1)))
-	restore := books.erp.Copy(t)
+	books.erp.Backup(t)
 	half.steps = rest
 	finish(bought(name("PR", 2)), sold(name("CO", 2)), counted(name("CC", 2), "111"))
 	r.front.mu.Lock()
 	r.front.share = share{lost: 0.10, asked: 0.01}
 	r.front.mu.Unlock()
-	restore()
+	books.erp.Restore(t)
 
 	t.Cleanup(func() {
 		if t.Failed() {
