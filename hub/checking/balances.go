@@ -81,6 +81,7 @@ type stockRound struct {
 	seen    [][]object.Balance // what held is the sum of
 	moving  []bool             // not the same before and after the orders were read
 	bad     []error
+	untold  map[string]error // by item: an order that cannot be read may have moved it
 	asOf    time.Time
 	// gone are facts whose document is not there any more, receipts those that will come into the books; busy says that something may
 	// be happening right now.
@@ -241,12 +242,15 @@ func (r *stockRound) plain(f *stockFact) bool {
 // readOrders reads the orders that may have moved a watched stock since they were read last: those whose postings took a step, and the
 // open ones that need or make the item, on which others may post.
 func (c *Checker) readOrders(ctx context.Context, r *stockRound) error {
-	orders := map[string]bool{}
-	after, err := c.o.Store.StockStep(ctx, r.erp)
+	stored, err := c.o.Store.StockStep(ctx, r.erp)
 	if err != nil {
 		return err
 	}
-	last := after
+	orders := maps.Clone(c.unread[r.erp])
+	if orders == nil {
+		orders = map[string]bool{}
+	}
+	last := max(stored, c.steps[r.erp])
 	for {
 		changed, until, err := c.o.Store.OrdersChanged(ctx, last, c.o.Now(), stepsAtOnce)
 		if err != nil {
@@ -263,13 +267,19 @@ func (c *Checker) readOrders(ctx context.Context, r *stockRound) error {
 	if err := c.openOrders(ctx, r, orders); err != nil {
 		return err
 	}
-	r.gone, r.receipts, r.busy = nil, nil, false
+	r.gone, r.receipts, r.busy, r.untold = nil, nil, false, map[string]error{}
+	unread := map[string]bool{}
 	for _, no := range slices.Sorted(maps.Keys(orders)) {
-		if err := c.takeOrder(ctx, r, no); err != nil {
+		read, err := c.takeOrder(ctx, r, no)
+		if err != nil {
 			return fmt.Errorf("order %q: %w", no, err)
 		}
+		if !read {
+			unread[no] = true
+		}
 	}
-	if last == after {
+	c.steps[r.erp], c.unread[r.erp] = last, unread
+	if last == stored || len(unread) > 0 {
 		return nil
 	}
 	return c.o.Store.SetStockStep(ctx, r.erp, last)
@@ -316,38 +326,74 @@ func (r *stockRound) concerns(o object.WorkOrder) bool {
 	})
 }
 
-// takeOrder reads an order's documents and what they have moved. One that the system cannot list now keeps what was read last.
-func (c *Checker) takeOrder(ctx context.Context, r *stockRound, no string) error {
+// takeOrder reads an order's documents and what they have moved. Of one that the system cannot list now nobody can say what it has moved
+// since it was read last; one that the system does not have any more, and that is done, keeps that.
+func (c *Checker) takeOrder(ctx context.Context, r *stockRound, no string) (read bool, err error) {
 	all, err := Read(ctx, c.o.Store, c.o.Connectors, c.o.Now, "", no)
 	if err != nil {
-		return err
+		return false, err
 	}
 	all = slices.DeleteFunc(all, func(o reconcile.Order) bool { return o.ERP != r.erp })
 	if len(all) == 0 { // only others post on it
 		if _, err := c.o.Store.Order(ctx, r.erp, no); err != nil {
-			return ignoreUnknown(err)
+			return true, ignoreUnknown(err)
 		}
 		o := reconcile.Order{Now: c.o.Now(), ERP: r.erp, OrderNo: no}
 		if err := ask(ctx, c.o.Store, c.o.Connectors[r.erp], &o); err != nil {
-			return err
+			return false, err
 		}
 		all = append(all, o)
 	}
 	for i := range all { // of several plants: the documents are the same ones
 		if err := c.takeFacts(ctx, r, &all[i]); err != nil {
-			return err
+			return false, err
 		}
 	}
 	o := all[0]
 	if !o.Asked {
-		return nil
+		return c.untold(ctx, r, all)
 	}
 	site := ""
 	if o.Work != nil {
 		site = o.Work.Site
 	}
-	return c.o.Store.PutStockMoves(ctx, r.erp, no, r.moves(o.Effects, site), func(p store.StockPlace, t time.Time) (decimal.Decimal, bool) {
+	return true, c.o.Store.PutStockMoves(ctx, r.erp, no, r.moves(o.Effects, site), func(p store.StockPlace, t time.Time) (decimal.Decimal, bool) {
 		return movedBefore(o.Effects, site, p, t)
+	})
+}
+
+// untold notes which stocks cannot be told because of an order that was not read, in all plants of it; true when there is none. An order
+// that the system does not have has moved nothing, or is done and keeps what was read last; one that is open was lost with what it moved.
+func (c *Checker) untold(ctx context.Context, r *stockRound, all []reconcile.Order) (bool, error) {
+	read, o := true, all[0]
+	for _, w := range r.watches {
+		moved, err := c.o.Store.OrdersMoved(ctx, r.erp, w.Item)
+		if err != nil {
+			return false, err
+		}
+		has := slices.Contains(moved, o.OrderNo)
+		if o.Lost && (!has || o.Work == nil || done(o.Work.State)) || !has && !mayMove(all, w.Item) {
+			continue
+		}
+		read = false
+		if r.untold[w.Item] == nil {
+			r.untold[w.Item] = fmt.Errorf("what order %q has moved of item %q cannot be told: %s", o.OrderNo, w.Item, cmp.Or(o.Unasked, "the system does not list documents"))
+		}
+	}
+	return read, nil
+}
+
+func done(s object.OrderState) bool {
+	return s == object.OrderCompleted || s == object.OrderClosed || s == object.OrderCancelled
+}
+
+// mayMove reports that an order makes or needs an item, or that a fact of it does, or that nobody knows.
+func mayMove(all []reconcile.Order, item string) bool {
+	return slices.ContainsFunc(all, func(o reconcile.Order) bool {
+		return o.Work == nil || o.Work.Item == item || slices.ContainsFunc(o.Work.Components, func(m object.Component) bool { return m.Item == item }) ||
+			slices.ContainsFunc(o.Facts, func(f reconcile.Fact) bool {
+				return slices.ContainsFunc(f.Lines(), func(l object.FactLine) bool { return l.Item == item })
+			})
 	})
 }
 
@@ -470,8 +516,8 @@ func before(o *object.WorkOrder, operation string) bool {
 // balance puts both sides of the i-th stock together; false when nothing can be said of it yet.
 func (c *Checker) balance(ctx context.Context, r *stockRound, i int) (b reconcile.Balance, o store.StockOpening, opened bool, err error) {
 	w, held := r.watches[i], r.held[i]
-	if r.bad[i] != nil {
-		return b, o, false, r.bad[i]
+	if err := cmp.Or(r.bad[i], r.untold[w.Item]); err != nil {
+		return b, o, false, err
 	}
 	b = reconcile.Balance{Plant: w.Plant, ERP: w.ERP, Site: w.Site, Storage: w.Storage, Item: w.Item, Lot: w.Lot, Unit: held.OnHand.Unit, Held: held.OnHand.Value, AsOf: r.asOf,
 		Unposted: map[string]decimal.Decimal{}, Receipts: map[string]decimal.Decimal{}}

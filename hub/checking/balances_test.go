@@ -311,6 +311,57 @@ func (r *restless) Effects(ctx context.Context, no string) (connector.Effects, e
 	return r.Connector.(connector.EffectReader).Effects(ctx, no)
 }
 
+// hiding is an ERP that cannot list the documents of one order.
+type hiding struct {
+	restless
+	order string
+}
+
+func (h *hiding) Effects(ctx context.Context, no string) (connector.Effects, error) {
+	if no == h.order {
+		return connector.Effects{}, errors.New("its documents are being archived")
+	}
+	return h.restless.Effects(ctx, no)
+}
+
+// What an order has moved while its documents could not be listed is not known: its stock is not judged, and it is read once that is possible,
+// whatever has become of it, also by a hub that has started again.
+func TestAnOrderThatCannotBeListedIsReadLaterAndItsStockNotJudgedMeanwhile(t *testing.T) {
+	p := newPlant(t)
+	c := &hiding{restless: restless{Connector: p.connectors["erp"]}}
+	p.connectors["erp"] = c
+	p.watch(nil, steel)
+	p.produce(1)
+	p.balances(2)
+	c.order = p.orders[0]
+	p.produce(1)
+	o, err := p.s.Order(t.Context(), "erp", c.order)
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.Order.State = object.OrderClosed
+	if err := p.s.Update(t.Context(), func(tx *store.Tx) error { return tx.PutOrder(o, false) }); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 4 {
+		if i == 2 {
+			p.watch(nil, steel) // the hub starts again
+		}
+		if _, err := p.check.Balances(t.Context()); err == nil || !strings.Contains(err.Error(), c.order) || !strings.Contains(err.Error(), "archived") {
+			t.Errorf("of an order that cannot be listed is said: %v", err)
+		}
+	}
+	p.none("while it cannot be listed")
+	c.order = ""
+	p.balances(2)
+	p.none("when it can be listed again")
+	p.take(steel, "-1")
+	p.balances(2)
+	if d := p.only(reconcile.BalanceDrift); !d.Delta.Equal(decimal.NewFromInt(-1)) {
+		t.Errorf("%+v", d)
+	}
+}
+
 // An order that becomes known late, and had moved the stock before it was opened, is no drift.
 func TestAnOrderThatIsReadLateCountsFromTheOpening(t *testing.T) {
 	p := newPlant(t)

@@ -62,6 +62,10 @@ type Checker struct {
 	o      Options
 	stocks sync.Mutex // one comparison of balances at a time
 	trade  sync.Mutex // and one of writes
+	// steps is how far orders were looked at for what they moved, by system, unread those among them that could not be read. Both are
+	// known again after a restart: the step that is stored stays before the first of these.
+	steps  map[string]int64
+	unread map[string]map[string]bool
 }
 
 // New returns a checker that does nothing by itself until Run.
@@ -84,7 +88,7 @@ func New(o Options) *Checker {
 	if o.WritesWindow == 0 {
 		o.WritesWindow = 72 * time.Hour
 	}
-	return &Checker{o: o}
+	return &Checker{o: o, steps: map[string]int64{}, unread: map[string]map[string]bool{}}
 }
 
 // By is the name under which heals are written down.
@@ -387,7 +391,7 @@ func ask(ctx context.Context, s *store.Store, erp connector.Connector, o *reconc
 	}
 	all, err := reader.Effects(ctx, o.OrderNo)
 	if err != nil {
-		o.Unasked = err.Error()
+		o.Unasked, o.Lost = err.Error(), errors.Is(err, connector.ErrNotFound)
 		return ctx.Err() // unasked, also when the system has lost the order itself: a person must bring that back first
 	}
 	o.Asked, o.AsOf, o.Effects = true, o.Now, all.Documents

@@ -127,6 +127,19 @@ func (p *trytonPlant) carry(product, unit, from, to, quantity string) {
 	p.erp.Call(p.t, "stock.move", "do", made)
 }
 
+// takePlanned lets Tryton take planned material of an order that nobody has started, as its own screens do.
+func (p *trytonPlant) takePlanned(no, quantity, unit string) {
+	p.t.Helper()
+	var line, units []int
+	p.read(&line, "stock.move", "search", []any{[]any{"production_input.number", "=", no}, []any{"product", "=", p.erp.IDs["steel"]}, []any{"state", "=", "draft"}}, 0, 2, nil)
+	p.read(&units, "product.uom", "search", []any{[]any{"symbol", "=", unit}}, 0, 2, nil)
+	if len(line) != 1 || len(units) != 1 {
+		p.t.Fatalf("order %s has planned lines %v, the unit is %v", no, line, units)
+	}
+	p.erp.Call(p.t, "stock.move", "write", line, map[string]any{"quantity": json.Number(quantity), "uom": units[0]})
+	p.erp.Call(p.t, "stock.move", "do", line)
+}
+
 func (p *trytonPlant) read(into any, model, method string, args ...any) {
 	p.t.Helper()
 	if err := json.Unmarshal(p.erp.Call(p.t, model, method, args...), into); err != nil {
@@ -170,10 +183,9 @@ func trytonClean(t *testing.T, erp *realparts.TrytonServer) {
 		p.balances(1)
 	}
 	// What others book on an order is among its documents, in whatever unit.
-	var line []int
-	p.read(&line, "stock.move", "search", []any{[]any{"production_input.number", "=", p.orders[0]}, []any{"product", "=", p.erp.IDs["steel"]}, []any{"state", "=", "draft"}}, 0, 1, nil)
-	p.erp.Call(t, "stock.move", "write", line, map[string]any{"quantity": json.Number("3.25")})
-	p.erp.Call(t, "stock.move", "do", line)
+	p.know(p.c, erp.CreateProductionOrder(t, realparts.TrytonOrder{Item: "FG-GEAR", Quantity: "1000"}))
+	p.takePlanned(p.orders[3], "3250", "g")
+	p.balances(2)
 	p.seq++
 	back := p.own(p.fact(object.KindConsumption)) // and so is what is taken back
 	back.Consumption, back.Reverses = p.facts[1].Consumption, p.facts[1].Key
@@ -222,18 +234,16 @@ func trytonMovedByHand(t *testing.T, erp *realparts.TrytonServer) {
 func trytonTakenTwice(t *testing.T, erp *realparts.TrytonServer) {
 	p := newTrytonPlant(t, erp, 1)
 	p.at(func(p *reconcile.Policy) { p.BackflushOwner = "mes" }, storedSteel, allGears)
-	p.produce(1)
 	p.balances(1)
-	var lines []int
-	p.read(&lines, "stock.move", "search", []any{[]any{"production_input.number", "=", p.orders[0]}, []any{"product", "=", p.erp.IDs["steel"]}, []any{"state", "=", "draft"}}, 0, 1, nil)
-	p.erp.Call(t, "stock.move", "write", lines, map[string]any{"quantity": json.Number("7.5")})
-	p.erp.Call(t, "stock.move", "do", lines)
+	p.takePlanned(p.orders[0], "7.5", "kg")
+	p.produce(1)
 	p.balances(2)
-	if run := p.all(); run.Found != 1 || run.Begun != 0 {
+	if run := p.all(); run.Found != 1 {
 		t.Errorf("%+v", run)
 	}
 	d := p.only(reconcile.DoubleUse)
-	if want := decimal.Min(decimal.RequireFromString("7.5"), p.facts[1].Consumption.Quantity.Value); d.Item != "RM-STEEL" || !d.Delta.Equal(want) || len(d.Evidence) == 0 {
+	// Tryton cannot take back one document by its number: that is a person's.
+	if want := decimal.Min(decimal.RequireFromString("7.5"), p.facts[1].Consumption.Quantity.Value); d.State != reconcile.Escalated || d.Item != "RM-STEEL" || !d.Delta.Equal(want) || len(d.Evidence) == 0 {
 		t.Errorf("%+v, want %s", d, want)
 	}
 	if all := p.drifts(); len(all) != 1 {
