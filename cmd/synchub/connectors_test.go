@@ -110,6 +110,10 @@ func TestConnectorsTableIsTrue(t *testing.T) {
 
 func compare(t *testing.T, k hub.ConnectorKind, row map[string]string) {
 	c := sampled(t, k, "")
+	_, lots := c.(connector.LotStockReader)
+	if says := row["reads stock"]; lots != strings.Contains(says, "lot") {
+		t.Errorf("CONNECTORS.md says that it reads stock: %q, and that it keeps lots apart is %v", says, lots)
+	}
 	for column, has := range map[string]func(connector.Connector) bool{
 		"key kept":              func(c connector.Connector) bool { return c.Capabilities().ExternalKey },
 		"tied to what was read": func(c connector.Connector) bool { return c.Capabilities().CompareAndSet },

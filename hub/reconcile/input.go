@@ -89,7 +89,7 @@ type Order struct {
 	// Unasked says why a system that can list its documents has not, empty when it has.
 	Unasked string
 	// Lost: the system has not, because it does not have the order.
-	Lost bool
+	Lost    bool
 	AsOf    time.Time
 	Effects []object.Effect
 	Edge    []object.EdgeLine

@@ -31,7 +31,8 @@ type stored struct {
 }
 
 // Effects implements connector.EffectReader. A document is a Stock Entry that makes or uses something: a draft is pending, and one
-// that was cancelled is two documents, itself and its cancellation. Transfers between warehouses use nothing and are left out.
+// that was cancelled is two documents, itself and its cancellation. Transfers between warehouses use nothing: they are documents that move
+// stock only.
 //
 // A site may hide entries from a user without a word. What the work order says to have been produced has to be among them.
 func (c *Connector) Effects(ctx context.Context, orderNo string) (connector.Effects, error) {

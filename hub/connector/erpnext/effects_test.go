@@ -2,10 +2,12 @@ package erpnext_test
 
 import (
 	"errors"
+	"maps"
 	"strings"
 	"testing"
 
 	"github.com/linekeeper/linekeeper/hub/connector"
+	"github.com/linekeeper/linekeeper/hub/connector/erpnext"
 	"github.com/linekeeper/linekeeper/hub/connector/erpnext/erpnextdouble"
 	"github.com/linekeeper/linekeeper/hub/object"
 	"github.com/linekeeper/linekeeper/proto/factkey"
@@ -68,5 +70,42 @@ func TestListOfWhatTheUserMayNotSeeIsAnError(t *testing.T) {
 	b.SetTraps(erpnextdouble.Traps{NoKeyField: true})
 	if all, err := b.connect(t).Effects(t.Context(), order); err == nil || errors.Is(err, connector.ErrNotFound) {
 		t.Errorf("%d entries without a field for keys, %v", len(all.Documents), err)
+	}
+}
+
+// What is brought to the line changes the stock of two warehouses and uses nothing; of a warehouse that is not read nothing is told.
+func TestTransfersMoveStockAndUseNothing(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, erpnextdouble.Traps{}, erpnextdouble.Options{OverPercent: 1000})
+	b.PutStock(taken, "Stores - U", d("500"))
+	order := b.order(t, "40")
+	name, err := b.Stage(order, taken, "Stores - U", d("20"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, only := range [][]string{nil, {"Stores - U"}} {
+		c := b.connect(t, func(c *erpnext.Config) { c.Warehouses = only })
+		all, err := c.Effects(t.Context(), order)
+		if err != nil || len(all.Documents) != 1 || len(all.Documents[0].Quantities)+len(all.Documents[0].Movements) != 0 {
+			t.Fatalf("%+v %v", all, err)
+		}
+		moved := map[string]string{}
+		for _, m := range all.Documents[0].StockMoves("") {
+			moved[m.Location] = m.Value.String()
+		}
+		want := map[string]string{"Stores - U": "-20", wip: "20"}
+		if only != nil {
+			delete(want, wip)
+		}
+		if !maps.Equal(moved, want) {
+			t.Errorf("of the warehouses %v entry %s moved %v", only, name, moved)
+		}
+	}
+	if err := b.Cancel(name); err != nil {
+		t.Fatal(err)
+	}
+	all, err := b.connect(t).Effects(t.Context(), order)
+	if err != nil || len(all.Documents) != 2 || !all.Documents[1].Stock[0].Value.Equal(d("20")) || !all.Documents[0].Stock[0].Value.Equal(d("-20")) {
+		t.Errorf("%+v %v", all, err)
 	}
 }

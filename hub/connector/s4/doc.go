@@ -65,6 +65,11 @@
 // means a final one, the zone of LastChangeDateTime (see time_zone), that a refused request is not kept as repeatable,
 // and that the opposite movement opens a reservation again by code 06 with posting type 1.
 //
+// Stock is API_MATERIAL_STOCK_SRV's, in the base unit, all stock types together: who inspects, blocks or releases moves nothing in or out. Special
+// stock is neither in it nor among what a document has moved. Assumed, and to be checked: that a material which was used up is still named, with
+// zero (one that is not named at all is not judged), that an item of a material document says its special stock as the stock does, and that the
+// set can be ordered by its key.
+//
 // The tolerance for over-delivery of an order's item was not among its fields that were read. Where a system gives it under the names
 // that SAP uses elsewhere (OverdelivTolrtdLmtRatioInPct, UnlimitedOverdeliveryIsAllowed), it is taken; else it is not known.
 //

@@ -277,7 +277,7 @@ func TestTrytonBusiness(t *testing.T) {
 // A connector outlives that Tryton's database is put back: what it knows of records that are gone, its gates among them, hinders nothing.
 func putBack(t *testing.T, pl *plant) {
 	pl.exec(t, `DELETE FROM ir_note WHERE message LIKE 'Linekeeper gate%'`) // so that they are made after the copy
-	restore := pl.erp.Copy(t)
+	pl.erp.Backup(t)
 	c := pl.connect(t)
 	draft := purchaseOf("RM-STEEL", "100", "KGM", "2.10")
 	draft.Want.Purchase.State = object.PurchaseDraft
@@ -287,7 +287,7 @@ func putBack(t *testing.T, pl *plant) {
 	if err != nil || early != nil {
 		t.Fatal(early, err)
 	}
-	restore()
+	pl.erp.Restore(t)
 	if found, err := c.FindBusiness(t.Context(), object.BusinessPurchase, draft.Key.String()); err != nil || len(found) != 0 {
 		t.Errorf("after the restore %d carry the key, %v", len(found), err)
 	}

@@ -44,6 +44,13 @@
 //
 // A shipment that Tryton refuses to receive stays as a draft with the key; the same write goes on from it.
 //
+// # How stock is told
+//
+// What done moves have brought to each storage location, of each lot, in the unit in which Tryton holds the item, whatever their day: Tryton sums
+// up to a day by its own clock, and up to one that has not begun it counts what is only planned. So it is asked for a day that is past in
+// every zone, and the moves since are added. The moves of an order tell the same of each location, rework among them; what they do is all
+// that is compared. A service, an item that is not active and a unit that is not mapped are named, and no stock is said of them.
+//
 // # What Tryton must be like
 //
 // The account given to the connector must be its own: moves that it created are told from planned ones by their creator. It

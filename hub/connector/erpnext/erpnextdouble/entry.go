@@ -74,7 +74,7 @@ func (s *System) validate(d doc) *fault {
 	}
 	d["purpose"] = purpose
 	made := purpose == "Manufacture" || purpose == "Material Consumption for Manufacture"
-	if !made && purpose != "Material Transfer" {
+	if !made && purpose != "Material Transfer" && purpose != "Material Transfer for Manufacture" {
 		d["work_order"] = nil // so does ERPNext
 	}
 	o := s.tables[WorkOrder][text(d, "work_order")]

@@ -31,6 +31,19 @@ func (s *System) Manufacture(order string, yield decimal.Decimal, raw ...Raw) (s
 	return text(d, "name"), nil
 }
 
+// Stage is the transfer that a person makes and submits for a work order: material goes to the order's WIP warehouse.
+func (s *System) Stage(order, item, from string, quantity decimal.Decimal) (string, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	at := time.Now().In(s.opt.Zone)
+	d, f := s.insert(doc{"stock_entry_type": "Material Transfer for Manufacture", "work_order": order, "docstatus": 1, "posting_date": at.Format(time.DateOnly), "posting_time": at.Format(time.TimeOnly),
+		"items": []any{doc{"item_code": item, "qty": number(quantity), "s_warehouse": from, "t_warehouse": text(s.tables[WorkOrder][order], "wip_warehouse")}}})
+	if f != nil {
+		return "", errors.New(f.says)
+	}
+	return text(d, "name"), nil
+}
+
 // Cancel is what a person does to a submitted entry.
 func (s *System) Cancel(name string) error {
 	s.mu.Lock()
