@@ -1,6 +1,7 @@
 package checking_test
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"errors"
@@ -327,38 +328,50 @@ func (h *hiding) Effects(ctx context.Context, no string) (connector.Effects, err
 // What an order has moved while its documents could not be listed is not known: its stock is not judged, and it is read once that is possible,
 // whatever has become of it, also by a hub that has started again.
 func TestAnOrderThatCannotBeListedIsReadLaterAndItsStockNotJudgedMeanwhile(t *testing.T) {
-	p := newPlant(t)
-	c := &hiding{restless: restless{Connector: p.connectors["erp"]}}
-	p.connectors["erp"] = c
-	p.watch(nil, steel)
-	p.produce(1)
-	p.balances(2)
-	c.order = p.orders[0]
-	p.produce(1)
-	o, err := p.s.Order(t.Context(), "erp", c.order)
-	if err != nil {
-		t.Fatal(err)
-	}
-	o.Order.State = object.OrderClosed
-	if err := p.s.Update(t.Context(), func(tx *store.Tx) error { return tx.PutOrder(o, false) }); err != nil {
-		t.Fatal(err)
-	}
-	for i := range 4 {
-		if i == 2 {
-			p.watch(nil, steel) // the hub starts again
+	for _, known := range []bool{true, false} { // by its documents, before
+		for _, restart := range []bool{true, false} {
+			p := newPlant(t)
+			c := &hiding{restless: restless{Connector: p.connectors["erp"]}}
+			p.connectors["erp"] = c
+			p.watch(nil, steel)
+			p.produce(1)
+			p.balances(2)
+			if !known {
+				no, err := p.erp.ReleaseDemoOrder(t.Context(), "1000", "press1", 0, 1000)
+				if err != nil {
+					t.Fatal(err)
+				}
+				c.order = no
+				p.know(c, no)
+			}
+			c.order = cmp.Or(c.order, p.orders[0])
+			p.produce(1)
+			o, err := p.s.Order(t.Context(), "erp", c.order)
+			if err != nil {
+				t.Fatal(err)
+			}
+			o.Order.State = object.OrderClosed
+			if err := p.s.Update(t.Context(), func(tx *store.Tx) error { return tx.PutOrder(o, false) }); err != nil {
+				t.Fatal(err)
+			}
+			for i := range 3 {
+				if i == 2 && restart {
+					p.watch(nil, steel)
+				}
+				if _, err := p.check.Balances(t.Context()); err == nil || !strings.Contains(err.Error(), c.order) || !strings.Contains(err.Error(), "archived") {
+					t.Errorf("of an order that cannot be listed is said: %v", err)
+				}
+			}
+			p.none("while it cannot be listed")
+			c.order = ""
+			p.balances(3)
+			p.none(fmt.Sprintf("when it can be listed again, known %v, restart %v", known, restart))
+			p.take(steel, "-1")
+			p.balances(2)
+			if d := p.only(reconcile.BalanceDrift); !d.Delta.Equal(decimal.NewFromInt(-1)) {
+				t.Errorf("%+v", d)
+			}
 		}
-		if _, err := p.check.Balances(t.Context()); err == nil || !strings.Contains(err.Error(), c.order) || !strings.Contains(err.Error(), "archived") {
-			t.Errorf("of an order that cannot be listed is said: %v", err)
-		}
-	}
-	p.none("while it cannot be listed")
-	c.order = ""
-	p.balances(2)
-	p.none("when it can be listed again")
-	p.take(steel, "-1")
-	p.balances(2)
-	if d := p.only(reconcile.BalanceDrift); !d.Delta.Equal(decimal.NewFromInt(-1)) {
-		t.Errorf("%+v", d)
 	}
 }
 
