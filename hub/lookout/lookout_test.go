@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -33,7 +34,7 @@ type world struct {
 	t      *testing.T
 	s      *store.Store
 	limits Limits
-	off    time.Duration
+	off    atomic.Int64    // nanoseconds
 	gone   map[string]bool // not configured
 	mu     sync.Mutex
 	heard  map[string]time.Time
@@ -57,7 +58,7 @@ func simulate(t *testing.T, f func(t *testing.T, w *world)) {
 	})
 }
 
-func (w *world) now() time.Time { return time.Now().Add(w.off) }
+func (w *world) now() time.Time { return time.Now().Add(time.Duration(w.off.Load())) }
 
 // start begins a hub: nobody is connected.
 func (w *world) start() {
@@ -261,13 +262,13 @@ func TestNeitherAHubThatWasDownNorAFrozenOneNorASetClockMissesAgents(t *testing.
 		w.pass(30 * time.Minute)
 		w.wants("after they are back")
 		for _, off := range []time.Duration{365 * 24 * time.Hour, -365 * 24 * time.Hour, 0} {
-			w.off = off
+			w.off.Store(int64(off))
 			w.pass(30 * time.Minute)
 			w.wants("after the hub's clock was set by " + off.String())
 		}
 		w.leave(names[0])
 		w.pass(5 * time.Minute)
-		w.off = 24 * time.Hour
+		w.off.Store(int64(24 * time.Hour))
 		w.pass(3 * time.Minute)
 		w.wants("when the clock is set while one is away, before its time")
 		w.pass(3 * time.Minute)
@@ -603,10 +604,10 @@ func TestFactsWhoseOrderDoesNotComeAreOneAlarmPerPlant(t *testing.T) {
 		}
 		w.wants("of orders that come")
 		ids := w.park(200, func(i int) string { return fmt.Sprintf("WO-%d", i/2) }, posting.CodeUnknownOrder)
-		w.off += 24 * time.Hour // the clock is set: they look old
+		w.off.Add(int64(24 * time.Hour)) // the clock is set: they look old
 		w.pass(50 * time.Second)
 		w.wants("when the clock is set")
-		w.off -= 24 * time.Hour
+		w.off.Add(-int64(24 * time.Hour))
 		w.pass(13 * time.Minute)
 		w.wants("before their time, though the clock was set")
 		w.pass(4 * time.Minute)
@@ -655,7 +656,7 @@ func TestWhateverHappensTheAlarmsSayWhoIsAway(t *testing.T) {
 					there[name], since[name] = false, time.Now()
 				}
 			case 4:
-				w.off = time.Duration(rng.Int64N(int64(1000*time.Hour))) - 500*time.Hour
+				w.off.Store(rng.Int64N(int64(1000*time.Hour)) - int64(500*time.Hour))
 			case 5:
 				w.stop()
 				w.sleep(time.Duration(rng.Int64N(int64(time.Hour))))
