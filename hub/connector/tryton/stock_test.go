@@ -90,7 +90,7 @@ func stockOfAllDays(t *testing.T, pl *plant) {
 	c := pl.connect(t)
 	bolt := pl.item(t, "BOLT-1", "goods", "kg")
 	now := time.Now().UTC()
-	for day, quantity := range map[int]string{-40: "10", -3: "1", -2: "0.1", -1: "0.25", 0: "0.12"} {
+	for day, quantity := range map[int]string{-20: "10", -3: "1", -2: "0.1", -1: "0.25", 0: "0.12"} {
 		pl.carry(t, bolt, "kg", "SCRAP", "STO", quantity, now.AddDate(0, 0, day))
 	}
 	pl.carry(t, bolt, "g", "STO", "REWORK", "250", now)
