@@ -28,6 +28,7 @@ type memo struct {
 	name         string // of the state keys
 	open, middle []byte
 	ring         [ringBlocks][]byte
+	ownMiddle    bool // middle was made by this call, which may write in it
 	next         byte // the block of the ring that is overwritten next
 	dirtyOpen    bool
 	dirtyMiddle  bool
@@ -182,9 +183,13 @@ func (m *memo) merge() {
 	if len(m.middle) >= middleSize {
 		m.ring[m.next], m.dirtyRing[m.next] = m.middle, true
 		m.next = (m.next + 1) % ringBlocks
-		m.middle = nil
+		m.middle, m.ownMiddle = nil, false
 	}
-	m.middle, m.dirtyMiddle, m.open = mergeSorted(m.middle, sortEntries(m.open)), true, m.open[:0]
+	if !m.ownMiddle {
+		m.middle, m.ownMiddle = append(make([]byte, 0, middleSize), m.middle...), true
+	}
+	var room [openSize / entrySize]entry
+	m.middle, m.dirtyMiddle, m.open = mergeSorted(m.middle, sortEntries(room[:0], m.open)), true, m.open[:0]
 }
 
 // entry is an entry as two numbers that compare as its bytes do.
@@ -197,31 +202,38 @@ func (e entry) compare(o entry) int {
 	return cmp.Compare(e.tail, o.tail)
 }
 
-// sortEntries returns the entries of a block in the order of their keys. No two have the same one.
-func sortEntries(block []byte) []entry {
-	sorted := make([]entry, 0, openSize/entrySize)
+func readEntry(b []byte) entry {
+	return entry{binary.BigEndian.Uint64(b), binary.BigEndian.Uint64(b[8:])}
+}
+
+// sortEntries appends the entries of a block to none, and returns them in the order of their keys. No two have the same one.
+func sortEntries(none []entry, block []byte) []entry {
+	sorted := none
 	for ; len(block) >= entrySize; block = block[entrySize:] {
-		sorted = append(sorted, entry{binary.BigEndian.Uint64(block), binary.BigEndian.Uint64(block[8:])})
+		sorted = append(sorted, readEntry(block))
 	}
 	slices.SortFunc(sorted, entry.compare)
 	return sorted
 }
 
-// mergeSorted is a sorted block with further entries, each in its place.
-func mergeSorted(old []byte, young []entry) []byte {
-	sorted := make([]byte, 0, len(old)+len(young)*entrySize)
-	at := 0
-	for _, e := range young {
+// mergeSorted puts further entries into a sorted block, each in its place, and returns it. It writes in the block's room: from the end,
+// so that what has to move moves once.
+func mergeSorted(block []byte, young []entry) []byte {
+	at := len(block) // up to here the old entries are where they were
+	to := at + len(young)*entrySize
+	block = slices.Grow(block, len(young)*entrySize)[:to]
+	for _, e := range slices.Backward(young) {
 		from := at
-		for ; at < len(old); at += entrySize {
-			if head := binary.BigEndian.Uint64(old[at:]); head > e.head || head == e.head && binary.BigEndian.Uint64(old[at+8:]) > e.tail {
-				break
-			}
+		for from > 0 && readEntry(block[from-entrySize:]).compare(e) > 0 {
+			from -= entrySize
 		}
-		sorted = append(sorted, old[from:at]...)
-		sorted = binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(sorted, e.head), e.tail)
+		copy(block[to-(at-from):to], block[from:at])
+		to -= at - from + entrySize
+		at = from
+		binary.BigEndian.PutUint64(block[to:], e.head)
+		binary.BigEndian.PutUint64(block[to+8:], e.tail)
 	}
-	return append(sorted, old[at:]...)
+	return block
 }
 
 func (m *memo) flush(st State) {

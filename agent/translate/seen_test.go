@@ -38,7 +38,7 @@ func TestFindSorted(t *testing.T) {
 			known[string(k)] = byte(i)
 			block = append(append(block, k...), byte(i), 0, 0, 0, 0, 0)
 		}
-		block = mergeSorted(nil, sortEntries(block))
+		block = mergeSorted(nil, sortEntries(nil, block))
 		for _, k := range append(keys, key.Draw(t, "other")) {
 			found := findSorted(block, k)
 			n, known := known[string(k)]
@@ -92,6 +92,34 @@ func TestKeysAreRemembered(t *testing.T) {
 	}
 }
 
+// TestAnotherCallsMemoryIsNotWrittenIn remembers keys in a call whose work is lost: what it began with is as it was.
+func TestAnotherCallsMemoryIsNotWrittenIn(t *testing.T) {
+	tr, err := New(rules(t, Sample), keys())
+	if err != nil {
+		t.Fatal(err)
+	}
+	st := memory{}
+	remember := func(w *work, from, to int) {
+		for n := from; n < to; n++ {
+			w.seen("s", factkey.Of(fmt.Sprint("key ", n)), uint64(n))
+		}
+	}
+	w := tr.begin(st, noon)
+	remember(w, 0, 5000)
+	w.end()
+	before := map[string]string{}
+	for key, v := range st {
+		st[key] = append(make([]byte, 0, 4*len(v)), v...) // with room behind it
+		before[key] = string(v)
+	}
+	remember(tr.begin(st, noon), 5000, 12_000) // and no end: the commit failed
+	for key, v := range before {
+		if string(st[key]) != v {
+			t.Errorf("state %q was written in", key)
+		}
+	}
+}
+
 // TestMergedBlockIsSorted merges entries into a sorted block, as keys compare byte by byte.
 func TestMergedBlockIsSorted(t *testing.T) {
 	entry := rapid.SliceOfN(rapid.Byte(), entrySize, entrySize)
@@ -99,7 +127,7 @@ func TestMergedBlockIsSorted(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		all := block.Draw(t, "entries")
 		young := all[:min(len(all), rapid.IntRange(0, openSize/entrySize).Draw(t, "young"))]
-		got := mergeSorted(mergeSorted(nil, sortEntries(bytes.Join(all[len(young):], nil))), sortEntries(bytes.Join(young, nil)))
+		got := mergeSorted(mergeSorted(nil, sortEntries(nil, bytes.Join(all[len(young):], nil))), sortEntries(nil, bytes.Join(young, nil)))
 		slices.SortFunc(all, bytes.Compare)
 		if want := bytes.Join(all, nil); !bytes.Equal(got, want) {
 			t.Fatalf("merged to\n%x, want\n%x", got, want)
