@@ -30,10 +30,22 @@ type recent struct {
 // stored is a fact with its number in the buffer. Facts come by the hundred thousand and the page is seldom looked at: what it
 // shows of one is made when it is asked for.
 type stored struct {
-	key           factkey.Key // of one that was noted, what its written form carries
-	orderNo, what string
-	at            time.Time
-	seq           uint64
+	key     factkey.Key // of one that was noted, what its written form carries
+	orderNo string
+	what    string // of one that was noted
+	body    []byte // of every other
+	at      time.Time
+	seq     uint64
+}
+
+// words say what it is.
+func (s *stored) words() string {
+	var f pb.Fact
+	if s.body == nil || proto.Unmarshal(s.body, &f) != nil {
+		return s.what
+	}
+	what, _ := translate.What(&f)
+	return what
 }
 
 func newRecent(n int) *recent { return &recent{list: make([]stored, 0, n)} }
@@ -43,7 +55,7 @@ func (r *recent) add(facts []translate.Fact, seqs []uint64, at time.Time) {
 	defer r.mu.Unlock()
 	for i := max(0, len(facts)-cap(r.list)); i < len(facts); i++ {
 		f := &facts[i]
-		r.put(stored{f.Key, f.OrderNo, f.What, at, seqs[i]})
+		r.put(stored{key: f.Key, orderNo: f.OrderNo, body: f.Body, at: at, seq: seqs[i]})
 	}
 }
 
@@ -82,7 +94,7 @@ func (r *recent) load(noted []inbox.Noted, b *buffer.Buffer) {
 			continue
 		}
 		what, order := translate.What(&f)
-		r.put(stored{key, order, what, e.StoredAt, e.Seq})
+		r.put(stored{key: key, orderNo: order, what: what, at: e.StoredAt, seq: e.Seq})
 	}
 }
 
@@ -92,7 +104,7 @@ func (r *recent) unnoted() (all []inbox.Noted) {
 	defer r.mu.Unlock()
 	for _, e := range r.list {
 		if e.seq > r.noted {
-			all = append(all, inbox.Noted{Seq: e.seq, Key: e.key.String(), OrderNo: e.orderNo, What: e.what, At: e.at})
+			all = append(all, inbox.Noted{Seq: e.seq, Key: e.key.String(), OrderNo: e.orderNo, What: e.words(), At: e.at})
 		}
 	}
 	slices.SortFunc(all, func(a, b inbox.Noted) int { return cmp.Compare(a.Seq, b.Seq) })
@@ -138,7 +150,7 @@ func (r *recent) all(acked uint64) map[string]status.Receipt {
 	defer r.mu.Unlock()
 	out := make(map[string]status.Receipt, len(r.list))
 	for _, e := range r.list {
-		n := status.Receipt{Key: e.key.String(), OrderNo: e.orderNo, What: e.what, StoredAt: e.at, Outcome: "buffered", At: e.at}
+		n := status.Receipt{Key: e.key.String(), OrderNo: e.orderNo, What: e.words(), StoredAt: e.at, Outcome: "buffered", At: e.at}
 		if e.seq <= acked {
 			n.Outcome = "received"
 		}

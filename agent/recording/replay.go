@@ -151,7 +151,8 @@ func (r *run) take(event uint64, res translate.Result) error {
 		if err := proto.Unmarshal(f.Body, &m); err != nil {
 			return fmt.Errorf("read a fact that the rules made: %w", err)
 		}
-		out := Fact{Key: f.Key.String(), OrderNo: f.OrderNo, What: f.What, Event: event, Fields: map[string]string{}}
+		what, _ := translate.What(&m)
+		out := Fact{Key: f.Key.String(), OrderNo: f.OrderNo, What: what, Event: event, Fields: map[string]string{}}
 		fields(out.Fields, "", m.ProtoReflect())
 		delete(out.Fields, "key")
 		if x := m.ProtoReflect().WhichOneof(m.ProtoReflect().Descriptor().Oneofs().ByName("content")); x != nil {

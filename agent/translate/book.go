@@ -124,35 +124,7 @@ func (w *work) bookConfirmation(d *draft) {
 	e.ScrapReason, e.Final, e.Lot, e.Person, e.Shift = d.text[fScrapReason], d.final, d.text[fLot], d.text[fPerson], d.text[fShift]
 	e.StartedAt, e.FinishedAt = w.enc.time(&w.enc.started, d.started), w.enc.time(&w.enc.finished, d.finished)
 	e.CounterRange, e.Serial, e.ScrapReasonText = nil, d.text[fSerial], d.reasonText
-	w.scratch = appendConfirmed(w.scratch[:0], e)
-	w.emit(d.header(), w.texts.keep(w.scratch), e.OrderNo, nil)
-}
-
-// confirmed is a confirmation in words: "12 pcs yield, 1 pcs scrap of FG-GEAR".
-func confirmed(e *pb.ProductionConfirmation) string { return string(appendConfirmed(nil, e)) }
-
-func appendConfirmed(b []byte, e *pb.ProductionConfirmation) []byte {
-	begin := len(b)
-	for _, p := range [...]struct{ q, kind string }{{e.Yield, kindYield}, {e.Scrap, kindScrap}, {e.Rework, kindRework}} {
-		if p.q == "" {
-			continue
-		}
-		if len(b) > begin {
-			b = append(b, ", "...)
-		}
-		b = append(append(appendSpoken(b, p.q, e.Unit), ' '), p.kind...)
-	}
-	if len(b) == begin {
-		b = appendSpoken(b, "0", e.Unit)
-	}
-	if e.Item != "" {
-		b = append(append(b, " of "...), e.Item...)
-	}
-	return b
-}
-
-func appendSpoken(b []byte, q, unit string) []byte {
-	return append(append(append(b, q...), ' '), spoken(unit)...)
+	w.emit(d.header(), e.OrderNo, nil)
 }
 
 func (w *work) bookConsumption(d *draft) {
@@ -168,18 +140,7 @@ func (w *work) bookConsumption(d *draft) {
 	}
 	e.OrderNo, e.Operation, e.Item, e.Quantity = d.text[fOrder], d.text[fOperation], d.text[fItem], &w.enc.quantity
 	e.Lot, e.Reservation, e.CounterRange = d.text[fLot], d.text[fReservation], nil
-	w.scratch = appendConsumed(w.scratch[:0], e)
-	w.emit(d.header(), w.texts.keep(w.scratch), e.OrderNo, nil)
-}
-
-// appendConsumed appends a consumption in words: "2.5 kg of RM-STEEL consumed".
-func appendConsumed(b []byte, e *pb.MaterialConsumption) []byte {
-	kind := kindConsumed
-	if e.GetMovement() == pb.MaterialConsumption_MOVEMENT_RETURN {
-		kind = kindReturned
-	}
-	b = append(append(appendSpoken(b, e.GetQuantity().GetValue(), e.GetQuantity().GetUnit()), " of "...), e.GetItem()...)
-	return append(append(b, ' '), kind...)
+	w.emit(d.header(), e.OrderNo, nil)
 }
 
 func (w *work) bookQuality(d *draft) {
@@ -190,10 +151,7 @@ func (w *work) bookQuality(d *draft) {
 		w.enc.quantity.Value, w.enc.quantity.Unit = d.yield.decimal().RoundBank(d.rule.places).String(), d.text[fUnit]
 		e.Quantity = &w.enc.quantity
 	}
-	about := e.Lot
-	fallback(&about, e.Serial)
-	fallback(&about, e.Item)
-	w.emit(d.header(), "quality "+e.Status+" of "+about, e.OrderNo, nil)
+	w.emit(d.header(), e.OrderNo, nil)
 }
 
 // head is what a fact's header is filled from.
@@ -211,7 +169,7 @@ func (d *draft) header() head {
 }
 
 // emit encodes the content that the encoder holds under a header and adds it to the result.
-func (w *work) emit(h head, what, orderNo string, state *pb.OrderState) {
+func (w *work) emit(h head, orderNo string, state *pb.OrderState) {
 	e := &w.enc
 	e.key = h.key
 	e.fact.Key, e.fact.Header = e.key[:], &e.header
@@ -220,9 +178,10 @@ func (w *work) emit(h head, what, orderNo string, state *pb.OrderState) {
 	e.header.TimeZone, e.header.Equipment, e.header.Position = w.t.zoneName, h.equipment, h.position
 	w.setShift(&h)
 	if w.explain != nil && !h.exception {
+		what, _ := What(&e.fact)
 		w.explain.add(h.source, w.now, Step{Rule: h.rule, Outcome: "fact", Text: what, Key: h.key.String(), OrderNo: orderNo})
 	}
-	w.res.Facts = append(w.res.Facts, Fact{Key: h.key, Body: e.encode(), OrderNo: orderNo, What: what, OrderState: state})
+	w.res.Facts = append(w.res.Facts, Fact{Key: h.key, Body: e.encode(), OrderNo: orderNo, OrderState: state})
 }
 
 // setShift names the shift in which it happened, and with it the date for the books where the calendar says so.

@@ -105,7 +105,7 @@ func (w *work) tell(source, code string, m *merge, at time.Time, payload []byte)
 		PayloadExcerpt: payload[:min(len(payload), maxExcerpt)], CounterStep: m.Step.proto(),
 	}
 	w.enc.fact.Content = &pb.Fact_SourceException{SourceException: e}
-	w.emit(head{key: factkey.Key(m.Key), source: source, rule: m.Rule, occurred: at, exception: true}, "exception "+e.Code+": "+excerptText(e.Item), "", nil)
+	w.emit(head{key: factkey.Key(m.Key), source: source, rule: m.Rule, occurred: at, exception: true}, "", nil)
 }
 
 func (s *stepBack) proto() *pb.CounterStep {

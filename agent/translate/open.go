@@ -142,7 +142,7 @@ func (w *work) confirm(c *counter, o *open, epoch string, from, to decimal.Decim
 		e.OrderNo, e.Operation, e.Item, e.Quantity = b.Order, b.Operation, b.Item, &w.enc.quantity
 		e.Lot, e.Reservation, e.Movement = b.Lot, "", pb.MaterialConsumption_MOVEMENT_ISSUE
 		e.CounterRange = &w.enc.counter
-		w.emit(h, string(appendConsumed(nil, e)), b.Order, nil)
+		w.emit(h, b.Order, nil)
 		return
 	}
 	e := w.enc.confirmation()
@@ -159,7 +159,7 @@ func (w *work) confirm(c *counter, o *open, epoch string, from, to decimal.Decim
 	e.ScrapReason, e.ScrapReasonText, e.Final, e.Lot, e.Person, e.Shift, e.Serial = b.Reason, b.ReasonText, false, b.Lot, b.Person, "", ""
 	e.StartedAt, e.FinishedAt = w.enc.time(&w.enc.started, o.First), w.enc.time(&w.enc.finished, o.Last)
 	e.CounterRange = &w.enc.counter
-	w.emit(h, confirmed(e), b.Order, nil)
+	w.emit(h, b.Order, nil)
 }
 
 // tickCounter closes what is due by time, and what no rule counts any more.

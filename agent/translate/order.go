@@ -188,7 +188,7 @@ func (w *work) bookOrderState(d *draft) {
 	}
 	e := &pb.OrderState{OrderNo: no, Revision: d.revision, State: d.state, Reason: d.text[fReason], Operation: operation}
 	w.enc.fact.Content = &pb.Fact_OrderState{OrderState: e}
-	w.emit(h, whatOfOrder(e), no, e)
+	w.emit(h, no, e)
 }
 
 // said reports that the last word on an operation, or on the order where none is named, was the same.

@@ -14,8 +14,8 @@ type Fact struct {
 	Key factkey.Key
 	// Body is the encoded pb.Fact: encoded once, sent as it is.
 	Body []byte
-	// OrderNo and What are for the operator's page: "12 pcs yield of FG-GEAR".
-	OrderNo, What string
+	// OrderNo is for the operator's page; What reads the rest of what that says.
+	OrderNo string
 	// OrderState is set when the fact is one.
 	OrderState *pb.OrderState
 }

@@ -110,8 +110,8 @@ func (l *line) take(res Result) []*pb.Fact {
 		if !bytes.Equal(m.Key, f.Key[:]) {
 			l.t.Fatalf("fact says key %x, its body %x", f.Key, m.Key)
 		}
-		if what, order := What(m); f.What == "" || f.What != what || f.OrderNo != order {
-			l.t.Fatalf("fact %v says %q of order %q for the page, and %q of order %q after a restart", m, f.What, f.OrderNo, what, order)
+		if what, order := What(m); what == "" || f.OrderNo != order {
+			l.t.Fatalf("fact %v is of order %q for the page, and %q of order %q after a restart", m, f.OrderNo, what, order)
 		}
 		facts = append(facts, m)
 	}
