@@ -105,7 +105,7 @@ func TestWhatIsFoundMeanwhileBecomesDurableAtOnce(t *testing.T) {
 		if want := []int{2000, 8000, 8000, 8000, 8000, 8000, 8000, 7}; fmt.Sprint(l.batches) != fmt.Sprint(want) {
 			t.Errorf("portions of %v rows, want %v: as much as was found meanwhile, within the bound", l.batches, want)
 		}
-		if l.p.used != nil || l.p.spare != nil || l.p.ahead != nil {
+		if l.p.used != nil || l.p.spare != nil || l.p.reading != nil {
 			t.Error("at rest the poller still holds room for rows")
 		}
 	})
@@ -133,7 +133,7 @@ func TestWhatWasFoundBeforeAFailureBecomesDurable(t *testing.T) {
 			t.Fatalf("ended with %v, want the finder's error", err)
 		}
 		l.check(t, 8000) // the poll that failed had moved the position on
-		if l.p.ready || l.p.ahead != nil {
+		if l.p.ready || l.p.reading != nil {
 			t.Error("the poller goes on without looking at the durable position")
 		}
 	})

@@ -4,12 +4,9 @@ import (
 	"cmp"
 	"context"
 	"database/sql"
-	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/linekeeper/linekeeper/agent/signal"
@@ -22,13 +19,13 @@ type poller struct {
 	book  *polling.Book
 	query *Query
 
-	used        []*portion // whose room can be used again
-	ahead       *portion   // what was found while the last portion was made durable
-	read        int        // bytes that were read of the columns
-	triggersDue time.Time  // when to look whether the table is still watched, by the agent's clock: this is about load only
-	answers     *Answers   // the rows are answers to work orders; nil for others
-	spare       []row      // for the rows of the next statement
-	text        []byte     // positions of a portion's rows, one after the other, and where each ends
+	used        []signal.Signal // whose room can be used again
+	reading     *reading        // what polls on while a portion is made durable
+	read        int             // bytes that were read of the columns
+	triggersDue time.Time       // when to look whether the table is still watched, by the agent's clock: this is about load only
+	answers     *Answers        // the rows are answers to work orders; nil for others
+	spare       []row           // for the rows of the next statement
+	text        []byte          // positions of a portion's rows, one after the other, and where each ends
 	ends        []int
 	ready       bool // the table was looked at and the stored state read
 	columns     []column
@@ -76,55 +73,6 @@ func (r *row) value(column string) (v any, ok bool) {
 	return v, ok
 }
 
-// portion is what is made durable at once: what one poll has found, or several while the portion before was made durable.
-type portion struct {
-	signals []signal.Signal
-	state   json.RawMessage // with these signals durable
-	more    bool
-	err     error // of the last poll; what those before have found is good
-}
-
-// What is read ahead of a portion that becomes durable slowly is no more than this, and one poll above.
-const (
-	aheadRows  = 8000
-	aheadBytes = 8 << 20
-)
-
-// look adds what the next poll finds.
-func (p *poller) look(ctx context.Context, f *portion) {
-	var rows []row
-	if rows, f.more, f.err = p.finder.find(ctx, p); f.err != nil || len(rows) == 0 {
-		return
-	}
-	if p.query.Mark != nil {
-		for _, r := range rows {
-			p.state.Unmarked = append(p.state.Unmarked, r.key)
-		}
-	}
-	f.signals, f.state = p.signals(rows, f.signals), polling.Encode(p.state)
-	p.spare = rows[:0]
-}
-
-// lookAhead polls until the portion before is durable, at least once.
-func (p *poller) lookAhead(ctx context.Context, f *portion, durable *atomic.Bool) {
-	from := p.read
-	for {
-		p.look(ctx, f)
-		if durable.Load() || !f.more || f.err != nil || len(f.signals) >= aheadRows || p.read-from >= aheadBytes {
-			return
-		}
-	}
-}
-
-// portion returns an empty one, in the room of one that is durable.
-func (p *poller) portion() *portion {
-	f := &portion{}
-	if n := len(p.used); n > 0 {
-		f.signals, p.used = p.used[n-1].signals[:0], p.used[:n-1]
-	}
-	return f
-}
-
 // room is where the rows of a statement go: that of the last poll, whose rows are signals by now.
 func (p *poller) room() []row {
 	out := p.spare
@@ -142,45 +90,47 @@ func (p *poller) step(ctx context.Context) (more bool, err error) {
 	}
 	defer func() {
 		if err != nil {
-			p.ready, p.ahead = false, nil // the durable state decides where to go on
+			p.halt()
+			p.ready = false // the durable state decides where to go on
+		}
+		if p.reading == nil && !more {
+			p.used, p.spare = nil, nil // at rest nothing is held
 		}
 	}()
-	if p.ahead != nil {
-		f := p.ahead
-		p.ahead = nil
+	if p.reading != nil {
+		f := p.reading.take(p.used)
+		p.used = nil
+		if f.last() {
+			p.halt()
+		}
 		return p.store(ctx, f)
 	}
 	if err := p.settle(ctx); err != nil {
 		return false, err
 	}
-	f := p.portion()
+	f := &portion{}
 	p.look(ctx, f)
 	return p.store(ctx, f)
 }
 
-// store makes a portion durable. Where nothing has to be told to the database afterwards, the next portion is looked for
-// meanwhile; should that fail, or this one, what was found ahead of the failure is forgotten.
+// store makes a portion durable. Where nothing has to be told to the database afterwards, it is polled on meanwhile; should that
+// fail, or this portion, what was found behind the failure is forgotten.
 func (p *poller) store(ctx context.Context, f *portion) (more bool, err error) {
 	if len(f.signals) == 0 {
 		return f.more, f.err
 	}
-	var looking sync.WaitGroup
-	var durable atomic.Bool
-	if f.more && f.err == nil && p.query.Mark == nil && p.query.Change != "outbox" && p.query.Change != "call" {
-		p.ahead = p.portion()
-		looking.Go(func() { p.lookAhead(ctx, p.ahead, &durable) })
+	if p.reading == nil && !f.last() && p.query.Mark == nil && p.query.Change != "outbox" && p.query.Change != "call" {
+		p.reading = p.readOn(ctx)
 	}
-	err = p.book.CommitEncoded(ctx, p.query.Tag, f.state, f.signals)
-	durable.Store(true)
-	looking.Wait()
-	if err == nil {
-		err = f.err
-	}
-	if err != nil {
+	if err := p.book.CommitEncoded(ctx, p.query.Tag, f.state, f.signals); err != nil {
 		return false, err
 	}
-	if p.used = append(p.used, f); !f.more {
-		p.used, p.spare = nil, nil // at rest nothing is held
+	if f.err != nil {
+		return false, f.err
+	}
+	if p.reading != nil {
+		p.used = f.signals
+		return true, nil
 	}
 	return f.more, p.settle(ctx)
 }

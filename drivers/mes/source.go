@@ -59,7 +59,10 @@ func (s *source) Run(ctx context.Context, cursor []byte, emit signal.Emit) error
 	for i := range s.config.Queries {
 		q := &s.config.Queries[i]
 		p := &poller{source: s, book: b, query: q}
-		group.Go(func() { s.loop(ctx, q.Tag, q.Table, q.Poll, p.step) })
+		group.Go(func() {
+			s.loop(ctx, q.Tag, q.Table, q.Poll, p.step)
+			p.halt()
+		})
 	}
 	w := s.config.WorkOrders
 	switch {
