@@ -56,7 +56,6 @@ type reading struct {
 	mu      sync.Mutex
 	changed sync.Cond
 	found   portion // by whole polls, and taken by nobody yet
-	room    []signal.Signal
 	stopped bool
 }
 
