@@ -1,6 +1,7 @@
 package s4double
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -243,17 +244,19 @@ func (s *System) stockRows() (rows []row) {
 
 // candidates are the rows of a set that can match a filter; the keys that a filter pins down spare a look at everything.
 func (s *System) candidates(set string, f filter) (rows []row) {
-	pin := func(name string) (string, bool) {
+	pin := func(name string) ([]string, bool) {
 		if f == nil {
-			return "", false
+			return nil, false
 		}
 		return f.pinned(name)
 	}
 	switch set {
 	case "ProdnOrdConf2", "ProdnOrdConfMatlDocItm":
 		confs := s.confs
-		if key, ok := pin("ExternalSystemConfirmation"); ok {
-			confs = s.confByKey[strings.ToLower(key)]
+		if keys, ok := pin("ExternalSystemConfirmation"); ok {
+			confs = under(s.confByKey, keys, strings.ToLower, func(a, b *confirmation) int {
+				return cmp.Or(cmp.Compare(a.group, b.group), cmp.Compare(a.count, b.count))
+			})
 		}
 		for _, c := range confs {
 			if s.now().Before(c.visible) {
@@ -268,16 +271,20 @@ func (s *System) candidates(set string, f filter) (rows []row) {
 		return rows
 	case "A_MaterialDocumentHeader", "A_MaterialDocumentItem":
 		docs := s.docs
-		if ref, ok := pin("ReferenceDocument"); ok {
-			docs = s.docByRef[ref]
+		byNumber := func(a, b *document) int { return cmp.Compare(a.number, b.number) }
+		if refs, ok := pin("ReferenceDocument"); ok {
+			docs = under(s.docByRef, refs, strings.Clone, byNumber)
 		}
-		if no, ok := pin("MaterialDocument"); ok {
+		if numbers, ok := pin("MaterialDocument"); ok {
 			docs = nil
-			if d := s.docByNo[no]; d != nil {
-				docs = []*document{d}
+			for _, no := range numbers {
+				if d := s.docByNo[no]; d != nil && !slices.Contains(docs, d) {
+					docs = append(docs, d)
+				}
 			}
+			slices.SortFunc(docs, byNumber)
 		}
-		order, ofOrder := pin("ManufacturingOrder")
+		orders, ofOrder := pin("ManufacturingOrder")
 		for _, d := range docs {
 			if s.now().Before(d.visible) {
 				continue
@@ -287,7 +294,7 @@ func (s *System) candidates(set string, f filter) (rows []row) {
 				continue
 			}
 			for i, m := range d.items {
-				if !ofOrder || m.order == order {
+				if !ofOrder || slices.Contains(orders, m.order) {
 					rows = append(rows, s.docItemRow(d, i))
 				}
 			}
@@ -297,6 +304,19 @@ func (s *System) candidates(set string, f filter) (rows []row) {
 		return s.stockRows()
 	}
 	return s.orderRows(set)
+}
+
+// under is what is kept under some keys, each once and in the order in which it was made.
+func under[T any](kept map[string][]T, keys []string, spell func(string) string, older func(a, b T) int) (all []T) {
+	spelt := map[string]bool{}
+	for _, key := range keys {
+		spelt[spell(key)] = true
+	}
+	for key := range spelt {
+		all = append(all, kept[key]...)
+	}
+	slices.SortFunc(all, older)
+	return all
 }
 
 func (s *System) orderRows(set string) (rows []row) {
@@ -353,8 +373,8 @@ func (s *System) byKey(set, key string) ([]row, *failure) {
 	if err != nil {
 		return nil, malformed(err.Error())
 	}
-	if number, ok := f.pinned("ManufacturingOrder"); ok && set == "A_ProductionOrder_2" {
-		if o := s.orders[number]; o != nil {
+	if numbers, ok := f.pinned("ManufacturingOrder"); ok && set == "A_ProductionOrder_2" {
+		if o := s.orders[numbers[0]]; o != nil {
 			return []row{s.orderRow(o)}, nil
 		}
 		return nil, notFound(set)

@@ -3,6 +3,7 @@ package s4double
 import (
 	"fmt"
 	"regexp"
+	"slices"
 	"sort"
 	"strings"
 
@@ -12,8 +13,8 @@ import (
 // filter is a parsed $filter.
 type filter interface {
 	match(row) bool
-	// pinned returns the value that the property must have for a match, when the filter says so.
-	pinned(name string) (string, bool)
+	// pinned returns the values of which the property must have one for a match, when the filter says so.
+	pinned(name string) ([]string, bool)
 }
 
 type comparison struct {
@@ -27,15 +28,22 @@ type either struct{ a, b filter }
 func (f both) match(r row) bool   { return f.a.match(r) && f.b.match(r) }
 func (f either) match(r row) bool { return f.a.match(r) || f.b.match(r) }
 
-func (f both) pinned(name string) (string, bool) {
+func (f both) pinned(name string) ([]string, bool) {
 	if v, ok := f.a.pinned(name); ok {
 		return v, true
 	}
 	return f.b.pinned(name)
 }
-func (f either) pinned(string) (string, bool) { return "", false }
 
-func (f comparison) pinned(name string) (string, bool) { return f.text, f.name == name && f.op == "eq" }
+func (f either) pinned(name string) ([]string, bool) {
+	a, first := f.a.pinned(name)
+	b, second := f.b.pinned(name)
+	return slices.Concat(a, b), first && second
+}
+
+func (f comparison) pinned(name string) ([]string, bool) {
+	return []string{f.text}, f.name == name && f.op == "eq"
+}
 
 func (f comparison) match(r row) bool {
 	have := fmt.Sprint(r[f.name])
