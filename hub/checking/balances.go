@@ -372,7 +372,7 @@ func (c *Checker) untold(ctx context.Context, r *stockRound, all []reconcile.Ord
 			return false, err
 		}
 		has := slices.Contains(moved, o.OrderNo)
-		if o.Lost && (!has || o.Work == nil || done(o.Work.State)) || !has && !mayMove(all, w.Item) {
+		if o.Lost && (!has || o.Work == nil || o.Work.State.Over()) || !has && !mayMove(all, w.Item) {
 			continue
 		}
 		read = false
@@ -381,10 +381,6 @@ func (c *Checker) untold(ctx context.Context, r *stockRound, all []reconcile.Ord
 		}
 	}
 	return read, nil
-}
-
-func done(s object.OrderState) bool {
-	return s == object.OrderCompleted || s == object.OrderClosed || s == object.OrderCancelled
 }
 
 // mayMove reports that an order makes or needs an item, or that a fact of it does, or that nobody knows.

@@ -27,16 +27,11 @@ const steel = "STEEL-S235"
 // watch lets the checker compare the stock of items.
 func (p *plant) watch(change func(*reconcile.Policy), items ...string) {
 	p.t.Helper()
-	policy := reconcile.DefaultPolicy()
-	policy.Settle = 0
-	if change != nil {
-		change(&policy)
-	}
-	var watches []checking.Watch
+	var places []store.StockPlace
 	for _, item := range items {
-		watches = append(watches, checking.Watch{Plant: "ulm", StockPlace: store.StockPlace{ERP: "erp", Item: item}})
+		places = append(places, store.StockPlace{Item: item})
 	}
-	p.check = checking.New(checking.Options{Store: p.s, Connectors: p.connectors, Books: p.engine, Policy: policy, Watches: watches})
+	p.at(change, places...)
 }
 
 // balances compares so many times.

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/linekeeper/linekeeper/hub/store"
@@ -74,15 +75,9 @@ func agentOf(k key) string {
 	if k.code != store.AlarmSourceDown {
 		return k.subject
 	}
-	slashes := 0
-	for i, c := range k.subject {
-		if c == '/' {
-			if slashes++; slashes == 2 {
-				return k.subject[:i]
-			}
-		}
-	}
-	return k.subject
+	plant, rest, _ := strings.Cut(k.subject, "/")
+	agent, _, _ := strings.Cut(rest, "/")
+	return plant + "/" + agent
 }
 
 // findings are what is wrong with one agent.

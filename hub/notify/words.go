@@ -198,14 +198,7 @@ func (w writer) overText(c content) string {
 		line("  %s", x.Note)
 		line("  from %s to %s (%s)", clock(x.Since), clock(x.Until), ago(x.Until.Sub(x.Since)))
 	}
-	if more := c.Count - len(c.Over); more > 0 {
-		line("")
-		line("%s more are over as well.", count(more))
-	}
-	if c.Link != "" {
-		line("")
-		line("Inbox: %s", c.Link)
-	}
+	c.foot(line, len(c.Over), "are over as well")
 	return b.String()
 }
 
@@ -363,15 +356,20 @@ func (w writer) text(c content, now time.Time) string {
 			line("  %s", x.Link)
 		}
 	}
-	if more := c.Count - len(c.Exceptions); more > 0 {
+	c.foot(line, len(c.Exceptions), "are in the inbox")
+	return b.String()
+}
+
+// foot ends a text that shows so many: how many more there are, and where.
+func (c content) foot(line func(string, ...any), shown int, are string) {
+	if more := c.Count - shown; more > 0 {
 		line("")
-		line("%s more are in the inbox.", count(more))
+		line("%s more %s.", count(more), are)
 	}
 	if c.Link != "" {
 		line("")
 		line("Inbox: %s", c.Link)
 	}
-	return b.String()
 }
 
 // count groups the digits of a number.

@@ -66,6 +66,11 @@ var orderLife = lifecycle[OrderState]{
 // MayBecome reports whether a work order may go from one state to the other.
 func (s OrderState) MayBecome(next OrderState) bool { return orderLife.may(s, next) }
 
+// Over reports that nothing more is expected of an order: it is completed, closed or cancelled.
+func (s OrderState) Over() bool {
+	return s == OrderCompleted || s == OrderClosed || s == OrderCancelled
+}
+
 var purchaseLife = lifecycle[PurchaseState]{
 	chain: []PurchaseState{PurchaseDraft, PurchaseSent, PurchaseAcknowledged, PurchasePartShipped, PurchaseShipped,
 		PurchasePartReceived, PurchaseReceived, PurchaseInvoiced, PurchaseClosed},

@@ -379,14 +379,20 @@ func (c *call) operation() string {
 	return ""
 }
 
-// save stores a posting after a call; it is not cut short by the engine's end.
-func (e *Engine) save(ctx context.Context, c *call, step string, outcome pb.Receipt_Outcome) error {
-	purpose, said := c.saidAt(step)
+// store is Store.Update after a call. It is not cut short by the engine's end, and is not in a hurry where others use the system's time
+// meanwhile.
+func (e *Engine) store(ctx context.Context, c *call, change func(*store.Tx) error) error {
 	update := e.o.Store.Update
 	if c.turn.of.wanted() {
 		update = e.o.Store.Unhurried
 	}
-	err := update(context.WithoutCancel(ctx), func(tx *store.Tx) error {
+	return update(context.WithoutCancel(ctx), change)
+}
+
+// save stores a posting after a call; it is not cut short by the engine's end.
+func (e *Engine) save(ctx context.Context, c *call, step string, outcome pb.Receipt_Outcome) error {
+	purpose, said := c.saidAt(step)
+	err := e.store(ctx, c, func(tx *store.Tx) error {
 		if o := c.f.Fact.OrderState; o != nil && step == "posted" {
 			err := tx.AddOrderStep(store.OrderStep{
 				OrderNo: c.p.OrderNo, Step: "posted " + string(o.State), Origin: "erp " + c.p.ERP, FactID: c.p.FactID, Reason: c.p.Document, Operation: c.operation(),

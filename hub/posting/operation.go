@@ -136,7 +136,7 @@ func (e *Engine) operationsOpen(ctx context.Context, p store.Posting, f store.Fa
 		return "", false, nil
 	}
 	end := EndBy(e.o.Policies, p.ERP, p.Plant)
-	if done := o.Order.State; end == EndLast || done == object.OrderCompleted || done == object.OrderClosed || done == object.OrderCancelled {
+	if end == EndLast || o.Order.State.Over() {
 		return "", true, nil
 	}
 	steps, err := e.o.Store.OrderSteps(ctx, p.OrderNo)

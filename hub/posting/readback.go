@@ -162,12 +162,8 @@ func (e *Engine) saveMany(ctx context.Context, l store.Lane, first *call, all []
 	if len(all) == 0 {
 		return nil
 	}
-	update := e.o.Store.Update
-	if first.turn.of.wanted() {
-		update = e.o.Store.Unhurried
-	}
 	steps := stepsOf(all)
-	err := update(context.WithoutCancel(ctx), func(tx *store.Tx) error {
+	err := e.store(ctx, first, func(tx *store.Tx) error {
 		for _, x := range all {
 			if err := e.saveOneOf(tx, l, x); err != nil {
 				return fmt.Errorf("fact %q: %w", x.c.f.Fact.Key, err)

@@ -1,6 +1,7 @@
 package reconcile
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 	"time"
@@ -101,11 +102,7 @@ func finding(t Type, w Write) Finding {
 
 func heldEvidence(b object.Business) Evidence {
 	n := b.Names()
-	number := n.Number
-	if number == "" {
-		number = n.ERPKey
-	}
-	return Evidence{"document", number, fmt.Sprintf("%s, held as %s", strings.ToLower(strings.ReplaceAll(n.State, "_", " ")), n.ERPKey)}
+	return Evidence{"document", cmp.Or(n.Number, n.ERPKey), fmt.Sprintf("%s, held as %s", strings.ToLower(strings.ReplaceAll(n.State, "_", " ")), n.ERPKey)}
 }
 
 // missingWrite is about a write of whose key the system knows nothing. It may go forward without a person only where that can double

@@ -219,9 +219,7 @@ func (s *Store) OpenOrders(ctx context.Context, erp, plant string, take func(obj
 		}
 		for _, o := range orders {
 			page.Before = o.ID
-			switch o.Order.State {
-			case object.OrderCompleted, object.OrderClosed, object.OrderCancelled:
-			default:
+			if !o.Order.State.Over() {
 				take(o.Order)
 			}
 		}

@@ -1,6 +1,7 @@
 package trading
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -67,38 +68,24 @@ func (t *Trader) ask(ctx context.Context, erp string, kind object.BusinessKind, 
 // and so is looked for by its key, and written anew only when it is certainly not there. reason says how it is known; by is who wants
 // it. Errors wrap ErrNotVerified and ErrCannotSearch.
 func (t *Trader) Renew(ctx context.Context, key factkey.Key, reason, by string) error {
-	var taken store.Write
-	err := t.o.Store.Update(ctx, func(tx *store.Tx) error {
-		w, ok, err := tx.Write(key)
-		switch {
-		case err != nil:
-			return err
-		case !ok:
-			return store.ErrNotFound
-		case w.State != store.PostingVerified:
-			return fmt.Errorf("%w: it is %q", ErrNotVerified, w.State)
-		case !t.Searchable(w.ERP):
+	err := t.change(ctx, "renew", key, store.PostingVerified, ErrNotVerified, func(tx *store.Tx, w *store.Write) error {
+		if !t.Searchable(w.ERP) {
 			return fmt.Errorf("%w: look in %q, and write it under a new key", ErrCannotSearch, w.ERP)
 		}
-		if err := tx.KeepFormer(w); err != nil {
+		if err := tx.KeepFormer(*w); err != nil {
 			return err
 		}
-		doubt(&w, tx.Now(), reason)
+		doubt(w, tx.Now(), reason)
 		w.Class, w.Intent, w.NextAt = ClassGone, nil, tx.Now()
-		taken = w
-		if err := tx.PutWrite(w, "renewed", by); err != nil {
+		if err := tx.PutWrite(*w, "renewed", by); err != nil {
 			return err
 		}
 		return t.crash("write: renewing")
 	})
 	if err != nil {
-		return fmt.Errorf("write %s anew: %w", key, err)
-	}
-	if err := t.crash("write: renewed"); err != nil {
 		return err
 	}
-	t.poke(store.WriteLane{ERP: taken.ERP, Lane: taken.Lane})
-	return nil
+	return t.crash("write: renewed")
 }
 
 // ClassGone is the class of a write in doubt that was not just sent: it was verified once, and is gone. Nothing of it is under way, so
@@ -122,12 +109,5 @@ func (c *call) search(ctx context.Context, from connector.Connector) (f connecto
 			n = b.Names()
 		}
 	}
-	doc := connector.Document{Number: n.Number, ID: n.ERPKey}
-	if doc.Number == "" {
-		doc.Number = n.ERPKey
-	}
-	if doc.ID == "" {
-		doc.ID = n.Number
-	}
-	return connector.Finding{Presence: connector.Found, Document: doc}, nil
+	return connector.Finding{Presence: connector.Found, Document: connector.Document{Number: cmp.Or(n.Number, n.ERPKey), ID: cmp.Or(n.ERPKey, n.Number)}}, nil
 }

@@ -247,7 +247,13 @@ func (t *Trader) WriteAgain(ctx context.Context, key factkey.Key, note, by strin
 	})
 }
 
+// decide changes a parked write.
 func (t *Trader) decide(ctx context.Context, what string, key factkey.Key, change func(*store.Tx, *store.Write) error) error {
+	return t.change(ctx, what, key, store.PostingParked, ErrNotParked, change)
+}
+
+// change changes a write that is in a state, and is not otherwise, and lets its lane look at it.
+func (t *Trader) change(ctx context.Context, what string, key factkey.Key, in store.PostingState, otherwise error, change func(*store.Tx, *store.Write) error) error {
 	var taken store.Write
 	err := t.o.Store.Update(ctx, func(tx *store.Tx) error {
 		w, ok, err := tx.Write(key)
@@ -256,8 +262,8 @@ func (t *Trader) decide(ctx context.Context, what string, key factkey.Key, chang
 			return err
 		case !ok:
 			return store.ErrNotFound
-		case w.State != store.PostingParked:
-			return fmt.Errorf("%w: it is %q", ErrNotParked, w.State)
+		case w.State != in:
+			return fmt.Errorf("%w: it is %q", otherwise, w.State)
 		}
 		err = change(tx, &w)
 		taken = w

@@ -46,19 +46,22 @@ func (c *Connector) VerifyMany(ctx context.Context, all []connector.ToVerify) ([
 		}
 	}
 	read, cut, err := c.readMany(ctx, asked)
+	if err != nil {
+		return nil, fmt.Errorf("verify %d postings, %s first: %w", len(all), all[0].Posting.Fact.Key, err)
+	}
+	isCut := func(key string) bool { return cut[key] }
 	for i, q := range all {
-		if err != nil {
-			return nil, fmt.Errorf("verify %d postings, %s first: %w", len(all), all[0].Posting.Fact.Key, err)
-		}
 		switch {
 		case answers[i].Alone:
-		case slices.ContainsFunc(append(slices.Clone(keys[i].confs), keys[i].docs...), func(key string) bool { return cut[key] }):
+		case slices.ContainsFunc(keys[i].confs, isCut) || slices.ContainsFunc(keys[i].docs, isCut):
 			answers[i].Alone = true
 		default:
-			answers[i], err = c.verify(ctx, q.Posting, q.Intent, q.Document, read)
+			if answers[i], err = c.verify(ctx, q.Posting, q.Intent, q.Document, read); err != nil {
+				return nil, err // it names the posting
+			}
 		}
 	}
-	return answers, err
+	return answers, nil
 }
 
 // sought is the keys by which confirmations and material documents are searched.
