@@ -68,7 +68,7 @@ func (t *Trader) ask(ctx context.Context, erp string, kind object.BusinessKind, 
 // and so is looked for by its key, and written anew only when it is certainly not there. reason says how it is known; by is who wants
 // it. Errors wrap ErrNotVerified and ErrCannotSearch.
 func (t *Trader) Renew(ctx context.Context, key factkey.Key, reason, by string) error {
-	err := t.change(ctx, "renew", key, store.PostingVerified, ErrNotVerified, func(tx *store.Tx, w *store.Write) error {
+	lane, err := t.change(ctx, "renew", key, store.PostingVerified, ErrNotVerified, func(tx *store.Tx, w *store.Write) error {
 		if !t.Searchable(w.ERP) {
 			return fmt.Errorf("%w: look in %q, and write it under a new key", ErrCannotSearch, w.ERP)
 		}
@@ -85,7 +85,11 @@ func (t *Trader) Renew(ctx context.Context, key factkey.Key, reason, by string) 
 	if err != nil {
 		return err
 	}
-	return t.crash("write: renewed")
+	if err := t.crash("write: renewed"); err != nil {
+		return err
+	}
+	t.poke(lane)
+	return nil
 }
 
 // ClassGone is the class of a write in doubt that was not just sent: it was verified once, and is gone. Nothing of it is under way, so

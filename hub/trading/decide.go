@@ -249,11 +249,15 @@ func (t *Trader) WriteAgain(ctx context.Context, key factkey.Key, note, by strin
 
 // decide changes a parked write.
 func (t *Trader) decide(ctx context.Context, what string, key factkey.Key, change func(*store.Tx, *store.Write) error) error {
-	return t.change(ctx, what, key, store.PostingParked, ErrNotParked, change)
+	lane, err := t.change(ctx, what, key, store.PostingParked, ErrNotParked, change)
+	if err == nil {
+		t.poke(lane)
+	}
+	return err
 }
 
-// change changes a write that is in a state, and is not otherwise, and lets its lane look at it.
-func (t *Trader) change(ctx context.Context, what string, key factkey.Key, in store.PostingState, otherwise error, change func(*store.Tx, *store.Write) error) error {
+// change changes a write that is in a state; otherwise is the error that says that it is in another. The lane that it returns has to look at it.
+func (t *Trader) change(ctx context.Context, what string, key factkey.Key, in store.PostingState, otherwise error, change func(*store.Tx, *store.Write) error) (store.WriteLane, error) {
 	var taken store.Write
 	err := t.o.Store.Update(ctx, func(tx *store.Tx) error {
 		w, ok, err := tx.Write(key)
@@ -270,8 +274,7 @@ func (t *Trader) change(ctx context.Context, what string, key factkey.Key, in st
 		return err
 	})
 	if err != nil {
-		return fmt.Errorf("%s write %s: %w", what, key, err)
+		return store.WriteLane{}, fmt.Errorf("%s write %s: %w", what, key, err)
 	}
-	t.poke(store.WriteLane{ERP: taken.ERP, Lane: taken.Lane})
-	return nil
+	return store.WriteLane{ERP: taken.ERP, Lane: taken.Lane}, nil
 }
