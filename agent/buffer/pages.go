@@ -231,6 +231,8 @@ func (p *pageFile) checkTree(root uint64) error {
 type treeWalk struct {
 	p    *pageFile
 	prev []byte
+	// least is the key under which the page that is being walked is looked for: no key in it is lower.
+	least []byte
 	// each is given the elements of the leaves, when it is set; buckets among them are then not entered. Key and value hold
 	// only during the call.
 	each func(flags uint32, key, value []byte) error
@@ -293,8 +295,15 @@ func (w *treeWalk) elements(page []byte, depth int) error {
 }
 
 func (w *treeWalk) branch(e []byte, depth int) error {
-	if _, err := slice(e, native.Uint32(e), native.Uint32(e[4:])); err != nil {
+	key, err := slice(e, native.Uint32(e), native.Uint32(e[4:]))
+	if err != nil {
 		return err
+	}
+	if w.each == nil { // else each key is met, wherever it would be looked for
+		if bytes.Compare(key, w.least) < 0 || w.prev != nil && bytes.Compare(w.prev, key) >= 0 {
+			return fmt.Errorf("page under key %x after %x and %x", key, w.least, w.prev)
+		}
+		w.least = append(w.least[:0], key...)
 	}
 	return w.page(native.Uint64(e[8:]), depth+1)
 }
@@ -311,6 +320,9 @@ func (w *treeWalk) leaf(e []byte) error {
 	}
 	if w.prev != nil && bytes.Compare(w.prev, key) >= 0 {
 		return fmt.Errorf("key %x after %x", key, w.prev)
+	}
+	if bytes.Compare(key, w.least) < 0 {
+		return fmt.Errorf("key %x in a page under key %x, where nobody would find it", key, w.least)
 	}
 	w.prev = append(w.prev[:0], key...)
 	if w.each != nil {
