@@ -19,15 +19,25 @@ type v311 struct {
 func connect311(ctx context.Context, o *Options, s *Session, password string) error {
 	v := &v311{session: s}
 	v.client = paho.NewClient(v.options(o, password))
+	return v.shakeHands(ctx, o)
+}
+
+// shakeHands waits for the broker's answer to the connect.
+func (v *v311) shakeHands(ctx context.Context, o *Options) error {
+	s := v.session
 	shaken := context.AfterFunc(ctx, func() { s.link.Close() })
 	token := v.client.Connect().(*paho.ConnectToken)
 	<-token.Done() // ends with ctx too: that closes the connection beneath
-	shaken()
+	inTime := shaken()
 	if err := token.Error(); err != nil {
 		if code := token.ReturnCode(); code >= 1 && code <= 5 {
 			return &Refused{Code: codes311[code], Words: words[codes311[code]]}
 		}
 		return err
+	}
+	if !inTime { // the library says nothing of a connection that is closed beneath it
+		v.client.Disconnect(0)
+		return ctx.Err()
 	}
 	s.library, s.Present, s.Version = v, token.SessionPresent(), V311
 	if !o.Clean {
@@ -58,25 +68,49 @@ func (v *v311) options(o *Options, password string) *paho.ClientOptions {
 	return c
 }
 
-// wait ends with the token, the connection or ctx.
-func (v *v311) wait(ctx context.Context, token paho.Token) error {
+// ask hands a request to the library and waits for the broker's answer, until the connection or ctx ends. The library keeps its
+// callers for half a minute, without a look at ctx, when the connection is lost just before it takes their request. So it is
+// asked aside, and what it keeps then is never sent. While the connection lives a request is not left before it is taken: a later
+// one could overtake it.
+func ask[T paho.Token](ctx context.Context, v *v311, request func() T) (T, error) {
+	var token T
+	if err := ctx.Err(); err != nil {
+		return token, err
+	}
+	taken := make(chan T, 1)
+	go func() { taken <- request() }()
+	select {
+	case token = <-taken:
+	case <-v.session.ended:
+		return token, v.lost()
+	}
 	select {
 	case <-token.Done():
-		return token.Error()
+		err := token.Error()
+		if err != nil && !v.client.IsConnectionOpen() {
+			select {
+			case <-v.session.ended: // soon: the library tells of a loss here before it says why
+				err = v.lost()
+			case <-ctx.Done():
+			}
+		}
+		return token, err
 	case <-v.session.ended:
-		return fmt.Errorf("connection lost: %w", v.session.lost())
+		return token, v.lost()
 	case <-ctx.Done():
-		return ctx.Err()
+		return token, ctx.Err()
 	}
 }
+
+func (v *v311) lost() error { return fmt.Errorf("connection lost: %w", v.session.lost()) }
 
 func (v *v311) subscribe(ctx context.Context, subscriptions []Subscription) ([]Grant, error) {
 	filters := make(map[string]byte, len(subscriptions))
 	for _, s := range subscriptions {
 		filters[s.Filter] = s.QoS
 	}
-	token := v.client.SubscribeMultiple(filters, nil).(*paho.SubscribeToken)
-	if err := v.wait(ctx, token); err != nil {
+	token, err := ask(ctx, v, func() *paho.SubscribeToken { return v.client.SubscribeMultiple(filters, nil).(*paho.SubscribeToken) })
+	if err != nil {
 		return nil, err
 	}
 	answers := token.Result()
@@ -88,11 +122,13 @@ func (v *v311) subscribe(ctx context.Context, subscriptions []Subscription) ([]G
 }
 
 func (v *v311) unsubscribe(ctx context.Context, filters []string) error {
-	return v.wait(ctx, v.client.Unsubscribe(filters...))
+	_, err := ask(ctx, v, func() paho.Token { return v.client.Unsubscribe(filters...) })
+	return err
 }
 
 func (v *v311) publish(ctx context.Context, p Publication) error {
-	return v.wait(ctx, v.client.Publish(p.Topic, p.QoS, p.Retain, p.Payload))
+	_, err := ask(ctx, v, func() paho.Token { return v.client.Publish(p.Topic, p.QoS, p.Retain, p.Payload) })
+	return err
 }
 
 func (v *v311) close(farewell bool) {

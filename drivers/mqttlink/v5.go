@@ -11,6 +11,7 @@ import (
 	"github.com/eclipse/paho.golang/packets"
 	"github.com/eclipse/paho.golang/paho"
 	"github.com/eclipse/paho.golang/paho/log"
+	"github.com/eclipse/paho.golang/paho/session"
 	"github.com/eclipse/paho.golang/paho/session/state"
 )
 
@@ -178,6 +179,9 @@ func (v *v5) publish(ctx context.Context, p Publication) error {
 func (v *v5) failed(err error) error {
 	if err == nil {
 		return nil
+	}
+	if errors.Is(err, session.ErrNoConnection) || errors.Is(err, paho.ErrConnectionLost) {
+		<-v.session.ended // soon: the library tells of a loss here before it says why
 	}
 	select {
 	case <-v.session.ended:

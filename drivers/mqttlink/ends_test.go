@@ -1,0 +1,189 @@
+package mqttlink
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/url"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	paho5 "github.com/eclipse/paho.golang/paho"
+	"github.com/eclipse/paho.golang/paho/session"
+	paho "github.com/eclipse/paho.mqtt.golang"
+	"github.com/eclipse/paho.mqtt.golang/packets"
+)
+
+// brokerThatEnds lets every client in, says the given bytes behind that, and ends the connection once gone is closed.
+func brokerThatEnds(t *testing.T, last []byte, gone <-chan struct{}) *url.URL {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	serve := func(c net.Conn) {
+		defer c.Close()
+		connect := make([]byte, 512)
+		if n, err := c.Read(connect); err != nil || n < 9 {
+			return
+		}
+		answer := []byte{0x20, 2, 0, 0}
+		if connect[8] == 5 {
+			answer = []byte{0x20, 3, 0, 0, 0}
+		}
+		c.Write(append(answer, last...))
+		<-gone
+		c.(*net.TCPConn).CloseWrite()
+		io.Copy(io.Discard, c) // to close with something unread would reset the connection
+	}
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go serve(c)
+		}
+	}()
+	return broker(t, "tcp://"+l.Addr().String())
+}
+
+// inTime fails when the library's half minute passes instead.
+func inTime(t *testing.T, request func() error) error {
+	t.Helper()
+	answer := make(chan error, 1)
+	go func() { answer <- request() }()
+	select {
+	case err := <-answer:
+		return err
+	case <-time.After(patience):
+		t.Fatal("the request went on after the connection had ended")
+		return nil
+	}
+}
+
+var requests = map[string]func(*Session, context.Context) error{
+	"subscribe": func(s *Session, ctx context.Context) error {
+		_, err := s.Subscribe(ctx, []Subscription{{Filter: "x", QoS: 1}})
+		return err
+	},
+	"unsubscribe": func(s *Session, ctx context.Context) error { return s.Unsubscribe(ctx, "x") },
+	"publish":     func(s *Session, ctx context.Context) error { return s.Publish(ctx, Publication{Topic: "x", QoS: 1}) },
+}
+
+// held keeps a request in the library, between the look at the connection and the handing over, until the connection is lost.
+type held struct {
+	nowhere
+	begun chan<- struct{}
+	lost  <-chan struct{}
+}
+
+func (h held) Put(string, packets.ControlPacket) {
+	close(h.begun)
+	<-h.lost
+}
+
+// The connection is lost after the library has found it open and before the request is taken: nobody ever takes it.
+func TestRequestThatTheLibraryNeverTakesEndsWithTheConnection(t *testing.T) {
+	for name, request := range requests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			begun := make(chan struct{})
+			o := Options{Broker: brokerThatEnds(t, nil, begun), ClientID: "x", Version: V311}
+			o.fill()
+			s, err := connect(t.Context(), &o, func(ctx context.Context, o *Options, s *Session, password string) error {
+				v := &v311{session: s}
+				v.client = paho.NewClient(v.options(o, password).SetResumeSubs(true).SetStore(held{begun: begun, lost: s.ended}))
+				return v.shakeHands(ctx, o)
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer s.Close()
+			err = inTime(t, func() error { return request(s, context.Background()) })
+			if !errors.Is(err, io.EOF) {
+				t.Errorf("ended with %v", err)
+			}
+		})
+	}
+}
+
+// Wherever the end of the connection meets a request, the request ends with the reason.
+func TestRequestOnAConnectionThatEndsAtOnceSaysWhy(t *testing.T) {
+	gone := make(chan struct{})
+	close(gone)
+	for _, c := range []struct {
+		name    string
+		version Version
+		last    []byte
+		want    error
+	}{
+		{"3.1.1", V311, nil, io.EOF},
+		{"5", V5, nil, io.EOF},
+		{"5 taken over", V5, []byte{0xE0, 2, 0x8E, 0}, ErrTakenOver},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			o := Options{Broker: brokerThatEnds(t, c.last, gone), ClientID: "x", Version: c.version, SessionExpiry: Forever, KeepAlive: time.Minute}
+			for range 50 {
+				for name, request := range requests {
+					s := connected(t, o)
+					if err := inTime(t, func() error { return request(s, t.Context()) }); !errors.Is(err, c.want) {
+						t.Errorf("%s: ended with %v", name, err)
+					}
+					s.Close()
+				}
+			}
+		})
+	}
+}
+
+// The library of version 5 lets a request fail before it says why the connection is over.
+func TestRequestThatFailsBeforeTheReasonIsKnownWaitsForIt(t *testing.T) {
+	for _, early := range []error{session.ErrNoConnection, paho5.ErrConnectionLost} {
+		synctest.Test(t, func(t *testing.T) {
+			s := &Session{}
+			s.life, s.die = context.WithCancel(t.Context())
+			s.ended = s.life.Done()
+			answer := make(chan error, 1)
+			go func() { answer <- (&v5{session: s}).failed(early) }()
+			synctest.Wait()
+			s.end(ErrTakenOver)
+			if err := <-answer; !errors.Is(err, ErrTakenOver) {
+				t.Errorf("%v ended with %v", early, err)
+			}
+		})
+	}
+}
+
+// lateClient is told by the broker that it is in, and its context ends before it can use that.
+type lateClient struct {
+	paho.Client
+	late func()
+}
+
+func (c lateClient) Connect() paho.Token {
+	token := c.Client.Connect()
+	<-token.Done()
+	c.late()
+	return token
+}
+
+func TestConnectThatIsTooLateIsNoConnection(t *testing.T) {
+	gone := make(chan struct{})
+	defer close(gone)
+	o := Options{Broker: brokerThatEnds(t, nil, gone), ClientID: "x", Version: V311}
+	o.fill()
+	ctx, cancel := context.WithCancel(t.Context())
+	s, err := connect(ctx, &o, func(ctx context.Context, o *Options, s *Session, password string) error {
+		v := &v311{session: s}
+		v.client = lateClient{paho.NewClient(v.options(o, password)), cancel}
+		return v.shakeHands(ctx, o)
+	})
+	if !errors.Is(err, context.Canceled) || s != nil {
+		t.Errorf("%v, %v", s, err)
+	}
+}
