@@ -1,11 +1,17 @@
 package mqttlink
 
 import (
+	"bytes"
 	"context"
+	"crypto/tls"
+	"encoding/pem"
 	"errors"
 	"io"
 	"net"
+	"net/http/httptest"
 	"net/url"
+	"os"
+	"path/filepath"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -14,6 +20,8 @@ import (
 	"github.com/eclipse/paho.golang/paho/session"
 	paho "github.com/eclipse/paho.mqtt.golang"
 	"github.com/eclipse/paho.mqtt.golang/packets"
+
+	"github.com/linekeeper/linekeeper/buildscripts/realparts"
 )
 
 // brokerThatEnds lets every client in, says the given bytes behind that, and ends the connection once gone is closed.
@@ -185,5 +193,120 @@ func TestConnectThatIsTooLateIsNoConnection(t *testing.T) {
 	})
 	if !errors.Is(err, context.Canceled) || s != nil {
 		t.Errorf("%v, %v", s, err)
+	}
+}
+
+// goneAtOnce accepts one connection, lets speak say something on it and resets it; gone is closed then.
+func goneAtOnce(t *testing.T, speak func(net.Conn)) (address string, gone <-chan struct{}) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		c, err := l.Accept()
+		if err != nil {
+			return
+		}
+		speak(c)
+		c.(*net.TCPConn).SetLinger(0)
+		c.Close()
+	}()
+	return l.Addr().String(), done
+}
+
+// The end of a broker may be noticed by writing first: what it said before is read all the same.
+func TestLastWordsAreReadAfterAWriteFailed(t *testing.T) {
+	words := []byte{0xE0, 2, 0x8E, 0}
+	address, gone := goneAtOnce(t, func(c net.Conn) {
+		io.ReadFull(c, make([]byte, 1))
+		c.Write(words)
+	})
+	c, err := net.Dial("tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := newLink(c, time.Minute, func() bool { return false })
+	defer l.Close()
+	l.spoken.Store(true) // the connect and its answer
+	if _, err := c.Write([]byte{0}); err != nil {
+		t.Fatal(err)
+	}
+	<-gone
+	w := &wholePackets{link: l}
+	w.Lock()
+	w.Write([]byte{pingreqPacket, 0})
+	w.Unlock()
+	if _, err := l.Conn.Write([]byte{pingreqPacket, 0}); err == nil {
+		t.Fatal("the write did not fail")
+	}
+	if got, _ := io.ReadAll(l); !bytes.Equal(got, words) {
+		t.Errorf("read %x", got)
+	}
+}
+
+// stubborn takes half of the first write.
+type stubborn struct {
+	net.Conn
+	got []byte
+}
+
+func (s *stubborn) SetWriteDeadline(time.Time) error { return nil }
+
+func (s *stubborn) Write(p []byte) (int, error) {
+	n := len(p)
+	var err error
+	if len(s.got) == 0 {
+		n, err = n/2, os.ErrDeadlineExceeded
+	}
+	s.got = append(s.got, p[:n]...)
+	return n, err
+}
+
+// Behind a piece of a packet the broker would take the next one for its rest.
+func TestNothingIsWrittenBehindAPieceOfAPacket(t *testing.T) {
+	c := &stubborn{}
+	l := newLink(c, time.Minute, func() bool { return false })
+	l.spoken.Store(true)
+	if n, err := l.acknowledge([]uint16{1, 2}); n != 2 || !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("%d may be written, %v", n, err)
+	}
+	if err := l.ping(); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("ping: %v", err)
+	}
+	if n, err := l.acknowledge([]uint16{3}); n != 0 || err == nil {
+		t.Errorf("%d may be written, %v", n, err)
+	}
+	if len(c.got) != 5 {
+		t.Errorf("written are %x", c.got)
+	}
+}
+
+// A broker of TLS 1.3 says that it wants a certificate when the client is through with the handshake, and may be gone before the
+// client has written anything.
+func TestRefusedCertificateIsToldAlsoWhenTheBrokerIsGoneAlready(t *testing.T) {
+	web := httptest.NewTLSServer(nil) // for its certificate
+	defer web.Close()
+	ca := filepath.Join(t.TempDir(), "ca.pem")
+	realparts.WriteFile(t, ca, string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: web.Certificate().Raw})))
+	for _, with := range []func(context.Context, *Options, *Session, string) error{connect311, connect5} {
+		address, gone := goneAtOnce(t, func(c net.Conn) {
+			tls.Server(c, &tls.Config{Certificates: web.TLS.Certificates, ClientAuth: tls.RequireAnyClientCert}).Handshake()
+		})
+		o := Options{Broker: broker(t, "tls://"+address), ClientID: "x", TLS: TLS{CA: ca}}
+		o.fill()
+		_, err := connect(t.Context(), &o, func(ctx context.Context, o *Options, s *Session, password string) error {
+			<-gone
+			return with(ctx, o, s, password)
+		})
+		if err == nil {
+			t.Fatal("connected")
+		}
+		if p := Explain(err, &o); p.Code != "certificate_refused" {
+			t.Errorf("explained as %+v", p)
+		}
 	}
 }

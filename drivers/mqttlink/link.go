@@ -2,6 +2,7 @@ package mqttlink
 
 import (
 	"bufio"
+	"errors"
 	"math"
 	"net"
 	"sync"
@@ -20,9 +21,11 @@ type link struct {
 	scan     packetScan    // used by the reading goroutine only
 	gate     func() bool   // waits until more may be read, and reports whether it had to
 	opening  []byte        // the first bytes that came in: the broker's answer to the connect
+	spoken   atomic.Bool   // something came in
 
 	writing sync.Mutex
 	out     []byte
+	broken  error // of the first write that failed: behind a piece of a packet, all would be taken for its rest
 
 	mu        sync.Mutex
 	acked     uint64        // acknowledgements written
@@ -68,10 +71,32 @@ func (l *link) Write(p []byte) (int, error) {
 
 // write needs the lock of writing.
 func (l *link) write(p []byte) (int, error) {
+	if l.broken != nil {
+		return 0, l.broken
+	}
 	if err := l.Conn.SetWriteDeadline(time.Now().Add(l.patience)); err != nil {
 		return 0, err
 	}
-	return l.Conn.Write(p)
+	n, err := l.Conn.Write(p)
+	if err != nil && !l.spoken.Load() {
+		err = l.refusal(err)
+	}
+	l.broken = err
+	return n, err
+}
+
+// refusal returns why the connect could not be written, where the broker has told. A broker of TLS 1.3 refuses a certificate when
+// the handshake is over for the client, and may be gone before the connect is written.
+func (l *link) refusal(err error) error {
+	if e := l.Conn.SetReadDeadline(time.Now().Add(settlePatience)); e != nil {
+		return err
+	}
+	_, told := l.buffered.Peek(1)
+	var alert *net.OpError
+	if errors.As(told, &alert) && alert.Op == "remote error" {
+		return told
+	}
+	return err
 }
 
 // acknowledge writes a PUBACK for each id and a ping behind them. It returns how many it may have written.
@@ -136,6 +161,7 @@ func (r inbound) Read(p []byte) (int, error) {
 	n, err := r.l.Conn.Read(p)
 	if n > 0 {
 		r.l.touch()
+		r.l.spoken.Store(true)
 		if missing := openingBytes - len(r.l.opening); missing > 0 {
 			r.l.opening = append(r.l.opening, p[:min(n, missing)]...)
 		}
@@ -189,14 +215,15 @@ type wholePackets struct {
 
 func (w *wholePackets) Lock() { w.writing.Lock() }
 
-// Unlock sends what was written since Lock. An error closes the connection, which the reading side reports.
+// Unlock sends what was written since Lock. An error closes the connection, which the reading side reports after what had come
+// before it: that may say why.
 func (w *wholePackets) Unlock() {
 	defer w.writing.Unlock()
 	if len(w.pieces) == 0 {
 		return
 	}
 	if _, err := w.write(w.pieces); err != nil {
-		w.Close()
+		time.AfterFunc(settlePatience, func() { w.Close() })
 	}
 	w.pieces = w.pieces[:0]
 }
