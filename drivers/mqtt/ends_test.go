@@ -1,6 +1,7 @@
 package mqtt
 
 import (
+	"bytes"
 	"fmt"
 	"io"
 	"net"
@@ -89,5 +90,52 @@ func testConnectionsThatEndAsTheyBegin(t *testing.T, version string) {
 	p.check(m)
 	if len(c.ends) > 0 {
 		t.Errorf("%d connections were not ended", len(c.ends))
+	}
+}
+
+// A night's queue stands before the answer to the subscription: a connection that brings messages is a good one without it, and the
+// next is made soon.
+func TestConnectionThatBroughtMessagesIsFollowedSoon(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	go func() {
+		c, err := l.Accept()
+		if err != nil {
+			return
+		}
+		defer c.Close()
+		var got []byte
+		hear := func(what []byte) {
+			for part := make([]byte, 512); !bytes.Contains(got, what); {
+				n, err := c.Read(part)
+				if err != nil {
+					return
+				}
+				got = append(got, part[:n]...)
+			}
+		}
+		hear([]byte("MQTT"))
+		c.Write([]byte{0x20, 2, 1, 0, 0x32, 6, 0, 1, 'x', 0, 1, '5'}) // the session is there, and so is message 1
+		hear([]byte{0x40, 2, 0, 1})
+	}()
+	p := newPlant(t)
+	d, err := Kind.New(p.env(), decodeYAML(fmt.Sprintf("broker: tcp://%s\nversion: 3.1.1\ntopics: [{tag: x, topic: x}]\n", l.Addr())))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &run{driver: d.(*driver), emit: p.emit, attempts: 5}
+	s, err := r.connect(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if err := r.serve(t.Context(), s); err == nil || p.count() != 1 {
+		t.Fatalf("the connection ended with %v after %d messages", err, p.count())
+	}
+	if r.attempts != 0 {
+		t.Errorf("the wait is that of attempt %d", r.attempts)
 	}
 }

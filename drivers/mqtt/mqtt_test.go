@@ -121,6 +121,18 @@ func (p *plant) await(what string, ok func() bool) {
 	})
 }
 
+// awaitWhileTheyCome waits for as long as messages go on coming: how long a whole backlog takes depends on the machine.
+func (p *plant) awaitWhileTheyCome(what string, ok func() bool) {
+	p.t.Helper()
+	for done := false; !done; {
+		before := p.count()
+		p.await(what, func() bool {
+			done = ok()
+			return done || len(p.signals) > before
+		})
+	}
+}
+
 func (p *plant) awaitOK() {
 	p.t.Helper()
 	p.await("state ok", func() bool { return p.state == signal.StateOK })
@@ -214,7 +226,7 @@ func (p *plant) awaitAll(m *machine) {
 	for _, n := range m.next {
 		want += n
 	}
-	p.await(fmt.Sprintf("%d messages", want), func() bool { return len(p.signals) >= want })
+	p.awaitWhileTheyCome(fmt.Sprintf("%d messages", want), func() bool { return len(p.signals) >= want })
 }
 
 // inBoth runs a test in both versions of the protocol; version is the line of the configuration.

@@ -88,7 +88,7 @@ func testFiftyBrokerRestarts(t *testing.T, version string) {
 	}
 	stop.Store(true)
 	working.Wait()
-	p.await("the last messages", func() bool {
+	p.awaitWhileTheyCome("the last messages", func() bool {
 		last := map[string]int{}
 		for _, s := range p.signals[max(0, len(p.signals)-5000):] {
 			last[s.Topic] = numberOf(s)

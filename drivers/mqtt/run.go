@@ -202,14 +202,13 @@ func (r *run) serve(ctx context.Context, s *mqttlink.Session) error {
 			}
 			now := time.Now()
 			r.settled.Store(&now)
-			if len(r.lostAt) < flapping {
-				r.attempts = 0 // all is well with this connection
-			}
+			r.well()
 		case <-s.Ready():
 			if err := r.work(ctx, s); err != nil {
 				return err
 			}
 			progress = time.Now()
+			r.well() // the answer to the subscription may be far behind
 		case <-watch.C:
 			if answered != nil && !s.Full() && time.Since(progress) > setupPatience {
 				return errNoAnswer
@@ -218,6 +217,13 @@ func (r *run) serve(ctx context.Context, s *mqttlink.Session) error {
 			r.lostAt = nil
 			r.env.Reporter.Problem("client_id", nil)
 		}
+	}
+}
+
+// well makes the next wait short: there is nothing wrong with this connection, if it is not one of many that are taken away.
+func (r *run) well() {
+	if len(r.lostAt) < flapping {
+		r.attempts = 0
 	}
 }
 
