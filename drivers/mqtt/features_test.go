@@ -288,10 +288,7 @@ func testHalfOpenLink(t *testing.T, version string) {
 	p, m := newPlant(t), newMachine(t, b, nil)
 	p.start(strings.Replace(impatient(section(b, version)), b.URL(), "tcp://"+proxy.Addr(), 1))
 	p.awaitOK()
-	for range 20 { // the driver learns how the broker numbers messages
-		m.publish("line/1/counts", 5)
-		p.awaitAll(m)
-	}
+	p.learn(m)
 	proxy.Refuse(true) // of new connections: the old one says nothing any more
 	proxy.Swallow(true)
 	m.publish("line/1/counts", 100)

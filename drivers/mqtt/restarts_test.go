@@ -71,11 +71,12 @@ func testFiftyBrokerRestarts(t *testing.T, version string) {
 	p := newPlant(t)
 	stopDriver := p.start(section(b, version+"\nbatch: 100"))
 	p.awaitOK()
+	p.learn(newMachine(t, b, nil))
 	var stop atomic.Bool
 	var working sync.WaitGroup
 	presses := make([]*press, 2)
 	for i := range presses {
-		presses[i] = &press{topic: fmt.Sprintf("line/%d/counts", i), sent: map[int]int{}}
+		presses[i] = &press{topic: fmt.Sprintf("line/%d/counts", i+2), sent: map[int]int{}}
 		working.Go(func() { presses[i].run(t, b, &stop) })
 	}
 	for range restarts {
