@@ -36,6 +36,7 @@ type plant struct {
 	batches  int
 	cursor   []byte
 	state    signal.State
+	failures int // how often the state became failed
 	problems map[string]*signal.Problem
 }
 
@@ -43,7 +44,14 @@ func newPlant(t testing.TB) *plant {
 	return &plant{t: t, dir: t.TempDir(), problems: map[string]*signal.Problem{}}
 }
 
-func (p *plant) State(s signal.State, _ string) { p.mu.Lock(); defer p.mu.Unlock(); p.state = s }
+func (p *plant) State(s signal.State, _ string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.state = s
+	if s == signal.StateFailed {
+		p.failures++
+	}
+}
 
 func (p *plant) Problem(key string, x *signal.Problem) {
 	p.mu.Lock()
