@@ -20,9 +20,12 @@ import (
 	"github.com/eclipse/paho.golang/paho/session"
 	paho "github.com/eclipse/paho.mqtt.golang"
 	"github.com/eclipse/paho.mqtt.golang/packets"
+	"go.uber.org/goleak"
 
 	"github.com/linekeeper/linekeeper/buildscripts/realparts"
 )
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // brokerThatEnds lets every client in, says the given bytes behind that, and ends the connection once gone is closed.
 func brokerThatEnds(t *testing.T, last []byte, gone <-chan struct{}) *url.URL {
@@ -116,6 +119,52 @@ func TestRequestThatTheLibraryNeverTakesEndsWithTheConnection(t *testing.T) {
 				t.Errorf("ended with %v", err)
 			}
 		})
+	}
+}
+
+// answered is a token with an answer.
+type answered struct {
+	paho.Token
+	err error
+}
+
+func (answered) Done() <-chan struct{} { done := make(chan struct{}); close(done); return done }
+func (a answered) Error() error        { return a.err }
+
+type open struct{ paho.Client }
+
+func (open) IsConnectionOpen() bool { return true }
+
+// A connection on which nothing can be written for a while: what was not sent is handed over again, until somebody has it or it is
+// not wanted any more.
+func TestRequestThatWasGivenUpIsHandedOverAgain(t *testing.T) {
+	s := &Session{}
+	s.life, s.die = context.WithCancel(t.Context())
+	s.ended = s.life.Done()
+	v := &v311{session: s, client: open{}}
+	calls := 0
+	_, err := ask(t.Context(), v, func() answered {
+		if calls++; calls < 3 {
+			return answered{err: errors.New("subscribe was broken by timeout")}
+		}
+		return answered{}
+	})
+	if err != nil || calls != 3 {
+		t.Errorf("after %d calls: %v", calls, err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	calls = 0
+	_, err = ask(ctx, v, func() answered {
+		calls++
+		cancel()
+		return answered{err: errors.New("publish was broken by timeout")}
+	})
+	if !errors.Is(err, context.Canceled) || calls != 1 {
+		t.Errorf("after %d calls: %v", calls, err)
+	}
+	refused := errors.New("the broker said no")
+	if _, err = ask(t.Context(), v, func() answered { return answered{err: refused} }); !errors.Is(err, refused) {
+		t.Errorf("refused with %v", err)
 	}
 }
 

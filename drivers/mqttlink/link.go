@@ -69,6 +69,9 @@ func (l *link) Write(p []byte) (int, error) {
 	return l.write(p)
 }
 
+// SetWriteDeadline leaves the patience for a write as it is: the library's is for something else.
+func (l *link) SetWriteDeadline(time.Time) error { return nil }
+
 // write needs the lock of writing.
 func (l *link) write(p []byte) (int, error) {
 	if l.broken != nil {

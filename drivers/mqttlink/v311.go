@@ -5,6 +5,9 @@ import (
 	"fmt"
 	"net"
 	"net/url"
+	"strings"
+	"sync"
+	"time"
 
 	paho "github.com/eclipse/paho.mqtt.golang"
 	"github.com/eclipse/paho.mqtt.golang/packets"
@@ -14,7 +17,13 @@ import (
 type v311 struct {
 	client  paho.Client
 	session *Session
+
+	mu     sync.Mutex // of beginning to ask
+	asking sync.WaitGroup
 }
+
+// handOver is how long the library tries to take a request.
+const handOver = 500 * time.Millisecond
 
 func connect311(ctx context.Context, o *Options, s *Session, password string) error {
 	v := &v311{session: s}
@@ -56,6 +65,7 @@ func (v *v311) options(o *Options, password string) *paho.ClientOptions {
 	c.SetAutoReconnect(false).SetConnectRetry(false).SetConnectTimeout(connectPatience)
 	// The library would take a full window for a dead broker: it waits for answers to its pings. We watch by ourselves.
 	c.SetKeepAlive(o.KeepAlive).SetPingTimeout(forever)
+	c.SetWriteTimeout(handOver) // the link has its own patience for a write
 	c.SetOrderMatters(true).SetAutoAckDisabled(true)
 	if w := o.Will; w != nil {
 		c.SetBinaryWill(w.Topic, w.Payload, w.QoS, w.Retain)
@@ -68,9 +78,9 @@ func (v *v311) options(o *Options, password string) *paho.ClientOptions {
 	return c
 }
 
-// ask hands a request to the library and waits for the broker's answer, until the connection or ctx ends. The library keeps its
-// callers for half a minute, without a look at ctx, when the connection is lost just before it takes their request. So it is
-// asked aside, and what it keeps then is never sent. While the connection lives a request is not left before it is taken: a later
+// ask hands a request to the library and waits for the broker's answer, until the connection or ctx ends. When the connection is
+// lost just before the library takes a request, nobody ever does: so it is asked aside, and gives up after handOver. While the
+// connection lives a request that was given up, which was not sent, is handed over again, and none is left in the library: a later
 // one could overtake it.
 func ask[T paho.Token](ctx context.Context, v *v311, request func() T) (T, error) {
 	var token T
@@ -78,11 +88,24 @@ func ask[T paho.Token](ctx context.Context, v *v311, request func() T) (T, error
 		return token, err
 	}
 	taken := make(chan T, 1)
-	go func() { taken <- request() }()
+	if !v.begin() {
+		return token, v.lost()
+	}
+	go func() {
+		defer v.asking.Done()
+		token := request()
+		for givenUp(token) && v.session.life.Err() == nil && ctx.Err() == nil {
+			token = request()
+		}
+		taken <- token
+	}()
 	select {
 	case token = <-taken:
 	case <-v.session.ended:
 		return token, v.lost()
+	}
+	if givenUp(token) && ctx.Err() != nil {
+		return token, ctx.Err()
 	}
 	select {
 	case <-token.Done():
@@ -99,6 +122,28 @@ func ask[T paho.Token](ctx context.Context, v *v311, request func() T) (T, error
 		return token, v.lost()
 	case <-ctx.Done():
 		return token, ctx.Err()
+	}
+}
+
+// begin counts a request until asking.Done, unless the connection is over.
+func (v *v311) begin() bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.session.life.Err() != nil {
+		return false
+	}
+	v.asking.Add(1)
+	return true
+}
+
+// givenUp tells a request that the library did not send. Its error has no type of its own.
+func givenUp(token paho.Token) bool {
+	select {
+	case <-token.Done():
+		err := token.Error()
+		return err != nil && strings.HasSuffix(err.Error(), "was broken by timeout")
+	default:
+		return false
 	}
 }
 
@@ -136,6 +181,9 @@ func (v *v311) close(farewell bool) {
 		v.session.link.Close()
 	}
 	v.client.Disconnect(1000)
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.asking.Wait()
 }
 
 // nowhere is the library's store of unfinished work. There is none: the broker has it.
