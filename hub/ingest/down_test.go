@@ -2,7 +2,9 @@ package ingest_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"sync"
 	"testing"
 	"time"
 
@@ -11,6 +13,7 @@ import (
 	"github.com/linekeeper/linekeeper/hub/store"
 	"github.com/linekeeper/linekeeper/proto/factkey"
 	pb "github.com/linekeeper/linekeeper/proto/linekeeper/v1"
+	"google.golang.org/grpc"
 )
 
 // receipts queues n receipts for the agent in one transaction.
@@ -123,4 +126,101 @@ func TestAgentThatTakesNothingAheadGetsEverythingInTurn(t *testing.T) {
 		l.send(&pb.Up{Kind: &pb.Up_DownAck{DownAck: &pb.DownAck{Seq: last}}})
 	}
 	h.steps("WO-1", "sent", "stored")
+}
+
+// after is a stream that calls a function with each message that is on its way.
+type after struct {
+	grpc.ServerStream
+	sent func(*pb.Down) error
+}
+
+func (a after) SendMsg(m any) error {
+	if err := a.ServerStream.SendMsg(m); err != nil {
+		return err
+	}
+	return a.sent(m.(*pb.Down))
+}
+
+func (h *hub) afterSending(sent func(*pb.Down) error) {
+	h.t.Helper()
+	h.stop()
+	h.options = []grpc.ServerOption{grpc.StreamInterceptor(func(srv any, ss grpc.ServerStream, _ *grpc.StreamServerInfo, handle grpc.StreamHandler) error {
+		return handle(srv, after{ss, sent})
+	})}
+	h.start()
+}
+
+// The agent may have stored an order and said so before the hub has noted that it is under way.
+func TestAnAcknowledgementThatOvertakesTheNoteOfSendingImpliesIt(t *testing.T) {
+	for name, early := range map[string]bool{"in its turn": false, "ahead of its turn": true} {
+		t.Run(name, func(t *testing.T) {
+			h := newHub(t)
+			seq := int64(1)
+			if early {
+				seq = 301
+			}
+			acknowledged := make(chan struct{})
+			h.afterSending(func(m *pb.Down) error {
+				if m.GetDelivery().GetSeq() == seq {
+					<-acknowledged
+				}
+				return nil
+			})
+			release := sync.OnceFunc(func() { close(acknowledged) })
+			t.Cleanup(release) // before the hub stops
+			h.receipts(int(seq) - 1)
+			h.order("WO-1")
+			m := hello("a")
+			m.TakesAhead = true
+			l, _ := h.connect(m)
+			d := l.recv().GetDelivery()
+			for d.GetSeq() != seq {
+				d = l.recv().GetDelivery()
+			}
+			if d.GetAhead() != early {
+				t.Fatalf("the order came as %v", d)
+			}
+			ack := &pb.DownAck{Seq: seq}
+			if early {
+				ack = &pb.DownAck{Ahead: []int64{seq}}
+			}
+			l.send(&pb.Up{Kind: &pb.Up_DownAck{DownAck: ack}})
+			h.steps("WO-1", "sent", "stored")
+
+			release()
+			h.order("WO-2") // goes down behind the note that was held
+			for d := l.recv().GetDelivery(); d.GetSeq() != seq+1; {
+				d = l.recv().GetDelivery()
+			}
+			h.steps("WO-1", "sent", "stored")
+		})
+	}
+}
+
+// The line breaks behind an order, before that is noted, and with it goes the agent's word that it is stored. The agent says where
+// it stands when it comes back.
+func TestAnOrderWhoseAcknowledgementWasLostIsMarkedWhenItsAgentComesBack(t *testing.T) {
+	h := newHub(t)
+	h.afterSending(func(m *pb.Down) error {
+		if m.GetDelivery() != nil {
+			return errors.New("the line breaks")
+		}
+		return nil
+	})
+	h.order("WO-1")
+	l, ack := h.connect(hello("a"))
+	if d := l.recv().GetDelivery(); d.GetSeq() != 1 {
+		t.Fatalf("delivery %v", d)
+	}
+	if _, err := l.stream.Recv(); err == nil {
+		t.Fatal("the stream goes on")
+	}
+	h.steps("WO-1")
+	again := hello("a")
+	again.DeliveryEpoch, again.DeliverySeq = ack.GetDeliveryEpoch(), 1
+	h.connect(again)
+	h.steps("WO-1", "sent", "stored")
+	if a, err := h.store.Agent(context.Background(), "ulm", "edge1"); err != nil || a.DeliveryStored != 1 {
+		t.Errorf("%d deliveries are stored, %v", a.DeliveryStored, err)
+	}
 }

@@ -183,8 +183,9 @@ func (ss *session) lost(tx *store.Tx, generation string, first, last uint64, cod
 	return tx.AddGap(store.Gap{Plant: ss.plant, Agent: agent, AgentID: ss.agentID, Generation: generation, First: first, Last: last, Code: code, Reason: reason}, nextStep, ss.server.o.Judge)
 }
 
-// compareDeliveries decides from where to send down. An agent that names our epoch is believed; one that has another or
-// none, or one ahead of us (then we went back in time), gets everything it needs.
+// compareDeliveries decides from where to send down. An agent that names our epoch is believed, and has stored what it says, if
+// the acknowledgement of it was lost; one that has another or none, or one ahead of us (then we went back in time), gets
+// everything it needs.
 func (ss *session) compareDeliveries(tx *store.Tx, a store.Agent, h *pb.Hello) (epoch string, err error) {
 	ss.sent, ss.all = h.GetDeliverySeq(), true
 	switch {
@@ -193,6 +194,8 @@ func (ss *session) compareDeliveries(tx *store.Tx, a store.Agent, h *pb.Hello) (
 	case h.GetDeliverySeq() > a.DeliveryLast:
 		ss.sent, ss.all = 0, false
 		return tx.NewDeliveryEpoch(a.ID)
+	case h.GetDeliverySeq() > a.DeliveryStored:
+		err = tx.MarkStored(a.ID, h.GetDeliverySeq())
 	}
-	return a.DeliveryEpoch, nil
+	return a.DeliveryEpoch, err
 }

@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"database/sql"
 	"fmt"
 	"strings"
 )
@@ -31,40 +30,19 @@ func (s *Store) OrdersAfter(ctx context.Context, agentID, seq int64, limit int) 
 
 // MarkOrdersSent records that work orders were put on the stream ahead of their turn.
 func (s *Store) MarkOrdersSent(ctx context.Context, agentID int64, seqs []int64) error {
-	return s.Update(ctx, func(tx *Tx) error { return tx.markOrders("sent", agentID, seqs) })
+	return s.Update(ctx, func(tx *Tx) error { return tx.markSent(ordersOf(agentID, seqs)) })
 }
 
 // MarkOrdersStored records that work orders that were sent ahead of their turn are stored at the agent.
 func (s *Store) MarkOrdersStored(ctx context.Context, agentID int64, seqs []int64) error {
-	return s.Update(ctx, func(tx *Tx) error {
-		tx.touch(TopicDeliveries)
-		return tx.markOrders("stored", agentID, seqs)
-	})
+	return s.Update(ctx, func(tx *Tx) error { return tx.markStored(ordersOf(agentID, seqs)) })
 }
 
-func (tx *Tx) markOrders(what string, agentID int64, seqs []int64) error {
-	if len(seqs) == 0 {
-		return nil
-	}
-	marks, args := make([]string, len(seqs)), []any{us(tx.now), agentID}
+func ordersOf(agentID int64, seqs []int64) chosen {
+	marks, args := make([]string, len(seqs)), []any{agentID}
 	for i, seq := range seqs {
-		marks[i] = fmt.Sprintf("$%d", i+3)
+		marks[i] = fmt.Sprintf("$%d", i+2)
 		args = append(args, seq)
 	}
-	type order struct {
-		no       string
-		revision int64
-	}
-	orders, err := collect(tx.ctx, tx, func(r *sql.Rows) (o order, err error) { return o, r.Scan(&o.no, &o.revision) },
-		"UPDATE deliveries SET "+what+"_at = $1 WHERE agent_id = $2 AND seq IN ("+strings.Join(marks, ", ")+") AND kind = 'work_order' AND "+
-			what+"_at = 0 RETURNING ref, revision", args...)
-	if err != nil {
-		return err
-	}
-	for _, o := range orders {
-		if err := tx.AddOrderStep(OrderStep{OrderNo: o.no, Step: what, Revision: o.revision, At: tx.now, Origin: "hub"}); err != nil {
-			return err
-		}
-	}
-	return nil
+	return chosen{"agent_id = $1 AND seq IN (" + strings.Join(marks, ", ") + ") AND kind = 'work_order'", args}
 }

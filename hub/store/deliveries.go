@@ -103,45 +103,100 @@ func (s *Store) NeededAfter(ctx context.Context, agentID, seq int64, limit int) 
 
 // MarkSent records that deliveries up to seq were put on the stream, and notes it on the timelines of their orders.
 func (s *Store) MarkSent(ctx context.Context, agentID, seq int64) error {
-	return s.Update(ctx, func(tx *Tx) error { return tx.markDeliveries("sent", agentID, seq) })
+	return s.Update(ctx, func(tx *Tx) error {
+		c, err := tx.unmarked(agentID, seq)
+		if err != nil {
+			return err
+		}
+		return tx.markSent(c)
+	})
 }
 
 // MarkStored records that deliveries up to seq are stored at the agent, and notes it on the timelines of their orders.
 func (s *Store) MarkStored(ctx context.Context, agentID, seq int64) error {
-	return s.Update(ctx, func(tx *Tx) error {
-		if err := tx.markDeliveries("stored", agentID, seq); err != nil {
-			return err
-		}
-		tx.touch(TopicDeliveries)
-		_, err := tx.exec(`UPDATE agents SET delivery_stored = $1, seen_at = $2
-			WHERE id = $3 AND delivery_stored < $1 AND delivery_last >= $1`, seq, us(tx.now), agentID)
-		return err
-	})
+	return s.Update(ctx, func(tx *Tx) error { return tx.MarkStored(agentID, seq) })
 }
 
-func (tx *Tx) markDeliveries(what string, agentID, seq int64) error {
-	// The numbers are given out in order and marked cumulatively, so that only the unmarked end has to be looked at.
-	from, err := first(tx.ctx, tx, scanValue[int64], "SELECT delivery_stored FROM agents WHERE id = $1", agentID)
+// MarkStored is Store.MarkStored inside a transaction.
+func (tx *Tx) MarkStored(agentID, seq int64) error {
+	c, err := tx.unmarked(agentID, seq)
 	if err != nil {
 		return err
 	}
-	type order struct {
-		no       string
-		revision int64
+	if err := tx.markStored(c); err != nil {
+		return err
 	}
-	orders, err := collect(tx.ctx, tx, func(r *sql.Rows) (o order, err error) { return o, r.Scan(&o.no, &o.revision) },
-		"SELECT ref, revision FROM deliveries WHERE agent_id = $1 AND seq > $2 AND seq <= $3 AND kind = 'work_order' AND "+what+"_at = 0 ORDER BY seq",
-		agentID, from, seq)
+	_, err = tx.exec(`UPDATE agents SET delivery_stored = $1, seen_at = $2
+		WHERE id = $3 AND delivery_stored < $1 AND delivery_last >= $1`, seq, us(tx.now), agentID)
+	return err
+}
+
+// chosen are the deliveries that meet a condition.
+type chosen struct {
+	condition string
+	args      []any
+}
+
+// unmarked chooses an agent's deliveries up to seq that may not be marked yet. The numbers are given out in order and marked
+// cumulatively, so that only the unmarked end has to be looked at.
+func (tx *Tx) unmarked(agentID, seq int64) (chosen, error) {
+	from, err := first(tx.ctx, tx, scanValue[int64], "SELECT delivery_stored FROM agents WHERE id = $1", agentID)
+	return chosen{"agent_id = $1 AND seq > $2 AND seq <= $3", []any{agentID, from, seq}}, err
+}
+
+// markSent notes what was put on the stream. Of what is stored that is known.
+func (tx *Tx) markSent(c chosen) error {
+	c.condition += " AND sent_at = 0 AND stored_at = 0"
+	orders, err := tx.ordersAmong(c)
 	if err != nil {
 		return err
 	}
 	for _, o := range orders {
-		if err := tx.AddOrderStep(OrderStep{OrderNo: o.no, Step: what, Revision: o.revision, At: tx.now, Origin: "hub"}); err != nil {
+		if err := tx.noteDelivery("sent", o, tx.now); err != nil {
 			return err
 		}
 	}
-	_, err = tx.exec("UPDATE deliveries SET "+what+"_at = $1 WHERE agent_id = $2 AND seq > $3 AND seq <= $4 AND "+what+"_at = 0",
-		us(tx.now), agentID, from, seq)
+	return tx.setDeliveries("sent_at = $%[1]d", c)
+}
+
+// markStored notes what is stored at the agent. That was sent, whether or not it was noted: the acknowledgement can overtake the
+// note, and a crash can prevent it. So both are noted together, and a clock that was set back does not turn them around.
+func (tx *Tx) markStored(c chosen) error {
+	tx.touch(TopicDeliveries)
+	c.condition += " AND stored_at = 0"
+	orders, err := tx.ordersAmong(c)
+	if err != nil {
+		return err
+	}
+	for _, o := range orders {
+		when := tx.now
+		if o.SentAt.IsZero() {
+			err = tx.noteDelivery("sent", o, when)
+		} else if o.SentAt.After(when) {
+			when = o.SentAt
+		}
+		if err == nil {
+			err = tx.noteDelivery("stored", o, when)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return tx.setDeliveries(`stored_at = CASE WHEN sent_at > $%[1]d THEN sent_at ELSE $%[1]d END,
+		sent_at = CASE WHEN sent_at = 0 AND kind = 'work_order' THEN $%[1]d ELSE sent_at END`, c)
+}
+
+func (tx *Tx) ordersAmong(c chosen) ([]Delivery, error) {
+	return collect(tx.ctx, tx, scanDelivery, deliveryColumns+" WHERE "+c.condition+" AND kind = 'work_order' ORDER BY seq", c.args...)
+}
+
+func (tx *Tx) noteDelivery(step string, d Delivery, when time.Time) error {
+	return tx.AddOrderStep(OrderStep{OrderNo: d.Ref, Step: step, Revision: d.Revision, At: when, Origin: "hub"})
+}
+
+// setDeliveries sets columns of deliveries; %[1]d in set is the number of the argument that is the transaction's time.
+func (tx *Tx) setDeliveries(set string, c chosen) error {
+	_, err := tx.exec("UPDATE deliveries SET "+fmt.Sprintf(set, len(c.args)+1)+" WHERE "+c.condition, append(c.args, us(tx.now))...)
 	return err
 }
 

@@ -492,7 +492,7 @@ func (s *Store) laterSteps(ctx context.Context, f Fact) ([]LifeStep, error) {
 			WHERE fact_id = $1 AND NOT EXISTS (SELECT 1 FROM posting_steps WHERE fact_id = $1)
 		UNION ALL SELECT received_at, 'conflict', 0, '', 'another fact came under the same key and is kept aside', '', '', 0
 			FROM conflicts WHERE key = $2
-		UNION ALL SELECT sent_at, 'receipt sent', 0, '', '', '', '', 0 FROM deliveries WHERE `+receipts+` AND sent_at > 0
+		UNION ALL SELECT sent_at, 'receipt sent', 0, '', '', '', '', -1 FROM deliveries WHERE `+receipts+` AND sent_at > 0
 		UNION ALL SELECT stored_at, 'receipt stored', 0, '', '', '', '', 0 FROM deliveries WHERE `+receipts+` AND stored_at > 0
 		) steps ORDER BY at, id`, f.ID, k[:10], k.String(), f.AgentID)
 }

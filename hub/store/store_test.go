@@ -568,3 +568,67 @@ func TestLifeHasThePlannedStepAndTheReceipts(t *testing.T) {
 		}
 	}
 }
+
+// However the notes of an order's way to its agent come, doubled, overtaken or never, and whatever the clock does between: it was sent
+// before it was stored, both once.
+func TestAnOrderWasSentBeforeItWasStored(t *testing.T) {
+	ctx := context.Background()
+	now := time.Now()
+	s, err := store.Open(ctx, filepath.Join(t.TempDir(), "hub.db"), store.Options{Now: func() time.Time { return now }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	a := agent(t, s, "ulm", "edge1")
+	const (
+		sent = iota
+		orderSent
+		stored
+		orderStored
+		renewed // the agent comes with an empty inbox
+	)
+	marks := []func(seq int64) error{
+		sent:        func(seq int64) error { return s.MarkSent(ctx, a.ID, seq) },
+		orderSent:   func(seq int64) error { return s.MarkOrdersSent(ctx, a.ID, []int64{seq}) },
+		stored:      func(seq int64) error { return s.MarkStored(ctx, a.ID, seq) },
+		orderStored: func(seq int64) error { return s.MarkOrdersStored(ctx, a.ID, []int64{seq}) },
+		renewed: func(int64) error {
+			return s.Update(ctx, func(tx *store.Tx) error {
+				_, err := tx.NewDeliveryEpoch(a.ID)
+				return err
+			})
+		},
+	}
+	for n := range len(marks) * len(marks) * len(marks) {
+		order := []int{n % len(marks), n / len(marks) % len(marks), n / len(marks) / len(marks)}
+		no, seq := fmt.Sprint("WO-", n), int64(n+1)
+		err := s.Update(ctx, func(tx *store.Tx) error { return tx.DeliverOrder(a.ID, object.WorkOrder{OrderNo: no, Revision: 1}) })
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := []string{}
+		for i, m := range order {
+			now = now.Add([]time.Duration{-time.Second, 2 * time.Second, 0}[(i+n)%3])
+			if err := marks[m](seq); err != nil {
+				t.Fatal(err)
+			}
+			switch {
+			case m == stored || m == orderStored:
+				want = []string{"sent", "stored"}
+			case m != renewed && len(want) == 0:
+				want = []string{"sent"}
+			}
+			steps, err := s.OrderSteps(ctx, no)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := []string{}
+			for _, step := range steps {
+				got = append(got, step.Step)
+			}
+			if !slices.Equal(got, want) {
+				t.Fatalf("after marks %v the timeline is %v, want %v", order[:i+1], got, want)
+			}
+		}
+	}
+}
