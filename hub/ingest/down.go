@@ -115,6 +115,9 @@ func (ss *session) put(d store.Delivery, early bool) error {
 		return status.Error(codes.DataLoss, err.Error())
 	}
 	m.Ahead = early
+	if !early {
+		ss.server.hand(ss.agentID, d.Seq)
+	}
 	ss.mu.Lock()
 	sent := sentDown{d.Seq, ss.pace.Send(time.Now(), len(d.Body))}
 	if early {

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"sync"
 	"testing"
 	"time"
@@ -223,4 +225,67 @@ func TestAnOrderWhoseAcknowledgementWasLostIsMarkedWhenItsAgentComesBack(t *test
 	if a, err := h.store.Agent(context.Background(), "ulm", "edge1"); err != nil || a.DeliveryStored != 1 {
 		t.Errorf("%d deliveries are stored, %v", a.DeliveryStored, err)
 	}
+}
+
+// A hub that was put back to its backup gives numbers out again, for other orders, before an agent comes that has stored the first
+// ones. That it is not ahead of the hub any more must not hide it.
+func TestAPutBackHubBelievesNoPositionThatItNeverGaveOut(t *testing.T) {
+	h := newHub(t)
+	h.order("WO-1")
+	l, ack := h.connect(hello("a"))
+	take := func(want ...string) {
+		t.Helper()
+		for _, no := range want {
+			d := l.recv().GetDelivery()
+			if d.GetWorkOrder().GetOrderNo() != no {
+				t.Fatalf("delivery %v, want order %s", d, no)
+			}
+			l.send(&pb.Up{Kind: &pb.Up_DownAck{DownAck: &pb.DownAck{Seq: d.GetSeq()}}})
+		}
+	}
+	take("WO-1")
+	h.steps("WO-1", "sent", "stored")
+	l.close()
+	h.stop()
+	backup, err := os.ReadFile(h.path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.start()
+	at := func(seq int64) *pb.Hello {
+		m := hello("a")
+		m.DeliveryEpoch, m.DeliverySeq = ack.GetDeliveryEpoch(), seq
+		return m
+	}
+	l, _ = h.connect(at(1))
+	h.order("WO-2")
+	h.order("WO-3")
+	take("WO-2", "WO-3")
+	h.steps("WO-3", "sent", "stored")
+	l.close()
+	h.stop()
+	for _, ending := range []string{"-wal", "-shm"} {
+		if err := os.Remove(h.path + ending); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(h.path, backup, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	h.start()
+	for _, no := range []string{"WO-4", "WO-5", "WO-6"} {
+		h.order(no)
+	}
+	before := ack.GetDeliveryEpoch()
+	l, ack = h.connect(at(3))
+	if ack.GetDeliveryEpoch() == before {
+		t.Error("the hub goes on in the epoch whose numbers it has given out twice")
+	}
+	take("WO-1", "WO-4", "WO-5", "WO-6")
+	h.steps("WO-4", "sent", "stored")
+	h.steps("WO-1", "sent", "stored")
+	l.close()
+	l, _ = h.connect(at(4)) // what it got of this hub is believed
+	h.order("WO-7")
+	take("WO-7")
 }

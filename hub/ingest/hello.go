@@ -184,14 +184,14 @@ func (ss *session) lost(tx *store.Tx, generation string, first, last uint64, cod
 }
 
 // compareDeliveries decides from where to send down. An agent that names our epoch is believed, and has stored what it says, if
-// the acknowledgement of it was lost; one that has another or none, or one ahead of us (then we went back in time), gets
-// everything it needs.
+// the acknowledgement of it was lost; one that has another or none, or one ahead of what it can have of us (then we
+// went back in time, and our numbers mean something else since), gets everything it needs.
 func (ss *session) compareDeliveries(tx *store.Tx, a store.Agent, h *pb.Hello) (epoch string, err error) {
 	ss.sent, ss.all = h.GetDeliverySeq(), true
 	switch {
 	case h.GetDeliveryEpoch() != a.DeliveryEpoch:
 		ss.sent, ss.all = 0, false
-	case h.GetDeliverySeq() > a.DeliveryLast:
+	case h.GetDeliverySeq() > a.DeliveryLast || h.GetDeliverySeq() > ss.server.handed(a.ID):
 		ss.sent, ss.all = 0, false
 		return tx.NewDeliveryEpoch(a.ID)
 	case h.GetDeliverySeq() > a.DeliveryStored:

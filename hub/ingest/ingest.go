@@ -87,7 +87,8 @@ type Server struct {
 	mu      sync.Mutex
 	live    map[string]*session // by "plant/agent"
 	stopped bool
-	wg      sync.WaitGroup // all goroutines of all sessions
+	under   map[int64]int64 // the highest delivery that was put on a stream in its turn, by agent
+	wg      sync.WaitGroup  // all goroutines of all sessions
 
 	sessions atomic.Int64 // since the start
 
@@ -97,7 +98,7 @@ type Server struct {
 // New returns a server that accepts streams and commits nothing until Run runs.
 func New(o Options) *Server {
 	o.setDefaults()
-	return &Server{o: o, door: newAdmission(o.HellosPerSecond), jobs: make(chan *job, 64), live: map[string]*session{}}
+	return &Server{o: o, door: newAdmission(o.HellosPerSecond), jobs: make(chan *job, 64), live: map[string]*session{}, under: map[int64]int64{}}
 }
 
 // ServerOptions are the options that the grpc.Server needs beside its credentials: keepalive that finds a dead line within
@@ -249,6 +250,19 @@ func (s *Server) claim(ss *session) error {
 			return ss.ctx.Err()
 		}
 	}
+}
+
+// handed returns the highest delivery in its turn that an agent can have of this hub.
+func (s *Server) handed(agentID int64) int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return max(s.o.Store.NumberedBefore(agentID), s.under[agentID])
+}
+
+func (s *Server) hand(agentID, seq int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.under[agentID] = max(s.under[agentID], seq)
 }
 
 var (

@@ -200,6 +200,20 @@ func (tx *Tx) setDeliveries(set string, c chosen) error {
 	return err
 }
 
+// lookAtNumbers notes how far deliveries are numbered, before this store numbers any.
+func (tx *Tx) lookAtNumbers() error {
+	all, err := collect(tx.ctx, tx, scanAgent, agentColumns)
+	tx.s.numbered = make(map[int64]int64, len(all))
+	for _, a := range all {
+		tx.s.numbered[a.ID] = a.DeliveryLast
+	}
+	return err
+}
+
+// NumberedBefore returns up to which number there were deliveries to an agent when the store was opened. An agent that has one
+// above, and did not get it since, got it of a hub whose database was newer.
+func (s *Store) NumberedBefore(agentID int64) int64 { return s.numbered[agentID] }
+
 // NewDeliveryEpoch gives the agent a new epoch: it will be sent everything that it needs from the first number on.
 func (tx *Tx) NewDeliveryEpoch(agentID int64) (string, error) {
 	epoch := randomText()

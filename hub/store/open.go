@@ -40,6 +40,8 @@ type Store struct {
 	// session is this store as owner of the database, empty until it is.
 	session string
 	now     func() time.Time
+	// numbered is what DeliveryLast of each agent was when the store was opened.
+	numbered map[int64]int64
 
 	write chan struct{} // holds one token: who has it writes
 	stmts map[string]*sql.Stmt
@@ -118,6 +120,9 @@ func (s *Store) open(ctx context.Context, path string) (err error) {
 		return err
 	}
 	return s.Update(ctx, func(tx *Tx) error {
+		if err := tx.lookAtNumbers(); err != nil {
+			return err
+		}
 		_, err := tx.exec(`INSERT INTO meta (name, value) VALUES ('made_at', $1) ON CONFLICT DO NOTHING`, s.now().UTC().Format(time.RFC3339))
 		if err != nil {
 			return err
