@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -145,9 +146,10 @@ func TestKindThatCannotBeReadStopsNoOtherAndSaysSo(t *testing.T) {
 	simulate(t, func(t *testing.T, w *world) {
 		w.mirrored()
 		w.erp.Put(purchase(object.PurchaseDraft))
-		down := true
+		var down atomic.Bool
+		down.Store(true)
 		w.erp.Mishaps(func(call string, _ connector.Write) connectortest.Mishap {
-			if call == "list" && down {
+			if call == "list" && down.Load() {
 				return connectortest.Down
 			}
 			return connectortest.NoMishap
@@ -165,7 +167,7 @@ func TestKindThatCannotBeReadStopsNoOtherAndSaysSo(t *testing.T) {
 		w.submit("cc", count("5")) // a listing that fails keeps nobody from writing
 		w.pass(time.Minute)
 		w.want("cc", store.PostingVerified, "", 1)
-		down = false
+		down.Store(false)
 		w.pass(10 * time.Minute)
 		if told, err := w.s.OpenAlarms(context.Background(), CodeNotRead, ""); err != nil || len(told) != 0 {
 			t.Errorf("after it came back there are the alarms %v, %v", told, err)
@@ -204,16 +206,16 @@ func TestHubThatDiesWhileItReadsReadsOn(t *testing.T) {
 		for range 8 {
 			w.erp.Put(purchase(object.PurchaseDraft))
 		}
-		lists := 0
+		var lists atomic.Int64
 		w.erp.Mishaps(func(call string, _ connector.Write) connectortest.Mishap {
 			if call == "list" {
-				lists++
+				lists.Add(1)
 			}
 			return connectortest.NoMishap
 		})
 		for range 6 { // dies again and again, each time a little later
 			w.start()
-			w.pass(time.Duration(lists%3) * time.Millisecond)
+			w.pass(time.Duration(lists.Load()%3) * time.Millisecond)
 			w.stop()
 			w.s.Close()
 			w.open()

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -31,6 +32,7 @@ type world struct {
 	other   connector.Connector // is written to in place of erp, where it is set
 	mirrors []Mirror
 	crash   func(string) error
+	asking  sync.Mutex
 	tr      *Trader
 	barred  bool // the system may not be written to
 	cancel  context.CancelFunc
@@ -67,7 +69,12 @@ func (w *world) build() {
 		connectors["erp"] = w.other
 	}
 	w.tr = New(Options{Store: w.s, Connectors: connectors, Posting: posting.New(posting.Options{Store: w.s, Connectors: connectors}), Mirrors: w.mirrors, Writes: map[bool][]string{false: {"erp"}}[w.barred]})
-	w.tr.crash = w.crash
+	crash := w.crash
+	w.tr.crash = func(step string) error { // lanes and callers ask at once
+		w.asking.Lock()
+		defer w.asking.Unlock()
+		return crash(step)
+	}
 }
 
 func (w *world) start() {

@@ -237,12 +237,17 @@ func TestDifferentObjectsAreWrittenSideBySide(t *testing.T) {
 	simulate(t, func(t *testing.T, w *world) {
 		w.start()
 		now, most := 0, 0
+		enter := func(n int) {
+			w.asking.Lock()
+			defer w.asking.Unlock()
+			now += n
+			most = max(most, now)
+		}
 		w.erp.Mishaps(func(call string, _ connector.Write) connectortest.Mishap {
 			if call == "write" {
-				now++
-				most = max(most, now)
+				enter(1)
 				time.Sleep(time.Second)
-				now--
+				enter(-1)
 			}
 			return connectortest.NoMishap
 		})
@@ -427,6 +432,8 @@ func TestNothingIsLostOrDoubledWhateverHappensToWrites(t *testing.T) {
 			w.erp.Forgetful = random.IntN(2) == 0
 			calm := false
 			w.erp.Mishaps(func(call string, _ connector.Write) connectortest.Mishap {
+				w.asking.Lock()
+				defer w.asking.Unlock()
 				if calm || random.IntN(3) > 0 {
 					return connectortest.NoMishap
 				}
@@ -449,16 +456,23 @@ func TestNothingIsLostOrDoubledWhateverHappensToWrites(t *testing.T) {
 				names[fmt.Sprint("cc", i)] = count(fmt.Sprint(i))
 				names[fmt.Sprint("sh", i)] = receipt(fmt.Sprint("PO-", i%4), fmt.Sprint(i+1))
 			}
+			draw := func(n int) int { // the lanes draw, too
+				w.asking.Lock()
+				defer w.asking.Unlock()
+				return random.IntN(n)
+			}
 			deaths := 0
 			for round := range 40 {
+				w.asking.Lock()
 				calm = round > 30
+				w.asking.Unlock()
 				w.start()
 				for name, b := range names {
-					if calm || random.IntN(8) == 0 {
+					if calm || draw(8) == 0 {
 						_, _, _ = w.tr.Submit(context.Background(), store.Write{Key: key(name), ERP: "erp", Want: b}) // what fails is asked again
 					}
 				}
-				w.pass(time.Duration(random.IntN(300)) * time.Second)
+				w.pass(time.Duration(draw(300)) * time.Second)
 				w.erp.Deliver()
 				if calm {
 					w.pass(30 * time.Minute)
