@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/linekeeper/linekeeper/hub/connector"
 )
@@ -45,6 +46,7 @@ func (c *Connector) VerifyMany(ctx context.Context, all []connector.ToVerify) ([
 			answers[i].Alone = true
 		}
 	}
+	began := time.Now()
 	read, cut, err := c.readMany(ctx, asked)
 	if err != nil {
 		return nil, fmt.Errorf("verify %d postings, %s first: %w", len(all), all[0].Posting.Fact.Key, err)
@@ -56,7 +58,7 @@ func (c *Connector) VerifyMany(ctx context.Context, all []connector.ToVerify) ([
 		case slices.ContainsFunc(keys[i].confs, isCut) || slices.ContainsFunc(keys[i].docs, isCut):
 			answers[i].Alone = true
 		default:
-			if answers[i], err = c.verify(ctx, q.Posting, q.Intent, q.Document, read); err != nil {
+			if answers[i], err = c.verify(ctx, q.Posting, q.Intent, q.Document, read, began); err != nil {
 				return nil, err // it names the posting
 			}
 		}

@@ -321,7 +321,7 @@ func (c *Connector) Lookup(ctx context.Context, p connector.Posting, raw []byte)
 	if len(in.Steps) == 0 {
 		return connector.Finding{}, fmt.Errorf("look up %s: the intent is empty", p.Fact.Key)
 	}
-	done := 0
+	asked, done := time.Now(), 0
 	for i := range in.Steps {
 		s := &in.Steps[i]
 		if s.Done, err = c.find(ctx, p, *s); err != nil {
@@ -334,7 +334,7 @@ func (c *Connector) Lookup(ctx context.Context, p connector.Posting, raw []byte)
 	if done == len(in.Steps) {
 		return connector.Finding{Presence: connector.Found, Document: firstDone(in)}, nil
 	}
-	f := c.absent(p, in)
+	f := c.absent(p, in, asked)
 	if f.Presence != connector.Absent || done == 0 {
 		return f, nil
 	}
@@ -346,9 +346,9 @@ func (c *Connector) Lookup(ctx context.Context, p connector.Posting, raw []byte)
 
 // absent says what it means that an effect is not there. It can still appear for Settle, because SAP posts in tasks of its
 // own. After that the request may only be under way: one with a RequestID can be sent again in spite of it, any other once no
-// request lives that long.
-func (c *Connector) absent(p connector.Posting, in intent) connector.Finding {
-	wait, age := c.cfg.Settle, time.Since(in.At)
+// request lives that long. What counts is when SAP was asked: an answer may be read long after it was given.
+func (c *Connector) absent(p connector.Posting, in intent, asked time.Time) connector.Finding {
+	wait, age := c.cfg.Settle, asked.Sub(in.At)
 	if !c.repeatable() {
 		if wait = max(wait, c.cfg.AbsentAfter); c.cfg.AbsentAfter < 0 && age > c.cfg.Settle {
 			return connector.Finding{Presence: connector.CannotTell,

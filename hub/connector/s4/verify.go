@@ -14,14 +14,15 @@ import (
 
 // Verify reads every effect of a posting back, goods movements among them, and compares it with what was meant.
 func (c *Connector) Verify(ctx context.Context, p connector.Posting, raw []byte, doc connector.Document) (connector.Verification, error) {
-	v, err := c.verify(ctx, p, raw, doc, nil)
+	v, err := c.verify(ctx, p, raw, doc, nil, time.Now())
 	if err != nil {
 		return connector.Verification{}, fmt.Errorf("verify %s: %w", p.Fact.Key, err)
 	}
 	return v, nil
 }
 
-func (c *Connector) verify(ctx context.Context, p connector.Posting, raw []byte, doc connector.Document, read *found) (connector.Verification, error) {
+// verify compares with what was read, or is read now; asked is when, at the earliest.
+func (c *Connector) verify(ctx context.Context, p connector.Posting, raw []byte, doc connector.Document, read *found, asked time.Time) (connector.Verification, error) {
 	in, err := readIntent(raw)
 	if err != nil {
 		return connector.Verification{}, err
@@ -54,7 +55,7 @@ func (c *Connector) verify(ctx context.Context, p connector.Posting, raw []byte,
 	switch {
 	case len(all.wrong) > 0:
 		return connector.Verification{Difference: sentence(append(all.wrong, all.missing...))}, nil
-	case len(all.missing) > 0 && time.Since(in.At) <= c.cfg.mayTake+c.cfg.Settle:
+	case len(all.missing) > 0 && asked.Sub(in.At) <= c.cfg.mayTake+c.cfg.Settle:
 		return connector.Verification{NotYet: true}, nil
 	case len(all.missing) > 0:
 		return connector.Verification{Difference: sentence(all.missing)}, nil
