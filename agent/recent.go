@@ -144,17 +144,20 @@ func (a *Agent) runNotes(ctx context.Context) {
 	}
 }
 
-// all returns the remembered facts by key. Those up to number acked are at the hub.
-func (r *recent) all(acked uint64) map[string]status.Receipt {
+// all returns the remembered facts, the newest first.
+func (r *recent) all() []stored {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	out := make(map[string]status.Receipt, len(r.list))
-	for _, e := range r.list {
-		n := status.Receipt{Key: e.key.String(), OrderNo: e.orderNo, What: e.words(), StoredAt: e.at, Outcome: "buffered", At: e.at}
-		if e.seq <= acked {
-			n.Outcome = "received"
-		}
-		out[n.Key] = n
+	list := slices.Clone(r.list)
+	slices.SortFunc(list, func(a, b stored) int { return cmp.Compare(b.seq, a.seq) })
+	return list
+}
+
+// receipt is what is known of a fact without the hub's word; those up to number acked are there. What it is about is left out.
+func (s *stored) receipt(key string, acked uint64) status.Receipt {
+	r := status.Receipt{Key: key, OrderNo: s.orderNo, StoredAt: s.at, Outcome: "buffered", At: s.at}
+	if s.seq <= acked {
+		r.Outcome = "received"
 	}
-	return out
+	return r
 }

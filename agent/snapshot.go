@@ -94,22 +94,33 @@ func (a *Agent) heldSources(st buffer.Stats) []status.Source {
 
 // receipts joins what came down with the newest facts, newest first.
 func (a *Agent) receipts(acked uint64) []status.Receipt {
-	known := a.pipe.recent.all(acked)
 	list := a.inbox.Receipts(200)
-	for i := range list {
-		if r, ok := known[list[i].Key]; ok {
-			list[i].What, list[i].StoredAt = r.What, r.StoredAt
-			delete(known, list[i].Key)
-		}
+	came := make(map[string]int, len(list))
+	for i, r := range list {
+		came[r.Key] = i
 	}
-	for _, r := range known {
-		list = append(list, r)
+	facts := a.pipe.recent.all()
+	known := make(map[string]*stored, len(facts))
+	for i := range facts {
+		f := &facts[i]
+		key := f.key.String()
+		known[key] = f
+		if at, ok := came[key]; ok {
+			list[at].StoredAt = f.at
+		} else {
+			list = append(list, f.receipt(key, acked))
+		}
 	}
 	status.NewestFirst(list)
 	// What needs a person must not be pushed out by what only waits.
 	slices.SortStableFunc(list, func(a, b status.Receipt) int { return urgency(a) - urgency(b) })
 	list = list[:min(len(list), 200)]
 	status.NewestFirst(list)
+	for i := range list {
+		if r, ok := known[list[i].Key]; ok { // in words only what is shown: it costs more than all else of it
+			list[i].What = r.words()
+		}
+	}
 	return list
 }
 
