@@ -210,6 +210,7 @@ type encoder struct {
 	quantity                              pb.Quantity
 	counter                               pb.CounterRange
 	piece                                 []byte // of what was encoded, the last
+	was                                   written
 
 	confirmationIn pb.Fact_ProductionConfirmation
 	consumptionIn  pb.Fact_MaterialConsumption

@@ -17,11 +17,21 @@ import (
 type wire struct {
 	b   []byte
 	bad bool // a text is no UTF-8: nobody could read the message
+	was *written
 }
 
-// appendFact appends the encoded fact to b, byte by byte what proto.Marshal would make.
-func appendFact(b []byte, f *pb.Fact) ([]byte, error) {
-	w := wire{b: b}
+// written is what the header before was written as, in the parts that facts of one rule and one moment have in common.
+type written struct {
+	plant, source, rule string
+	names               []byte
+	recorded            timestamppb.Timestamp
+	zone, equipment     string
+	circumstances       []byte
+}
+
+// appendFact appends the encoded fact to b, byte by byte what proto.Marshal would make. was is of the fact before.
+func appendFact(b []byte, f *pb.Fact, was *written) ([]byte, error) {
+	w := wire{b: b, was: was}
 	w.bytes(1, f.Key)
 	if f.Header != nil {
 		at := w.open(2)
@@ -47,19 +57,55 @@ func appendFact(b []byte, f *pb.Fact) ([]byte, error) {
 }
 
 func (w *wire) header(h *pb.Header) {
-	w.text(1, h.Plant)
-	w.text(2, h.Source)
-	w.text(3, h.Rule)
+	w.names(h)
 	w.time(4, h.OccurredAt)
-	w.time(5, h.RecordedAt)
-	w.text(6, h.TimeZone)
-	w.text(7, h.Equipment)
+	w.circumstances(h)
 	w.bytes(8, h.Reverses)
 	w.text(9, h.Position)
 	w.flag(10, h.ClockSuspect)
 	w.text(11, h.Shift)
 	w.text(12, h.ShiftDate)
 	w.text(13, h.PostingDate)
+}
+
+// names writes the fields 1 to 3.
+func (w *wire) names(h *pb.Header) {
+	x := w.was
+	if len(x.names) > 0 && x.plant == h.Plant && x.source == h.Source && x.rule == h.Rule {
+		w.b = append(w.b, x.names...)
+		return
+	}
+	at := len(w.b)
+	w.text(1, h.Plant)
+	w.text(2, h.Source)
+	w.text(3, h.Rule)
+	x.plant, x.source, x.rule, x.names = h.Plant, h.Source, h.Rule, w.keep(x.names, at)
+}
+
+// circumstances writes the fields 5 to 7.
+func (w *wire) circumstances(h *pb.Header) {
+	x := w.was
+	seconds, nanos := h.GetRecordedAt().GetSeconds(), h.GetRecordedAt().GetNanos()
+	if len(x.circumstances) > 0 && h.RecordedAt != nil && x.recorded.Seconds == seconds && x.recorded.Nanos == nanos && x.zone == h.TimeZone && x.equipment == h.Equipment {
+		w.b = append(w.b, x.circumstances...)
+		return
+	}
+	at := len(w.b)
+	w.time(5, h.RecordedAt)
+	w.text(6, h.TimeZone)
+	w.text(7, h.Equipment)
+	x.recorded.Seconds, x.recorded.Nanos, x.zone, x.equipment, x.circumstances = seconds, nanos, h.TimeZone, h.Equipment, w.keep(x.circumstances, at)
+	if h.RecordedAt == nil {
+		x.circumstances = x.circumstances[:0]
+	}
+}
+
+// keep remembers what was written from at on, in the room of b; nothing when it cannot be read.
+func (w *wire) keep(b []byte, at int) []byte {
+	if w.bad {
+		return b[:0]
+	}
+	return append(b[:0], w.b[at:]...)
 }
 
 func (w *wire) confirmation(c *pb.ProductionConfirmation) {
@@ -193,7 +239,7 @@ func (e *encoder) encode() []byte {
 		e.piece = make([]byte, 0, min(max(2*cap(e.piece), roomForFact), largestPiece))
 	}
 	at := len(e.piece)
-	all, err := appendFact(e.piece, &e.fact)
+	all, err := appendFact(e.piece, &e.fact, &e.was)
 	if err != nil {
 		// Every text was checked to be UTF-8, so there is nothing that an input could do to get here.
 		panic(fmt.Sprintf("encode fact %q: %v", e.header.Position, err))
