@@ -20,7 +20,7 @@ type portion struct {
 
 // What is read ahead of a portion that becomes durable slowly is no more than this, and one poll above.
 const (
-	aheadRows  = 8000
+	aheadRows  = 16_000
 	aheadBytes = 8 << 20
 )
 
@@ -29,6 +29,25 @@ func (f *portion) full() bool { return len(f.signals) >= aheadRows || f.bytes >=
 
 // last reports that there is nothing behind it for now.
 func (f *portion) last() bool { return f.err != nil || !f.more }
+
+// While much is found, a poll takes more rows: what it costs besides them is the same for few and many.
+const (
+	largest    = 2
+	largeBytes = 1 << 20 // of a poll that is not followed by a larger one
+)
+
+// limit is how many rows a statement may return.
+func (p *poller) limit() int { return p.query.Batch * max(1, p.large) }
+
+// grow sets how much the poll after one that is read ahead may find.
+func (p *poller) grow(f *portion) {
+	switch {
+	case f.bytes > 2*largeBytes:
+		p.large /= 2
+	case f.bytes < largeBytes:
+		p.large = min(max(1, p.large)*2, largest)
+	}
+}
 
 // look finds what comes next. It is put in the room of f.
 func (p *poller) look(ctx context.Context, f *portion) {
@@ -75,6 +94,7 @@ func (p *poller) readOn(ctx context.Context) *reading {
 		var f portion
 		for {
 			p.look(ctx, &f)
+			p.grow(&f)
 			if end := r.add(&f); end {
 				return
 			}
@@ -121,6 +141,6 @@ func (p *poller) halt() {
 	if p.reading != nil {
 		p.reading.stop()
 		p.reading.ended.Wait()
-		p.reading = nil
+		p.reading, p.large = nil, 0
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -20,12 +21,13 @@ type numbered struct {
 	fails          int // at the first number from here on; 0 for never
 	wide           string
 	polls          int
+	limits         []int // of the polls
 }
 
 var errFinder = errors.New("the server has gone")
 
 func (f *numbered) find(_ context.Context, p *poller) (rows []row, more bool, err error) {
-	f.polls++
+	f.polls, f.limits = f.polls+1, append(f.limits, p.limit())
 	for range f.each {
 		if f.at == f.last {
 			return rows, false, nil
@@ -52,7 +54,7 @@ type aheadLab struct {
 func newAheadLab(t *testing.T, f *numbered, change string) *aheadLab {
 	l := &aheadLab{plant: newPlant(t)}
 	env := signal.Env{Source: "s", Reporter: l.plant, Logger: slog.New(slog.NewTextHandler(l.plant, nil))}
-	q := &Query{Tag: "q", Table: "t", Key: []string{"n"}, Change: change}
+	q := &Query{Tag: "q", Table: "t", Key: []string{"n"}, Change: change, Batch: 2000}
 	book, err := polling.Open(&env, nil, func(ctx context.Context, b signal.Batch) error {
 		l.batches = append(l.batches, len(b.Signals))
 		time.Sleep(time.Second) // of a clock that goes on when all wait
@@ -102,8 +104,11 @@ func TestWhatIsFoundMeanwhileBecomesDurableAtOnce(t *testing.T) {
 			t.Fatal(err)
 		}
 		l.check(t, 50_007)
-		if want := []int{2000, 8000, 8000, 8000, 8000, 8000, 8000, 7}; fmt.Sprint(l.batches) != fmt.Sprint(want) {
+		if want := []int{2000, 16_000, 16_000, 16_000, 7}; fmt.Sprint(l.batches) != fmt.Sprint(want) {
 			t.Errorf("portions of %v rows, want %v: as much as was found meanwhile, within the bound", l.batches, want)
+		}
+		if want := []int{2000, 2000, 4000, 4000}; !slices.Equal(f.limits[:4], want) || slices.Max(f.limits) > 4000 || l.p.limit() != 2000 {
+			t.Errorf("polls for %v rows and then for %d, want %v and as many as the last of these, and then the usual 2000", f.limits, l.p.limit(), want)
 		}
 		if l.p.used != nil || l.p.spare != nil || l.p.reading != nil {
 			t.Error("at rest the poller still holds room for rows")
@@ -121,6 +126,9 @@ func TestWideRowsAreNotHeldInMasses(t *testing.T) {
 		l.check(t, 100)
 		if want := []int{10, 30, 30, 30}; fmt.Sprint(l.batches) != fmt.Sprint(want) { // 3 MB a poll
 			t.Errorf("portions of %v rows, want %v", l.batches, want)
+		}
+		if slices.Max(f.limits) > 2000 {
+			t.Errorf("polls of wide rows for %v", f.limits)
 		}
 	})
 }

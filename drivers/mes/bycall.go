@@ -61,7 +61,7 @@ func (p *poller) arguments(s *statement, list []string, cursor *string) []string
 			}
 			out[i] = s.arg(*cursor)
 		case "{limit}":
-			out[i] = fmt.Sprint(p.query.Batch)
+			out[i] = fmt.Sprint(p.limit())
 		default:
 			out[i] = s.arg(a)
 		}

@@ -61,7 +61,7 @@ func (f *byHor) statement(p *poller, fromEnd bool) *statement {
 }
 
 func (f *byHor) find(ctx context.Context, p *poller) ([]row, bool, error) {
-	rows, err := p.fetch(ctx, f.statement(p, false).add(p.dialect.limit, p.query.Batch), 1)
+	rows, err := p.fetch(ctx, f.statement(p, false).add(p.dialect.limit, p.limit()), 1)
 	if err != nil {
 		return nil, false, err
 	}
@@ -69,5 +69,5 @@ func (f *byHor) find(ctx context.Context, p *poller) ([]row, bool, error) {
 		rows[i].version = rows[i].extra[0]
 		f.Mark = &place{Version: rows[i].version, Key: rows[i].key}
 	}
-	return rows, len(rows) == p.query.Batch, nil
+	return rows, len(rows) == p.limit(), nil
 }

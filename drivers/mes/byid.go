@@ -118,7 +118,7 @@ func (f *byID) find(ctx context.Context, p *poller) ([]row, bool, error) {
 	}
 	s := p.selectRows()
 	key := p.col(p.query.Key[0])
-	s.add(" WHERE %s > %s ORDER BY %s ", key, s.arg(f.High), key).add(p.dialect.limit, p.query.Batch)
+	s.add(" WHERE %s > %s ORDER BY %s ", key, s.arg(f.High), key).add(p.dialect.limit, p.limit())
 	fresh, err := p.fetch(ctx, s, 0)
 	if err != nil {
 		return nil, false, err
@@ -133,7 +133,7 @@ func (f *byID) find(ctx context.Context, p *poller) ([]row, bool, error) {
 		}
 		f.High = id
 	}
-	more := len(fresh) == p.query.Batch
+	more := len(fresh) == p.limit()
 	if len(rows) == 0 {
 		return fresh, more, nil
 	}
@@ -182,7 +182,7 @@ func (f *byID) lookUp(ctx context.Context, p *poller, c clock) ([]row, error) {
 			return nil, err
 		}
 		found = append(found, rows...)
-		if len(rows) == p.query.Batch {
+		if len(rows) == p.limit() {
 			break // more may be there: the rest comes with the next look
 		}
 		for _, g := range due[:n] {
@@ -205,7 +205,7 @@ func (f *byID) fetchGaps(ctx context.Context, p *poller, gaps []gap) ([]row, err
 	for i, g := range gaps {
 		conditions[i] = fmt.Sprintf("%s BETWEEN %s AND %s", key, s.arg(g.From), s.arg(g.To))
 	}
-	s.add(" WHERE (%s) ORDER BY %s ", strings.Join(conditions, " OR "), key).add(p.dialect.limit, p.query.Batch)
+	s.add(" WHERE (%s) ORDER BY %s ", strings.Join(conditions, " OR "), key).add(p.dialect.limit, p.limit())
 	return p.fetch(ctx, s, 0)
 }
 

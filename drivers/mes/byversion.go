@@ -94,7 +94,7 @@ func (f *byVer) find(ctx context.Context, p *poller) ([]row, bool, error) {
 				fresh = append(fresh, r)
 			}
 		}
-		if len(rows) < p.query.Batch {
+		if len(rows) < p.limit() {
 			break
 		}
 		if len(fresh) > 0 {
@@ -162,7 +162,7 @@ func (f *byVer) read(ctx context.Context, p *poller) ([]row, error) {
 		s.add("))")
 	}
 	order := append([]string{p.query.Version}, p.query.Key...)
-	s.add(" ORDER BY %s ", p.cols(order)).add(p.dialect.limit, p.query.Batch)
+	s.add(" ORDER BY %s ", p.cols(order)).add(p.dialect.limit, p.limit())
 	rows, err := p.fetch(ctx, s, 1)
 	for i := range rows {
 		rows[i].version = rows[i].extra[0]

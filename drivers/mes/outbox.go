@@ -52,7 +52,7 @@ func (f *byOutbox) find(ctx context.Context, p *poller) ([]row, bool, error) {
 	o := p.query.Outbox
 	s := &statement{d: p.dialect}
 	s.add("SELECT id, op, row_data, old_data, %s FROM %s WHERE source = %s AND taken_at IS NULL ORDER BY id ", fmt.Sprintf(p.dialect.text, "changed_at"),
-		p.dialect.quote(o.Table), s.arg(p.query.Table)).add(p.dialect.limit, p.query.Batch)
+		p.dialect.quote(o.Table), s.arg(p.query.Table)).add(p.dialect.limit, p.limit())
 	images, err := f.read(ctx, p, s)
 	if class, _ := p.class(err); class == faultTable {
 		return nil, false, p.missingOutbox(ctx, err)
@@ -68,9 +68,9 @@ func (f *byOutbox) find(ctx context.Context, p *poller) ([]row, bool, error) {
 		}
 	}
 	if len(rows) == 0 { // nobody wants these
-		return nil, len(images) == p.query.Batch, f.takeAway(ctx, p)
+		return nil, len(images) == p.limit(), f.takeAway(ctx, p)
 	}
-	return rows, len(images) == p.query.Batch, nil
+	return rows, len(images) == p.limit(), nil
 }
 
 // image is one row of the outbox.

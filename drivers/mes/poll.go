@@ -22,6 +22,7 @@ type poller struct {
 	used        []signal.Signal // whose room can be used again
 	reading     *reading        // what polls on while a portion is made durable
 	read        int             // bytes that were read of the columns
+	large       int             // how many times the rows of a usual poll the next one may find; 0 is once
 	triggersDue time.Time       // when to look whether the table is still watched, by the agent's clock: this is about load only
 	answers     *Answers        // the rows are answers to work orders; nil for others
 	spare       []row           // for the rows of the next statement
