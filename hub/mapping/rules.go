@@ -385,14 +385,13 @@ func (a *Applied) WithMovements(r *Rules, f object.Fact, erp string, now time.Ti
 	if a == nil || a.Movements == nil || a.Movements.Set == "" {
 		return a
 	}
-	m := &mapper{r: r, p: place{erp: erp, plant: f.Plant, at: f.OccurredAt, now: now, way: Up}}
-	t := m.movements("")
-	if t == nil {
-		return a
-	}
-	maps.Copy(t.Types, a.Movements.Types)
 	out := *a
-	out.Movements = t
+	out.Generation = r.Generation
+	m := &mapper{r: r, p: place{erp: erp, plant: f.Plant, at: f.OccurredAt, now: now, way: Up}}
+	if t := m.movements(""); t != nil {
+		maps.Copy(t.Types, a.Movements.Types)
+		out.Movements = t
+	}
 	return &out
 }
 

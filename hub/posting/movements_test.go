@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/linekeeper/linekeeper/hub/connector"
 	"github.com/linekeeper/linekeeper/hub/mapping"
 	"github.com/linekeeper/linekeeper/hub/object"
 	"github.com/linekeeper/linekeeper/hub/store"
@@ -137,6 +138,58 @@ func TestMovementThatWasSentKeepsItsTypeAndIsTakenBackByItsOpposite(t *testing.T
 			if got := w.erp.consumed("WO-1"); !got.IsZero() {
 				t.Errorf("%s are left", got)
 			}
+		})
+	}
+}
+
+// askedAgain lets something happen while the outside system is asked in vain for a type of movement.
+type askedAgain struct {
+	*modelERP
+	meanwhile func()
+}
+
+func (x *askedAgain) Prepare(ctx context.Context, p connector.Posting) ([]byte, *connector.Outcome, error) {
+	intent, out, err := x.modelERP.Prepare(ctx, p)
+	if f := x.meanwhile; f != nil && out != nil && out.Code == CodeMappingMissing {
+		x.meanwhile = nil
+		f()
+	}
+	return intent, out, err
+}
+
+// A version that is approved while the version before is found to lack a word is followed at once: nobody would look again for an hour.
+func TestMappingThatComesWhileAWordIsMissedIsFollowed(t *testing.T) {
+	for _, enough := range []bool{true, false} {
+		simulate(t, func(t *testing.T, w *world) {
+			x := &askedAgain{modelERP: w.erp}
+			w.opts.Connectors["erp"] = x
+			w.erp.types = true
+			w.order("WO-1")
+			w.approve(movementSet, before, issues)
+			w.start()
+			f := consume("WO-1", 1, "STEEL", "2")
+			w.deliver(f)
+			w.pass(time.Minute)
+			w.want(f, store.PostingVerified, "")
+			undo := reversal(f, "undo")
+			x.meanwhile = func() {
+				rows := []mapping.Row{issues}
+				if enough {
+					rows = append(rows, returns)
+				}
+				w.approve(movementSet, before, rows...)
+				time.Sleep(time.Second) // of a fake clock: who waits for mappings looks now
+			}
+			w.deliver(undo)
+			w.pass(time.Minute)
+			if !enough {
+				p := w.want(undo, store.PostingParked, CodeMappingMissing)
+				if !strings.Contains(p.Reason, "version 2") {
+					t.Errorf("parked for %q", p.Reason)
+				}
+				return
+			}
+			w.want(undo, store.PostingVerified, "")
 		})
 	}
 }

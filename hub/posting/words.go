@@ -196,12 +196,14 @@ func unsay(tx *store.Tx, p *store.Posting, f object.Fact) error {
 }
 
 // unworded parks a posting of which the connector needs a word that no mapping knows: the type of a goods movement. It waits as it would
-// have before, with its quantities as they count.
+// have before, with its quantities as they count. Where the mappings have changed since it was decided by them, it is decided again:
+// who takes up what waits for them has been here already, and found nothing that waits.
 func (e *Engine) unworded(ctx context.Context, c *call, out connector.Outcome) error {
 	c.p.Since, c.p.Tries, c.p.Intent = e.o.Now(), 0, nil
 	c.p.Attempt-- // nothing was sent
-	return e.o.Store.Update(context.WithoutCancel(ctx), func(tx *store.Tx) error {
-		p := c.p
+	var p store.Posting
+	err := e.o.Store.Update(context.WithoutCancel(ctx), func(tx *store.Tx) error {
+		p = c.p
 		posted, err := asPosted(tx, c.f)
 		if err != nil {
 			return err
@@ -213,8 +215,25 @@ func (e *Engine) unworded(ctx context.Context, c *call, out connector.Outcome) e
 			return err
 		}
 		park(&p, ClassWaiting, CodeMappingMissing, out.Reason, out.NextStep)
-		return e.changed(tx, p, c.f, string(p.State), "", pb.Receipt_OUTCOME_UNSPECIFIED)
+		rules, err := tx.MappingRules()
+		if err != nil {
+			return err
+		}
+		if !rules.Empty() && rules.Generation != generation(c.applied) {
+			if err := e.admit(tx, &p, posted); err != nil {
+				return err
+			}
+		}
+		step := string(p.State)
+		if p.State == store.PostingDue {
+			step = "released"
+		}
+		return e.changed(tx, p, c.f, step, "", pb.Receipt_OUTCOME_UNSPECIFIED)
 	})
+	if err == nil {
+		e.replayed(p) // it may be another lane's now
+	}
+	return err
 }
 
 // sayable reports that a fact has words of its own. A reversal has those of its original.
