@@ -249,6 +249,7 @@ func (c *Connector) Lookup(ctx context.Context, p connector.Posting, raw []byte)
 	if err != nil {
 		return connector.Finding{}, fmt.Errorf("look up %s: %w", p.Fact.Key, err)
 	}
+	asked := time.Now()
 	if in.Search {
 		found, err := c.find(ctx, "=", in.Ref)
 		if err != nil {
@@ -257,7 +258,7 @@ func (c *Connector) Lookup(ctx context.Context, p connector.Posting, raw []byte)
 		if len(found) > 0 {
 			return connector.Finding{Presence: connector.Found, Document: document(found[0].text("TransactionId"), in.Ref)}, nil
 		}
-		return c.notThere(in, "No transaction has reference "+in.Ref+"."), nil
+		return c.notThere(asked.Sub(in.At), "No transaction has reference "+in.Ref+"."), nil
 	}
 	if !c.cfg.SingleWriter || in.Before == nil {
 		return connector.Finding{Presence: connector.CannotTell, Reason: fmt.Sprintf("Others may post on order %s, so its totals do not say whether %s was booked; set single_writer if nobody does.", in.Order, in.Ref)}, nil
@@ -272,7 +273,7 @@ func (c *Connector) Lookup(ctx context.Context, p connector.Posting, raw []byte)
 	case !now.equal(*in.Before):
 		return connector.Finding{Presence: connector.CannotTell, Reason: fmt.Sprintf("The totals of order %s went from %s to %s, which is not what fact %s does.", in.Order, *in.Before, now, p.Fact.Key)}, nil
 	}
-	f := c.notThere(in, "The totals of order "+in.Order+" are what they were.")
+	f := c.notThere(asked.Sub(in.At), "The totals of order "+in.Order+" are what they were.")
 	if f.Presence == connector.Absent {
 		c.mu.Lock()
 		c.forsaken[in.Ref] = in
@@ -281,12 +282,12 @@ func (c *Connector) Lookup(ctx context.Context, p connector.Posting, raw []byte)
 	return f, nil
 }
 
-// notThere says what it means that there is no trace yet.
-func (c *Connector) notThere(in intent, reason string) connector.Finding {
+// notThere says what it means that there was no trace yet when Oracle was asked, which was so long after the intent.
+func (c *Connector) notThere(age time.Duration, reason string) connector.Finding {
 	switch {
-	case c.cfg.AbsentAfter < 0 && time.Since(in.At) > c.cfg.Settle:
+	case c.cfg.AbsentAfter < 0 && age > c.cfg.Settle:
 		return connector.Finding{Presence: connector.CannotTell, Reason: reason + " A late request cannot be excluded."}
-	case c.cfg.AbsentAfter < 0 || time.Since(in.At) <= c.cfg.AbsentAfter:
+	case c.cfg.AbsentAfter < 0 || age <= c.cfg.AbsentAfter:
 		return connector.Finding{Presence: connector.NotFoundYet, Reason: reason}
 	}
 	return connector.Finding{Presence: connector.Absent, Reason: reason}
@@ -298,13 +299,14 @@ func (c *Connector) Verify(ctx context.Context, p connector.Posting, raw []byte,
 	if err != nil {
 		return connector.Verification{}, fmt.Errorf("verify %s: %w", p.Fact.Key, err)
 	}
+	asked := time.Now()
 	if in.Search {
 		found, err := c.find(ctx, "=", in.Ref)
 		if err != nil {
 			return connector.Verification{}, fmt.Errorf("verify %s: %w", p.Fact.Key, err)
 		}
 		if len(found) == 0 {
-			return c.missing(in, "No completed transaction has reference "+in.Ref+"."), nil
+			return c.missing(asked.Sub(in.At), "No completed transaction has reference "+in.Ref+"."), nil
 		}
 		if why := c.wrong(p, in, found); why != "" {
 			return connector.Verification{Difference: why}, nil
@@ -322,7 +324,7 @@ func (c *Connector) Verify(ctx context.Context, p connector.Posting, raw []byte,
 	case now.equal(want), !c.cfg.SingleWriter && enough(now, want, *in.Before):
 		return connector.Verification{Matches: true}, nil
 	case now.equal(*in.Before):
-		return c.missing(in, fmt.Sprintf("Order %s still has %s, wanted %s.", in.Order, now, want)), nil
+		return c.missing(asked.Sub(in.At), fmt.Sprintf("Order %s still has %s, wanted %s.", in.Order, now, want)), nil
 	}
 	return connector.Verification{Difference: fmt.Sprintf("Order %s has %s, wanted %s.", in.Order, now, want)}, nil
 }
@@ -335,8 +337,9 @@ func enough(now, want, before totals) bool {
 	return reached(now.Completed, want.Completed, before.Completed) && reached(now.Scrapped, want.Scrapped, before.Scrapped) && reached(now.Issued, want.Issued, before.Issued)
 }
 
-func (c *Connector) missing(in intent, what string) connector.Verification {
-	if time.Since(in.At) <= c.cfg.Settle {
+// missing is what it means for a read-back, like notThere.
+func (c *Connector) missing(age time.Duration, what string) connector.Verification {
+	if age <= c.cfg.Settle {
 		return connector.Verification{NotYet: true}
 	}
 	return connector.Verification{Difference: what}
