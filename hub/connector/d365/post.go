@@ -221,6 +221,7 @@ func (c *Connector) Lookup(ctx context.Context, p connector.Posting, raw []byte)
 	if err != nil {
 		return connector.Finding{}, fmt.Errorf("look up %s: %w", p.Fact.Key, err)
 	}
+	asked := time.Now()
 	all, err := c.messages(ctx, p, &in)
 	if err != nil {
 		return connector.Finding{}, fmt.Errorf("look up %s: %w", p.Fact.Key, err)
@@ -237,17 +238,18 @@ func (c *Connector) Lookup(ctx context.Context, p connector.Posting, raw []byte)
 			"Mend what the message says, then replay the fact; do not let the message be processed again as well.",
 			"D365 tried message %s on order %s and gave it up: %s.", m.text("MessageId"), in.Order, strings.TrimRight(m.text("ErrorMessage"), "."))}, nil
 	}
-	return c.lookByJournals(ctx, p, in)
+	return c.lookByJournals(ctx, p, in, asked.Sub(in.At))
 }
 
 // lookByJournals answers where no message is there: it may have been processed and cleaned up, be late, or be lost.
-func (c *Connector) lookByJournals(ctx context.Context, p connector.Posting, in intent) (connector.Finding, error) {
+// The messages were asked for age after the intent.
+func (c *Connector) lookByJournals(ctx context.Context, p connector.Posting, in intent, age time.Duration) (connector.Finding, error) {
 	now, lines, err := c.journals(ctx, p, &in)
 	if err != nil {
 		return connector.Finding{}, fmt.Errorf("look up %s: %w", p.Fact.Key, err)
 	}
 	reason := "The message list does not have the message."
-	switch age := time.Since(in.At); {
+	switch {
 	case len(lines) > 0:
 		return connector.Finding{Presence: connector.Found, Document: connector.Document{Number: lines[0].text("JournalNumber")}}, nil
 	case c.cfg.KeyField == "" && (!c.cfg.SingleWriter || in.Before == nil) && age > c.cfg.Settle:
@@ -273,6 +275,7 @@ func (c *Connector) Verify(ctx context.Context, p connector.Posting, raw []byte,
 	if err != nil {
 		return connector.Verification{}, fmt.Errorf("verify %s: %w", p.Fact.Key, err)
 	}
+	asked := time.Now()
 	now, lines, err := c.journals(ctx, p, &in)
 	if err != nil {
 		return connector.Verification{}, fmt.Errorf("verify %s: %w", p.Fact.Key, err)
@@ -289,10 +292,10 @@ func (c *Connector) Verify(ctx context.Context, p connector.Posting, raw []byte,
 	if v.NotYet {
 		since, waits := c.missing[key]
 		if !waits {
-			since = time.Now()
+			since = asked
 			c.missing[key] = since
 		}
-		if time.Since(since) <= c.cfg.Settle {
+		if asked.Sub(since) <= c.cfg.Settle {
 			return connector.Verification{NotYet: true}, nil
 		}
 		v = connector.Verification{Difference: fmt.Sprintf("Message %s on order %s is processed, and no journal shows its effect.", doc.Number, in.Order)}
