@@ -59,12 +59,13 @@ func (c *Connector) Lookup(ctx context.Context, p connector.Posting, raw []byte)
 	if spec == nil {
 		return connector.Finding{Presence: connector.CannotTell, Reason: fmt.Sprintf("Facts of kind %s are no longer configured.", p.Fact.Kind)}, nil
 	}
+	asked := time.Now()
 	f, _, err := c.find(ctx, p, spec, in)
 	if err != nil {
 		return f, fmt.Errorf("look up %s: %w", p.Fact.Key, err)
 	}
 	if f.Presence == connector.Absent && f.Rejection == nil {
-		f = c.prove(p, spec, in, f)
+		f = c.prove(p, spec, asked.Sub(c.sentLast(p.Fact.Key.String(), in)), f)
 	}
 	if i := spec.cfg.Idempotency; f.Presence == connector.CannotTell && i != nil && time.Since(in.At) < i.Within-c.cfg.Timeout && c.inTime(in) {
 		f = c.replay(ctx, p, spec, in)
@@ -75,10 +76,9 @@ func (c *Connector) Lookup(ctx context.Context, p connector.Posting, raw []byte)
 	return f, nil
 }
 
-// prove says what it is worth that nothing was found.
-func (c *Connector) prove(p connector.Posting, spec *posting, in intent, f connector.Finding) connector.Finding {
+// prove says what it is worth that nothing was found when the ERP was asked, so long after the request can have been sent last.
+func (c *Connector) prove(p connector.Posting, spec *posting, since time.Duration, f connector.Finding) connector.Finding {
 	key := p.Fact.Key.String()
-	since := time.Since(c.sentLast(key, in))
 	switch after := spec.lookup.absentAfter; {
 	case after == nil && since < c.cfg.Settle:
 		return connector.Finding{Presence: connector.NotFoundYet, Reason: f.Reason}
@@ -128,6 +128,7 @@ func (c *Connector) verify(ctx context.Context, p connector.Posting, spec *posti
 	if err != nil {
 		return connector.Verification{}, err
 	}
+	asked := time.Now()
 	a, err := c.client.get(ctx, address)
 	if err != nil {
 		return connector.Verification{}, err
@@ -139,7 +140,7 @@ func (c *Connector) verify(ctx context.Context, p connector.Posting, spec *posti
 	switch {
 	case v.notYet.True(vars):
 		return connector.Verification{NotYet: true}, nil
-	case !v.found.True(vars) && time.Since(in.At) < max(v.within, c.cfg.Settle):
+	case !v.found.True(vars) && asked.Sub(in.At) < max(v.within, c.cfg.Settle):
 		return connector.Verification{NotYet: true}, nil
 	case !v.found.True(vars):
 		return connector.Verification{Difference: fmt.Sprintf("Document %s of order %s is not there as it should be: %s.", doc.Number, generic.OrderNo(p), a.words())}, nil
