@@ -437,19 +437,20 @@ func (c *Connector) Lookup(ctx context.Context, p connector.Posting, raw []byte)
 	if err != nil {
 		return fail(err)
 	}
+	asked := time.Now()
 	s, err := c.known(ctx)
 	if err != nil {
 		return fail(err)
 	}
 	if in.State != "" {
-		return c.lookUpState(ctx, s, in)
+		return c.lookUpState(ctx, s, in, asked)
 	}
 	there, err := c.byKey(ctx, s, in.Order, p.Fact.Key.String())
 	if err != nil {
 		return fail(err)
 	}
 	if len(there) == 0 {
-		if c.early(in) {
+		if c.early(in, asked) {
 			return connector.Finding{Presence: connector.NotFoundYet, Reason: "No transfer has the key, and what Odoo reads from may lag behind."}, nil
 		}
 		return connector.Finding{Presence: connector.Absent, Reason: "No transfer has the key, and one that is made late is a draft, which has no effect."}, nil
@@ -464,7 +465,7 @@ func (c *Connector) Lookup(ctx context.Context, p connector.Posting, raw []byte)
 	return connector.Finding{Presence: connector.NotFoundYet, Reason: out.Reason}, nil
 }
 
-// early reports that what was written since an intent may not be readable yet.
-func (c *Connector) early(in intent) bool {
-	return c.cfg.ReadDelay > 0 && time.Since(in.At) < c.cfg.ReadDelay+c.cfg.Timeout
+// early reports that what was written since an intent was perhaps not readable yet when Odoo was asked.
+func (c *Connector) early(in intent, asked time.Time) bool {
+	return c.cfg.ReadDelay > 0 && asked.Sub(in.At) < c.cfg.ReadDelay+c.cfg.Timeout
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/linekeeper/linekeeper/hub/connector"
 	"github.com/linekeeper/linekeeper/hub/object"
@@ -94,20 +95,20 @@ func (c *Connector) postState(ctx context.Context, in intent) connector.Outcome 
 	return connector.Outcome{Result: connector.Posted, Document: connector.Document{Number: in.Order, ID: fmt.Sprint(in.Records[0])}}
 }
 
-func (c *Connector) lookUpState(ctx context.Context, s *setup, in intent) (connector.Finding, error) {
+func (c *Connector) lookUpState(ctx context.Context, s *setup, in intent, asked time.Time) (connector.Finding, error) {
 	f, err := c.find(ctx, s, in.Order)
 	switch {
 	case err != nil:
 		return connector.Finding{}, fmt.Errorf("look up the state of order %s: %w", in.Order, err)
 	case f.reached(in.State):
 		return connector.Finding{Presence: connector.Found, Document: stateDocument(f)}, nil
-	case c.early(in):
+	case c.early(in, asked):
 		return connector.Finding{Presence: connector.NotFoundYet, Reason: "What Odoo reads from may lag behind."}, nil
 	}
 	return connector.Finding{Presence: connector.Absent, Reason: fmt.Sprintf("Order %s is %s, and the change may come twice.", f.number, f.state(false))}, nil
 }
 
-func (c *Connector) verifyState(ctx context.Context, s *setup, p connector.Posting, raw []byte) (connector.Verification, error) {
+func (c *Connector) verifyState(ctx context.Context, s *setup, p connector.Posting, raw []byte, asked time.Time) (connector.Verification, error) {
 	f, err := c.find(ctx, s, orderNo(p))
 	if err != nil {
 		return connector.Verification{}, fmt.Errorf("verify %s: %w", p.Fact.Key, err)
@@ -116,7 +117,7 @@ func (c *Connector) verifyState(ctx context.Context, s *setup, p connector.Posti
 	if f.reached(want) {
 		return connector.Verification{Matches: true}, nil
 	}
-	if in, err := readIntent(raw); err == nil && c.early(in) {
+	if in, err := readIntent(raw); err == nil && c.early(in, asked) {
 		return connector.Verification{NotYet: true}, nil
 	}
 	return connector.Verification{Difference: fmt.Sprintf("Order %s is %s in Odoo after %s was posted; Odoo leaves an order without components open: close it there.", f.number, f.state(false), want)}, nil

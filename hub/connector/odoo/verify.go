@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/linekeeper/linekeeper/hub/connector"
 	"github.com/linekeeper/linekeeper/hub/object"
@@ -33,12 +34,13 @@ func (c *Connector) Verify(ctx context.Context, p connector.Posting, raw []byte,
 	fail := func(err error) (connector.Verification, error) {
 		return connector.Verification{}, fmt.Errorf("verify %s: %w", p.Fact.Key, err)
 	}
+	asked := time.Now()
 	s, err := c.known(ctx)
 	if err != nil {
 		return fail(err)
 	}
 	if p.Fact.OrderState != nil {
-		return c.verifyState(ctx, s, p, raw)
+		return c.verifyState(ctx, s, p, raw, asked)
 	}
 	f, err := c.find(ctx, s, orderNo(p))
 	if err != nil {
@@ -53,7 +55,7 @@ func (c *Connector) Verify(ctx context.Context, p connector.Posting, raw []byte,
 	if done, err = c.standing(ctx, s, done); err != nil {
 		return fail(err)
 	}
-	if in, err := readIntent(raw); len(done) == 0 && err == nil && c.early(in) {
+	if in, err := readIntent(raw); len(done) == 0 && err == nil && c.early(in, asked) {
 		return connector.Verification{NotYet: true}, nil
 	}
 	var wrong []string
