@@ -287,11 +287,11 @@ func (c *Connector) Lookup(ctx context.Context, p connector.Posting, raw []byte)
 			return connector.Finding{}, fmt.Errorf("look up %s: read intent %.100q: %w", p.Fact.Key, raw, err)
 		}
 	}
+	late := time.Since(in.At) < c.cfg.Settle // when it is asked: the answer may be read long after it was given
 	r, err := c.find(ctx, c.db, p.Fact.Key.String(), "")
 	if err != nil {
 		return connector.Finding{}, fmt.Errorf("look up %s: %w", p.Fact.Key, err)
 	}
-	late := time.Since(in.At) < c.cfg.Settle
 	switch {
 	case r == nil && late, r != nil && c.status(r) == isRejected && in.Again && late:
 		return connector.Finding{Presence: connector.NotFoundYet, Reason: fmt.Sprintf("No new row has key %s; its statement may still run.", p.Fact.Key)}, nil
