@@ -90,6 +90,7 @@ func (c *Connector) Prepare(ctx context.Context, p connector.Posting) ([]byte, *
 func (c *Connector) prepare(ctx context.Context, p connector.Posting, in *intent) (*connector.Outcome, error) {
 	in.Order = p.Order
 	for ; ; in.Try++ {
+		asked := time.Now()
 		a, err := c.answer(p, *in)
 		switch {
 		case err != nil:
@@ -104,7 +105,7 @@ func (c *Connector) prepare(ctx context.Context, p connector.Posting, in *intent
 			return nil, err
 		}
 		if !at.IsZero() {
-			if f := c.without(p, *in, at); f.Presence == connector.Found {
+			if f := c.without(p, *in, asked.Sub(at)); f.Presence == connector.Found {
 				return &connector.Outcome{Result: connector.Posted, Document: f.Document}, nil
 			}
 			return generic.Reject(connector.Retryable, "PENDING", "Wait: it is looked at again by itself.", "%s", c.waiting(p, *in, a)), nil
@@ -319,6 +320,7 @@ func (c *Connector) Lookup(_ context.Context, p connector.Posting, raw []byte) (
 	if err != nil {
 		return connector.Finding{}, fmt.Errorf("look up %s: %w", p.Fact.Key, err)
 	}
+	asked := time.Now()
 	a, err := c.answer(p, in)
 	if err != nil {
 		return connector.Finding{}, fmt.Errorf("look up %s: %w", p.Fact.Key, err)
@@ -339,19 +341,19 @@ func (c *Connector) Lookup(_ context.Context, p connector.Posting, raw []byte) (
 	case at.IsZero():
 		return connector.Finding{Presence: connector.NotFoundYet, Reason: c.waiting(p, in, a)}, nil
 	}
-	f := c.without(p, in, at)
+	f := c.without(p, in, asked.Sub(at))
 	if a != nil && f.Presence != connector.NotFoundYet { // an answer that nobody understands is not silence
 		f = connector.Finding{Presence: connector.CannotTell, Reason: c.waiting(p, in, a)}
 	}
 	return f, nil
 }
 
-// without says what a file is worth that was handed over at an instant and has no answer.
-func (c *Connector) without(p connector.Posting, in intent, at time.Time) connector.Finding {
+// without says what a file is worth that had no answer when it was asked for, age after the file was handed over.
+func (c *Connector) without(p connector.Posting, in intent, age time.Duration) connector.Finding {
 	ref := reference(p.Fact.Key, in.Try)
 	a := c.cfg.Answers
 	switch {
-	case a != nil && time.Since(at) < a.Within:
+	case a != nil && age < a.Within:
 		return connector.Finding{Presence: connector.NotFoundYet, Reason: c.waiting(p, in, nil)}
 	case c.cfg.Out.HandoverIsEffect:
 		return connector.Finding{Presence: connector.Found, Document: handed(ref), Reason: fmt.Sprintf("File %s was handed over, which by the configuration is the effect.", ref)}

@@ -254,7 +254,7 @@ func (c *Connector) Lookup(_ context.Context, p connector.Posting, raw []byte) (
 	if err != nil {
 		return connector.Finding{}, fmt.Errorf("look up %s: %w", p.Fact.Key, err)
 	}
-	number := docnum(p.Fact.Key, in.Try)
+	number, asked := docnum(p.Fact.Key, in.Try), time.Now()
 	a, err := c.say(number)
 	if err != nil {
 		return connector.Finding{}, fmt.Errorf("look up %s: %w", p.Fact.Key, err)
@@ -273,7 +273,7 @@ func (c *Connector) Lookup(_ context.Context, p connector.Posting, raw []byte) (
 	switch {
 	case !over && a == nil:
 		return connector.Finding{Presence: connector.Absent, Reason: fmt.Sprintf("IDoc %s was not handed over.", number)}, nil
-	case a == nil && time.Since(in.At) > c.cfg.AnswerWithin:
+	case a == nil && asked.Sub(in.At) > c.cfg.AnswerWithin:
 		return connector.Finding{Presence: connector.CannotTell, Reason: fmt.Sprintf("SAP has not answered IDoc %s of order %s within %s: look for it in BD87.",
 			number, orderNo(p), c.cfg.AnswerWithin)}, nil
 	}
