@@ -37,7 +37,8 @@ type Connector interface {
 	Post(ctx context.Context, p Posting, intent []byte) Outcome
 
 	// Lookup finds out what became of a posting whose outcome is unknown. It may finish a posting that is half done when
-	// finishing it cannot double it.
+	// finishing it cannot double it. What is not there is judged by its age at the first question to the system, in Verify too: the
+	// answer may be read long after it was given.
 	Lookup(ctx context.Context, p Posting, intent []byte) (Finding, error)
 
 	// Verify reads the effect back and compares it with the posting.

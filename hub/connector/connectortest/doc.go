@@ -8,7 +8,7 @@
 // A connector that can list the documents of an order passes the cases of that, too, with a table of its own: a document that is
 // left out would be taken for missing.
 //
-// It owns the disasters (a reply lost after the effect, a request lost before it, one that arrives late, a session that
+// It owns the disasters (a reply lost after the effect, a request lost before it, one that arrives late, an answer read late, a session that
 // ended, a hub that forgot), and it drives a connector as the hub's posting engine does: prepare, keep the intent, post,
 // look up, verify. It judges by what the outside system holds, never by what the connector says. It knows no system.
 package connectortest

@@ -1,7 +1,9 @@
 package connectortest
 
 import (
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/linekeeper/linekeeper/hub/connector"
 	"github.com/linekeeper/linekeeper/hub/object"
@@ -109,4 +111,50 @@ type Faults interface {
 	// Lossy loses the given shares of replies (some of them cut in half) and of requests (some of them answered 503) from now
 	// on, drawn from a source with that seed; shares of zero end it.
 	Lossy(seed int64, replies, requests float64)
+}
+
+// Holder is implemented by Faults that can keep an answer back which the system has given.
+type Holder interface {
+	// Hold does so with the next exchange until release is called, which may be called again; came then says when the request was there.
+	Hold() (came <-chan time.Time, release func())
+}
+
+// Keeper is a Holder for what passes exchanges on: it calls Take at each request, and what that returned before it passes the answer on.
+type Keeper struct {
+	mu   sync.Mutex
+	next *held
+}
+
+type held struct {
+	came chan time.Time
+	free chan struct{}
+}
+
+// Hold implements Holder.
+func (k *Keeper) Hold() (came <-chan time.Time, release func()) {
+	h := &held{came: make(chan time.Time, 1), free: make(chan struct{})}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.next = h
+	return h.came, sync.OnceFunc(func() {
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		if k.next == h { // nothing came
+			k.next = nil
+		}
+		close(h.free)
+	})
+}
+
+// Take says that a request came. The function it returns waits while its answer is held.
+func (k *Keeper) Take() (wait func()) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	h := k.next
+	if h == nil {
+		return func() {}
+	}
+	k.next = nil
+	h.came <- time.Now()
+	return func() { <-h.free }
 }

@@ -34,6 +34,7 @@ type Proxy struct {
 	requests float64
 	delayed  []*http.Request
 	watch    func(body []byte)
+	keeper   Keeper
 	count    int
 	lost     int
 }
@@ -97,6 +98,9 @@ func (p *Proxy) Watch(f func(body []byte)) {
 	defer p.mu.Unlock()
 	p.watch = f
 }
+
+// Hold implements Holder.
+func (p *Proxy) Hold() (came <-chan time.Time, release func()) { return p.keeper.Hold() }
 
 // Counts returns how many exchanges there were and how many of them went wrong.
 func (p *Proxy) Counts() (exchanges, faults int) {
@@ -166,6 +170,7 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if watch != nil {
 		watch(body)
 	}
+	wait := p.keeper.Take()
 	fault := p.next()
 	forward := p.forward(r, body)
 	if p.instead(w, fault, forward) {
@@ -184,6 +189,7 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	defer resp.Body.Close()
 	answer, err := io.ReadAll(resp.Body)
+	wait()
 	switch {
 	case err != nil || fault == LoseReply:
 		hangUp(w)

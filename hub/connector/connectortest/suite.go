@@ -37,6 +37,12 @@ func Run(t *testing.T, h Harness) {
 	s.row(t, "HubThatForgotPostsNothingTwice", "hub that forgot what it posted", expectOnce,
 		unless(confirms && s.can.ExternalKey, "the system keeps no key"), s.forgot)
 	s.optional(t, "VerifySeesADifference", confirms, s.verifyDifference)
+	holder, holds := s.Faults.(Holder)
+	s.optional(t, "AnswerThatIsReadLateIsAsOldAsItsQuestion", confirms && holds, func(t *testing.T) {
+		if waits := s.lateAnswers(t, holder); !waits && !t.Failed() && s.can.Settle > 0 {
+			t.Errorf("effects take up to %s to appear, and what was never sent is called missing at once", s.can.Settle)
+		}
+	})
 	_, many := s.c.(connector.ManyVerifier)
 	s.optional(t, "VerifyManySaysOfEachWhatVerifySays", confirms && many, s.verifyMany)
 	s.row(t, "OneIntentManyWorkersOneEffect", "four workers post one intent", expectOnce,
@@ -67,7 +73,8 @@ type suite struct {
 	Harness
 	c    connector.Connector
 	can  connector.Capabilities
-	rows []row // of the table of faults
+	rows []row         // of the table of faults
+	ripe time.Duration // how old at least is what lateAnswers asks for
 }
 
 func (f Fault) name() string {

@@ -288,6 +288,17 @@ func TestReplicaThatLagsDoublesNothing(t *testing.T) {
 	}
 }
 
+// What a replica that lags did not show may be there by the time that its answer is read.
+func TestReplicaThatLagsProvesNothingWhenItIsReadLate(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, odoodouble.Options{}, nil)
+	h := b.harness()
+	h.Connect = func(t testing.TB) connector.Connector {
+		return b.connect(t, func(cfg *odoo.Config) { cfg.ReadDelay, cfg.Timeout = time.Second, time.Second })
+	}
+	connectortest.RunLateAnswers(t, h, b.proxy, 1500*time.Millisecond)
+}
+
 // Without a place for the key nothing happens once, so nothing happens; the error says how to mend it.
 func TestNothingIsPostedWithoutAFieldForTheKey(t *testing.T) {
 	b := newBench(t, odoodouble.Options{}, nil)

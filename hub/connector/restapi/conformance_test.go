@@ -196,9 +196,11 @@ func (b *bench) troubles(always erp.Faults) map[connectortest.Trouble]connectort
 	}
 }
 
-func (b *bench) conform(t *testing.T, always erp.Faults) {
+func (b *bench) conform(t *testing.T, always erp.Faults) { connectortest.Run(t, b.harness(always)) }
+
+func (b *bench) harness(always erp.Faults) connectortest.Harness {
 	b.SetFaults(always)
-	connectortest.Run(t, connectortest.Harness{
+	return connectortest.Harness{
 		Connect: b.connect,
 		Item:    "BRACKET-10", Component: "STEEL-S235", ItemUnit: "C62", ComponentUnit: "KGM", PerItem: "0.125", Site: "1000",
 		CreateOrder: b.create,
@@ -226,7 +228,7 @@ func (b *bench) conform(t *testing.T, always erp.Faults) {
 			Without: map[string]string{"Pages": "the sandbox gives all documents of an order in one answer", "Pending": "what waits is in no list of the sandbox",
 				"Failed": "the effects' map says nothing of movements"},
 		},
-	})
+	}
 }
 
 // TestConformanceOfTheSample: the sandbox takes a key twice, and refuses a request whose time is over.
@@ -252,4 +254,21 @@ func TestConformanceOfAKeyThatIsTakenOnce(t *testing.T) {
 		}
 	}
 	b.conform(t, erp.Faults{UniqueKeys: true})
+}
+
+// TestNothingIsProvenByAnAnswerThatIsReadLate: by the configuration a while must pass, or nothing is ever a proof.
+func TestNothingIsProvenByAnAnswerThatIsReadLate(t *testing.T) {
+	t.Parallel()
+	after := 300 * time.Millisecond
+	for name, absentAfter := range map[string]*time.Duration{"AbsentAfter": &after, "NeverAbsent": nil} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := newBench(t)
+			b.change = func(cfg *restapi.Config) {
+				l := cfg.Postings["production_confirmation"].Lookup
+				l.Pending, l.AbsentAfter = "body.pending", absentAfter
+			}
+			connectortest.RunLateAnswers(t, b.harness(erp.Faults{}), b.proxy, 0)
+		})
+	}
 }

@@ -274,10 +274,12 @@ func (b *bench) inState(state string) connectortest.Switch {
 	}
 }
 
-func (b *bench) conform(t *testing.T) {
+func (b *bench) conform(t *testing.T) { connectortest.Run(t, b.harness()) }
+
+func (b *bench) harness() connectortest.Harness {
 	const blind = "the row is all that can be read; the books behind it cannot"
 	later := 2200 * time.Millisecond
-	connectortest.Run(t, connectortest.Harness{
+	return connectortest.Harness{
 		Connect: b.connect,
 		Item:    "BRACKET", Component: "STEEL", ItemUnit: "C62", ComponentUnit: "KGM", PerItem: "0.125", Site: "1000",
 		CreateOrder: b.create,
@@ -317,7 +319,7 @@ func (b *bench) conform(t *testing.T) {
 			Pending: b.says(trouble{lie: time.Hour}),
 			Without: map[string]string{"Pages": "one statement reads all rows of an order", "ByHand": blind, "Double": "the database takes no second row with one key"},
 		},
-	})
+	}
 }
 
 func TestConformancePostgres(t *testing.T) {
@@ -326,6 +328,7 @@ func TestConformancePostgres(t *testing.T) {
 	b.conform(t)
 	t.Run("LineCutAtEachExchange", b.lost)
 	t.Run("LineCutAtEachExchangeOfAList", b.lostList)
+	t.Run("AnswerThatIsReadLateIsAsOldAsItsQuestion", b.late)
 }
 
 func TestConformanceMariaDB(t *testing.T) {
@@ -334,6 +337,7 @@ func TestConformanceMariaDB(t *testing.T) {
 	b.conform(t)
 	t.Run("LineCutAtEachExchange", b.lost)
 	t.Run("LineCutAtEachExchangeOfAList", b.lostList)
+	t.Run("AnswerThatIsReadLateIsAsOldAsItsQuestion", b.late)
 }
 
 func TestConformanceSQLite(t *testing.T) {

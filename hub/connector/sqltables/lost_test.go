@@ -25,6 +25,7 @@ type relay struct {
 	mu       sync.Mutex
 	left     int  // exchanges until the cut
 	before   bool // the request gets lost, not the reply
+	connectortest.Keeper
 }
 
 // newRelay cuts the nth exchange. Each cut has a relay of its own: the farewell of an earlier connection would count as an exchange
@@ -77,6 +78,7 @@ func (r *relay) pass(client net.Conn) {
 	defer server.Close()
 	var mu sync.Mutex
 	var asked, mute bool
+	wait := func() {}
 	go func() {
 		defer client.Close()
 		b := make([]byte, 64<<10)
@@ -87,8 +89,9 @@ func (r *relay) pass(client net.Conn) {
 			}
 			mu.Lock()
 			asked = false
-			lost := mute
+			lost, held := mute, wait
 			mu.Unlock()
+			held()
 			if lost { // the server has done its work
 				return
 			}
@@ -101,17 +104,19 @@ func (r *relay) pass(client net.Conn) {
 		if err != nil {
 			return
 		}
+		silent := n == 9 && b[4] == 0x19 // MySQL's closing of a statement has no answer
 		mu.Lock()
-		first := !asked
-		asked = true
+		first := !asked && !silent
+		asked = asked || !silent
 		mu.Unlock()
 		if first {
 			now, before := r.cut()
 			if now && before {
 				return
 			}
+			held := r.Take()
 			mu.Lock()
-			mute = now
+			mute, wait = now, held
 			mu.Unlock()
 		}
 		if _, err := server.Write(b[:n]); err != nil {
@@ -156,6 +161,25 @@ func (b *bench) lost(t *testing.T) {
 	if doubts < 2 {
 		t.Errorf("the commit was cut %d times, want one before and one after", doubts)
 	}
+}
+
+// late has a statement's answer read late.
+func (b *bench) late(t *testing.T) {
+	at := b.dsn[strings.Index(b.dsn, "127.0.0.1:"):]
+	at = at[:strings.IndexAny(at, ")/")]
+	r := newRelay(t, at, 0, false) // which cuts nothing
+	cfg := b.config()
+	cfg.DSN = strings.Replace(b.dsn, at, r.listener.Addr().String(), 1)
+	h := b.harness()
+	h.Connect = func(t testing.TB) connector.Connector {
+		c, err := sqltables.New(cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.Close() })
+		return c
+	}
+	connectortest.RunLateAnswers(t, h, r, 0)
 }
 
 // lostList cuts the line at each exchange of a list in turn: it is whole, or an error.
