@@ -3,12 +3,7 @@ package s4_test
 import (
 	"bytes"
 	"context"
-	"maps"
-	"net/http"
-	"net/http/httptest"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -442,68 +437,4 @@ func TestWrongPasswordIsSaidWithoutIt(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "password") || strings.Contains(err.Error(), "hunter2") {
 		t.Errorf("error is %v", err)
 	}
-}
-
-// An answer may be given before the effect is there and read long after it could still come: the hub's computer was asleep.
-func TestAnAnswerThatIsReadLateIsAsOldAsItsQuestion(t *testing.T) {
-	t.Parallel()
-	const settle = 2 * time.Second // enough for a busy machine to ask in
-	b := newBench(t, s4double.Traps{})
-	c, order := b.connect(t, func(c *s4.Config) { c.Settle, c.AbsentAfter, c.Sessions = settle, settle+b.mayTake, 4 }), b.order(t, "100")
-	var late atomic.Bool
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		answer := httptest.NewRecorder()
-		b.Handler().ServeHTTP(answer, r)
-		if late.Load() {
-			timer := time.NewTimer(settle + b.mayTake + 10*time.Millisecond)
-			defer timer.Stop()
-			<-timer.C
-		}
-		maps.Copy(w.Header(), answer.Header())
-		w.WriteHeader(answer.Code)
-		_, _ = w.Write(answer.Body.Bytes())
-	}))
-	t.Cleanup(server.Close)
-	b.proxy.Retarget(t, server.URL)
-	prepared := func() (p connector.Posting, intent []byte) {
-		p = confirmation(order, "1", "0")
-		intent, early, err := c.Prepare(t.Context(), p)
-		if err != nil || early != nil {
-			t.Fatal(early, err)
-		}
-		return p, intent
-	}
-	type question struct {
-		p      connector.Posting
-		intent []byte
-		ask    func(p connector.Posting, intent []byte) (gone bool, err error)
-	}
-	asked := map[string]question{}
-	for what, ask := range map[string]func(p connector.Posting, intent []byte) (gone bool, err error){
-		"look-up": func(p connector.Posting, intent []byte) (bool, error) {
-			f, err := c.Lookup(t.Context(), p, intent)
-			return f.Presence != connector.NotFoundYet, err
-		},
-		"read-back": func(p connector.Posting, intent []byte) (bool, error) {
-			v, err := c.Verify(t.Context(), p, intent, connector.Document{Number: "1/1"})
-			return !v.NotYet, err
-		},
-		"read-back of many": func(p connector.Posting, intent []byte) (bool, error) {
-			v, err := c.VerifyMany(t.Context(), []connector.ToVerify{{Posting: p, Intent: intent, Document: connector.Document{Number: "1/1"}}})
-			return err == nil && !v[0].NotYet, err
-		},
-	} {
-		p, intent := prepared()
-		asked[what] = question{p, intent, ask}
-	}
-	late.Store(true)
-	var wg sync.WaitGroup
-	for what, q := range asked {
-		wg.Go(func() {
-			if gone, err := q.ask(q.p, q.intent); err != nil || gone {
-				t.Errorf("%s: it is called gone %v, %v", what, gone, err)
-			}
-		})
-	}
-	wg.Wait()
 }
