@@ -510,6 +510,7 @@ func (e *Engine) lookUp(ctx context.Context, c *call) (failure string, err error
 	if err := e.crash("looking up"); err != nil {
 		return "", err
 	}
+	asked := e.o.Now() // the answer may be read long after it was given
 	found, err := c.erp.Lookup(ctx, c.posting, c.p.Intent)
 	c.turn.give()
 	if sabotage.Rule(6) {
@@ -533,7 +534,7 @@ func (e *Engine) lookUp(ctx context.Context, c *call) (failure string, err error
 		c.p.Intent, c.p.Tries, c.p.Since, c.p.NextAt = nil, 0, now, now
 		return "", e.save(ctx, c, "absent", pb.Receipt_OUTCOME_RECEIVED)
 	case connector.NotFoundYet:
-		if now.Sub(c.p.Since) < e.o.DoubtFor || c.p.Tries < leastTries {
+		if asked.Sub(c.p.Since) < e.o.DoubtFor || c.p.Tries < leastTries {
 			c.p.Tries++
 			c.p.NextAt = now.Add(LookupAfter(c.p.Tries))
 			c.p.Code = ""
@@ -552,6 +553,7 @@ func (e *Engine) verify(ctx context.Context, c *call) (failure string, err error
 	if err := e.crash("reading back"); err != nil {
 		return "", err
 	}
+	asked := e.o.Now()
 	v, err := c.erp.Verify(ctx, c.posting, c.p.Intent, connector.Document{Number: c.p.Document, ID: c.p.DocumentID})
 	c.turn.give()
 	if err != nil {
@@ -560,7 +562,7 @@ func (e *Engine) verify(ctx context.Context, c *call) (failure string, err error
 	if err := e.crash("read back"); err != nil {
 		return "", err
 	}
-	if step, outcome, known := c.readAs(v, e.o.Now(), e.o.DoubtFor); known {
+	if step, outcome, known := c.readAs(v, asked, e.o.Now(), e.o.DoubtFor); known {
 		if step == "" {
 			return "", e.put(ctx, c)
 		}
@@ -574,15 +576,15 @@ func (e *Engine) verify(ctx context.Context, c *call) (failure string, err error
 	return "", e.save(ctx, c, "differs", pb.Receipt_OUTCOME_POSTED)
 }
 
-// readAs changes the posting as it was read back, if it is as it should be or may still become so, and returns the step in its life;
+// readAs changes the posting as it was read back, if it is as it should be or, when asked for, might still become so, and returns the step in its life;
 // empty when there is none.
-func (c *call) readAs(v connector.Verification, now time.Time, patience time.Duration) (step string, outcome pb.Receipt_Outcome, known bool) {
+func (c *call) readAs(v connector.Verification, asked, now time.Time, patience time.Duration) (step string, outcome pb.Receipt_Outcome, known bool) {
 	switch {
 	case v.Matches:
 		c.p.State, c.p.Class, c.p.Code, c.p.Reason, c.p.NextStep = store.PostingVerified, "", "", "", ""
 		c.p.Intent, c.p.Since, c.p.Tries, c.p.NextAt = nil, now, 0, time.Time{}
 		return "verified", pb.Receipt_OUTCOME_VERIFIED, true
-	case v.NotYet && (now.Sub(c.p.Since) < patience || c.p.Tries < leastTries):
+	case v.NotYet && (asked.Sub(c.p.Since) < patience || c.p.Tries < leastTries):
 		c.p.Tries++
 		c.p.NextAt = now.Add(LookupAfter(c.p.Tries - 1))
 		return "", pb.Receipt_OUTCOME_UNSPECIFIED, true

@@ -109,6 +109,7 @@ func (e *Engine) verifyMany(ctx context.Context, l store.Lane, calls []*call) (a
 	for i, c := range calls {
 		questions[i] = connector.ToVerify{Posting: c.posting, Intent: c.p.Intent, Document: connector.Document{Number: c.p.Document, ID: c.p.DocumentID}}
 	}
+	asked := e.o.Now()
 	answers, err := first.erp.VerifyMany(ctx, questions)
 	first.turn.give()
 	if err != nil {
@@ -121,7 +122,7 @@ func (e *Engine) verifyMany(ctx context.Context, l store.Lane, calls []*call) (a
 	for i, c := range calls {
 		step, outcome, known := "", pb.Receipt_OUTCOME_UNSPECIFIED, false
 		if !answers[i].Alone {
-			step, outcome, known = c.readAs(answers[i], e.o.Now(), e.o.DoubtFor)
+			step, outcome, known = c.readAs(answers[i], asked, e.o.Now(), e.o.DoubtFor)
 		}
 		if known {
 			read = append(read, change{c, step, outcome})

@@ -205,6 +205,7 @@ func (t *Trader) lookUp(ctx context.Context, c *call) (string, error) {
 		return "", err
 	}
 	c.looksUp = true
+	asked := t.o.Now() // the answer may be read long after it was given
 	var found connector.Finding
 	var err error
 	if c.w.Class == ClassGone {
@@ -230,7 +231,7 @@ func (t *Trader) lookUp(ctx context.Context, c *call) (string, error) {
 		due(&c.w, now)
 		return "", t.save(ctx, c, "absent")
 	case connector.NotFoundYet:
-		if now.Sub(c.w.Since) < t.o.DoubtFor || c.w.Tries < leastTries {
+		if asked.Sub(c.w.Since) < t.o.DoubtFor || c.w.Tries < leastTries {
 			c.w.Tries++
 			c.w.NextAt = now.Add(posting.LookupAfter(c.w.Tries))
 			c.w.Code = ""
@@ -248,6 +249,7 @@ func (t *Trader) verify(ctx context.Context, c *call) (failure string, err error
 	if err := t.crash("write: reading back"); err != nil {
 		return "", err
 	}
+	asked := t.o.Now()
 	v, err := c.erp.VerifyBusiness(ctx, c.want, c.w.Intent, connector.Document{Number: c.w.Document, ID: c.w.DocumentID})
 	c.visit.Pause()
 	if err != nil {
@@ -264,7 +266,7 @@ func (t *Trader) verify(ctx context.Context, c *call) (failure string, err error
 		err := t.save(ctx, c, "verified")
 		t.Wake(c.w.ERP)
 		return "", err
-	case v.NotYet && (now.Sub(c.w.Since) < t.o.DoubtFor || c.w.Tries < leastTries):
+	case v.NotYet && (asked.Sub(c.w.Since) < t.o.DoubtFor || c.w.Tries < leastTries):
 		c.w.Tries++
 		c.w.NextAt = now.Add(posting.LookupAfter(c.w.Tries - 1))
 		return "", t.put(ctx, c)

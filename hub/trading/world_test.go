@@ -32,6 +32,7 @@ type world struct {
 	other   connector.Connector // is written to in place of erp, where it is set
 	mirrors []Mirror
 	crash   func(string) error
+	now     func() time.Time // the clock, where it is set
 	asking  sync.Mutex
 	tr      *Trader
 	barred  bool // the system may not be written to
@@ -68,7 +69,7 @@ func (w *world) build() {
 	if w.other != nil {
 		connectors["erp"] = w.other
 	}
-	w.tr = New(Options{Store: w.s, Connectors: connectors, Posting: posting.New(posting.Options{Store: w.s, Connectors: connectors}), Mirrors: w.mirrors, Writes: map[bool][]string{false: {"erp"}}[w.barred]})
+	w.tr = New(Options{Store: w.s, Connectors: connectors, Posting: posting.New(posting.Options{Store: w.s, Connectors: connectors}), Mirrors: w.mirrors, Writes: map[bool][]string{false: {"erp"}}[w.barred], Now: w.now})
 	crash := w.crash
 	w.tr.crash = func(step string) error { // lanes and callers ask at once
 		w.asking.Lock()

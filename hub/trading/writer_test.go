@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -404,6 +405,47 @@ func TestWritesOfASystemThatMayNotBeWrittenToAnyMoreAreShownAndGoOnLater(t *test
 			w.want(name, store.PostingVerified, "", 1)
 		}
 	})
+}
+
+// The hub's computer sleeps for longer than anything is waited for, just before it reads that an object is not there yet. Much may have
+// happened meanwhile, so the system is asked again before a person is.
+func TestAnswerThatIsReadLateIsNoReasonToAskAPerson(t *testing.T) {
+	for call, step := range map[string]string{"lookup": "write: looked up", "verify": "write: read back"} {
+		t.Run(call, func(t *testing.T) {
+			simulate(t, func(t *testing.T, w *world) {
+				var off atomic.Int64
+				w.now = func() time.Time { return time.Now().Add(time.Duration(off.Load())).Round(0) }
+				var asleep atomic.Bool
+				w.crash = func(s string) error {
+					if s == step && asleep.Load() && off.Load() == 0 {
+						off.Store(int64(48 * time.Hour))
+						w.erp.Mishaps(nil)
+					}
+					return nil
+				}
+				lost := false
+				w.erp.Mishaps(func(c string, _ connector.Write) connectortest.Mishap {
+					switch {
+					case c == call:
+						return connectortest.NotYet
+					case c == "write" && call == "lookup" && !lost:
+						lost = true
+						return connectortest.Loses
+					}
+					return connectortest.NoMishap
+				})
+				w.start()
+				w.submit("po", purchase(object.PurchaseSent))
+				w.pass(5 * time.Hour)
+				if n := w.erp.Calls(call); n <= leastTries {
+					t.Fatalf("it was asked for %d times only", n)
+				}
+				asleep.Store(true)
+				w.pass(time.Hour)
+				w.want("po", store.PostingVerified, "", 1)
+			})
+		})
+	}
 }
 
 func TestConnectorThatBreaksDownOnAWriteStopsNoNeighbour(t *testing.T) {
