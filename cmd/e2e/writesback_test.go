@@ -25,7 +25,9 @@ func TestWritesThatARealERPLostComeBackOnce(t *testing.T) {
 	t.Cleanup(server.Close)
 	t.Cleanup(r.front.calm)
 	r.soleHub = newSoleHub(t, "synchub", func(dir string) string {
-		return books.section(dir, server.URL) + `
+		// One call at a time: where two are in each other's way, Tryton undoes one and leaves its number out. What got another number
+		// than before waits for a person, and this is about what does not.
+		return strings.Replace(books.section(dir, server.URL), "parallel: 4", "parallel: 1", 1) + `
 business:
   - {erp: erp, kinds: [purchase_order, sales_order, shipment, cycle_count], every: 2s, write: true}
 reconcile: {every: 1s, settle: 1s, writes_every: 5s, writes_window: 1h}
