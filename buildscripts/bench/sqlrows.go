@@ -137,14 +137,20 @@ func storeRows(ctx context.Context, db *sql.DB, page string, round int) (time.Du
 		return 0, err
 	}
 	begin := time.Now()
-	want := uint64((round + 1) * sqlRowsEach)
-	err := await(ctx, 5*time.Minute, 50*time.Millisecond, func() error { // not more often: the page takes the processor, too
-		s, err := pageStatus(page)
-		if err == nil && s.Business.LastSeq < want {
-			return fmt.Errorf("%d of %d stored at the agent", s.Business.LastSeq, want)
+	all := uint64((round + 1) * sqlRowsEach)
+	stored := func(want uint64) func() error {
+		return func() error {
+			s, err := pageStatus(page)
+			if err == nil && s.Business.LastSeq < want {
+				return fmt.Errorf("%d of %d stored at the agent", s.Business.LastSeq, want)
+			}
+			return err
 		}
-		return err
-	})
+	}
+	err := await(ctx, 5*time.Minute, 250*time.Millisecond, stored(all-sqlRowsEach/5)) // seldom: the page takes the processor, too
+	if err == nil {
+		err = await(ctx, 5*time.Minute, 20*time.Millisecond, stored(all))
+	}
 	return time.Since(begin), err
 }
 
