@@ -113,7 +113,8 @@ func (p *plant) live(section string, m *mortal, done func() bool) (died bool) {
 			return true
 		case <-tick.C:
 			if done() {
-				return false
+				stop() // it may be about to die of the step that was the last one
+				return m.alive() != nil
 			}
 		case <-deadline.C:
 			p.mu.Lock()
