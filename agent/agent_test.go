@@ -403,6 +403,29 @@ func TestRejectedReceiptIsNotPushedOutByNewerFacts(t *testing.T) {
 	}
 }
 
+// The page is looked at again and again: its lines must not change their places.
+func TestFactsOfOneMomentKeepTheirOrderOnThePage(t *testing.T) {
+	fs := fakes{"mes": {}}
+	a := newAgent(t, testConfig(t.TempDir(), fs), fs)
+	defer a.Close()
+	noon := time.Now()
+	a.pipe.now = func() time.Time { return noon }
+	if err := a.pipe.emit(t.Context(), signal.Batch{Source: "mes", Signals: rowsOf(0, 40)}); err != nil {
+		t.Fatal(err)
+	}
+	var want []string
+	for n := 39; n >= 0; n-- {
+		want = append(want, row(n).Value.(map[string]any)["order"].(string))
+	}
+	var got []string
+	for _, r := range a.Snapshot().Receipts {
+		got = append(got, r.OrderNo)
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("the page shows\n%v, want the newest first\n%v", got, want)
+	}
+}
+
 func TestSecondProcessOnTheSameDataFolderIsToldSo(t *testing.T) {
 	fs := fakes{"mes": {}}
 	cfg := testConfig(t.TempDir(), fs)
