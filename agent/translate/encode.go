@@ -22,12 +22,26 @@ type wire struct {
 
 // written is what the header before was written as, in the parts that facts of one rule and one moment have in common.
 type written struct {
-	plant, source, rule string
-	names               []byte
-	recorded            timestamppb.Timestamp
-	zone, equipment     string
-	circumstances       []byte
+	names         stretch[names]
+	circumstances stretch[circumstances]
 }
+
+// stretch is a part of a message and what it says.
+type stretch[K comparable] struct {
+	says K
+	b    []byte
+}
+
+// names are the fields 1 to 3 of a header, circumstances the fields 5 to 7.
+type (
+	names         struct{ plant, source, rule string }
+	circumstances struct {
+		recorded        bool
+		seconds         int64
+		nanos           int32
+		zone, equipment string
+	}
+)
 
 // appendFact appends the encoded fact to b, byte by byte what proto.Marshal would make. was is of the fact before.
 func appendFact(b []byte, f *pb.Fact, was *written) ([]byte, error) {
@@ -57,9 +71,10 @@ func appendFact(b []byte, f *pb.Fact, was *written) ([]byte, error) {
 }
 
 func (w *wire) header(h *pb.Header) {
-	w.names(h)
+	again(w, &w.was.names, names{h.Plant, h.Source, h.Rule}, h, (*wire).names)
 	w.time(4, h.OccurredAt)
-	w.circumstances(h)
+	r := h.RecordedAt
+	again(w, &w.was.circumstances, circumstances{r != nil, r.GetSeconds(), r.GetNanos(), h.TimeZone, h.Equipment}, h, (*wire).circumstances)
 	w.bytes(8, h.Reverses)
 	w.text(9, h.Position)
 	w.flag(10, h.ClockSuspect)
@@ -68,44 +83,29 @@ func (w *wire) header(h *pb.Header) {
 	w.text(13, h.PostingDate)
 }
 
-// names writes the fields 1 to 3.
 func (w *wire) names(h *pb.Header) {
-	x := w.was
-	if len(x.names) > 0 && x.plant == h.Plant && x.source == h.Source && x.rule == h.Rule {
-		w.b = append(w.b, x.names...)
-		return
-	}
-	at := len(w.b)
 	w.text(1, h.Plant)
 	w.text(2, h.Source)
 	w.text(3, h.Rule)
-	x.plant, x.source, x.rule, x.names = h.Plant, h.Source, h.Rule, w.keep(x.names, at)
 }
 
-// circumstances writes the fields 5 to 7.
 func (w *wire) circumstances(h *pb.Header) {
-	x := w.was
-	seconds, nanos := h.GetRecordedAt().GetSeconds(), h.GetRecordedAt().GetNanos()
-	if len(x.circumstances) > 0 && h.RecordedAt != nil && x.recorded.Seconds == seconds && x.recorded.Nanos == nanos && x.zone == h.TimeZone && x.equipment == h.Equipment {
-		w.b = append(w.b, x.circumstances...)
-		return
-	}
-	at := len(w.b)
 	w.time(5, h.RecordedAt)
 	w.text(6, h.TimeZone)
 	w.text(7, h.Equipment)
-	x.recorded.Seconds, x.recorded.Nanos, x.zone, x.equipment, x.circumstances = seconds, nanos, h.TimeZone, h.Equipment, w.keep(x.circumstances, at)
-	if h.RecordedAt == nil {
-		x.circumstances = x.circumstances[:0]
-	}
 }
 
-// keep remembers what was written from at on, in the room of b; nothing when it cannot be read.
-func (w *wire) keep(b []byte, at int) []byte {
-	if w.bad {
-		return b[:0]
+// again writes what the last stretch of its kind was written as, if that said the same. What nobody could read is not remembered.
+func again[K comparable](w *wire, last *stretch[K], says K, h *pb.Header, write func(*wire, *pb.Header)) {
+	if last.says == says {
+		w.b = append(w.b, last.b...)
+		return
 	}
-	return append(b[:0], w.b[at:]...)
+	at := len(w.b)
+	write(w, h)
+	if *last = (stretch[K]{b: last.b[:0]}); !w.bad {
+		last.says, last.b = says, append(last.b, w.b[at:]...)
+	}
 }
 
 func (w *wire) confirmation(c *pb.ProductionConfirmation) {
