@@ -30,12 +30,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // brokerThatEnds lets every client in, says the given bytes behind that, and ends the connection once gone is closed.
 func brokerThatEnds(t *testing.T, last []byte, gone <-chan struct{}) *url.URL {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { l.Close() })
-	serve := func(c net.Conn) {
+	return broker(t, serving(t, func(c net.Conn) {
 		defer c.Close()
 		connect := make([]byte, 512)
 		if n, err := c.Read(connect); err != nil || n < 9 {
@@ -49,17 +44,7 @@ func brokerThatEnds(t *testing.T, last []byte, gone <-chan struct{}) *url.URL {
 		<-gone
 		c.(*net.TCPConn).CloseWrite()
 		io.Copy(io.Discard, c) // to close with something unread would reset the connection
-	}
-	go func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			go serve(c)
-		}
-	}()
-	return broker(t, "tcp://"+l.Addr().String())
+	}))
 }
 
 // inTime fails when the library's half minute passes instead.

@@ -224,12 +224,7 @@ func TestHalfOpenConnectionEnds(t *testing.T) {
 // it closes the connection instead, as some do.
 func old311(t *testing.T, target string, silent bool) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { l.Close() })
-	serve := func(c net.Conn) {
+	return serving(t, func(c net.Conn) {
 		defer c.Close()
 		head := make([]byte, 9)
 		if _, err := io.ReadFull(c, head); err != nil {
@@ -249,7 +244,17 @@ func old311(t *testing.T, target string, silent bool) string {
 		up.Write(head)
 		go func() { io.Copy(up, c); up.Close() }()
 		io.Copy(c, up)
+	})
+}
+
+// serving gives each connection to serve until the test ends, and returns the address.
+func serving(t *testing.T, serve func(net.Conn)) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
 	}
+	t.Cleanup(func() { l.Close() })
 	go func() {
 		for {
 			c, err := l.Accept()
