@@ -145,15 +145,20 @@ func (e *Engine) readmit(by string) func(*store.Tx, *store.Posting, store.Fact) 
 		if p.State == before.State && p.Code == before.Code && p.Reason == before.Reason && p.Closing == before.Closing {
 			return nil
 		}
-		step, outcome := string(p.State), outcomeOf(*p)
-		if p.State == store.PostingDue {
-			step = "released"
-		}
+		step, outcome := admittedStep(*p), outcomeOf(*p)
 		if outcome == pb.Receipt_OUTCOME_RECEIVED && (before.State != store.PostingParked || before.Class == ClassWaiting) {
 			outcome = pb.Receipt_OUTCOME_UNSPECIFIED // that is what the plant knows
 		}
 		return e.changed(tx, *p, f, step, by, outcome)
 	}
+}
+
+// admittedStep is the step in the life of a posting that was parked and has been admitted again.
+func admittedStep(p store.Posting) string {
+	if p.State == store.PostingDue {
+		return "released"
+	}
+	return string(p.State)
 }
 
 // admitWaiting releases postings whose order has come, of those orders, and returns their lanes and what is still waited for.

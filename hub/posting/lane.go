@@ -576,8 +576,8 @@ func (e *Engine) verify(ctx context.Context, c *call) (failure string, err error
 	return "", e.save(ctx, c, "differs", pb.Receipt_OUTCOME_POSTED)
 }
 
-// readAs changes the posting as it was read back, if it is as it should be or, when asked for, might still become so, and returns the step in its life;
-// empty when there is none.
+// readAs changes the posting as it was read back, if it is as it should be or, when it was asked for, might still become so. It returns
+// the step in its life; empty when there is none.
 func (c *call) readAs(v connector.Verification, asked, now time.Time, patience time.Duration) (step string, outcome pb.Receipt_Outcome, known bool) {
 	switch {
 	case v.Matches:

@@ -158,16 +158,22 @@ func (e *Engine) sayAgain(tx *store.Tx, p *store.Posting, f store.Fact) (bool, e
 	if left, err := e.remainder(tx, p.FactID); err != nil || left {
 		return false, err // it goes as what was taken back did
 	}
-	if f, err = asPosted(tx, f); err != nil {
-		return false, err
-	}
-	if err := e.apart(tx, p); err != nil {
-		return false, err
-	}
-	if err := unsay(tx, p, f.Fact); err != nil {
+	if f, err = e.undecide(tx, p, f); err != nil {
 		return false, err
 	}
 	return true, e.admit(tx, p, f)
+}
+
+// undecide takes back what was decided about a posting by which nothing was sent, and returns its fact as it was posted until now.
+func (e *Engine) undecide(tx *store.Tx, p *store.Posting, f store.Fact) (store.Fact, error) {
+	f, err := asPosted(tx, f)
+	if err != nil {
+		return f, err
+	}
+	if err := e.apart(tx, p); err != nil {
+		return f, err
+	}
+	return f, unsay(tx, p, f.Fact)
 }
 
 // unsay takes back what was decided about a posting's quantities, for a fact as it was posted until now: they are what counts of
@@ -204,14 +210,8 @@ func (e *Engine) unworded(ctx context.Context, c *call, out connector.Outcome) e
 	var p store.Posting
 	err := e.o.Store.Update(context.WithoutCancel(ctx), func(tx *store.Tx) error {
 		p = c.p
-		posted, err := asPosted(tx, c.f)
+		posted, err := e.undecide(tx, &p, c.f)
 		if err != nil {
-			return err
-		}
-		if err := e.apart(tx, &p); err != nil {
-			return err
-		}
-		if err := unsay(tx, &p, posted.Fact); err != nil {
 			return err
 		}
 		park(&p, ClassWaiting, CodeMappingMissing, out.Reason, out.NextStep)
@@ -224,11 +224,7 @@ func (e *Engine) unworded(ctx context.Context, c *call, out connector.Outcome) e
 				return err
 			}
 		}
-		step := string(p.State)
-		if p.State == store.PostingDue {
-			step = "released"
-		}
-		return e.changed(tx, p, c.f, step, "", pb.Receipt_OUTCOME_UNSPECIFIED)
+		return e.changed(tx, p, c.f, admittedStep(p), "", pb.Receipt_OUTCOME_UNSPECIFIED)
 	})
 	if err == nil {
 		e.replayed(p) // it may be another lane's now
